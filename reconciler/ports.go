@@ -1,0 +1,153 @@
+// Package reconciler is Tranship's core. Itineraries are tables (itinerary.go),
+// a run freezes one of them (freeze.go), Decide and Next are pure functions
+// from what is desired, recorded and observed to exactly one decision
+// (decide.go, next.go), policies filter decisions (policy.go), and loop.go is
+// the only file with effects. The interfaces of the outer world are declared
+// here, where they are used.
+package reconciler
+
+import (
+	"context"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// Call names one effect: a step of a run, forwards or backwards, in one
+// attempt. The same Call always means the same objects: names are derived
+// from it, never generated.
+type Call struct {
+	Run  *spec.Run // frozen documents and the facts recorded so far; read only
+	Step spec.Step // Step.Attempt is the attempt of the effect
+	Verb string    // the step's Verb or Undo
+	Undo bool
+}
+
+// Seen is what the clusters show of a Call.
+type Seen int
+
+// What a Look can find. Broken ends the attempt; Final in the Observation
+// says that no other attempt can help.
+const (
+	Absent Seen = iota
+	Working
+	Succeeded
+	Broken
+)
+
+// Observation is the answer of a Look.
+type Observation struct {
+	Seen    Seen
+	Reason  string // CamelCase, for conditions
+	Message string // one sentence: what, which object, what to do next
+	Object  string // the object that blocks, "source Deployment shop/web"
+	Final   bool   // with Broken: another attempt cannot help
+	// Facts found or made; merged into the run with the state change that follows.
+	Facts *spec.Facts
+	// Log is text for the run's log file; redacted by the ledger.
+	Log string
+	// Wake is closed or sent on when the observed objects change; nil means
+	// that only time can change them (the loop then looks again after Poll).
+	Wake <-chan struct{}
+	// Poll bounds the wait for Wake; zero means two seconds.
+	Poll time.Duration
+}
+
+// Executor does things to clusters. Implementations are safe for concurrent
+// use by different runs. Errors are transient by definition: the loop retries
+// them inside the step's deadline; a definite failure is Seen == Broken.
+type Executor interface {
+	// Look observes a call without changing anything. It is also asked for a
+	// step that is still pending when the verb has an intent: its Facts are
+	// then saved with the intent, before the effect.
+	Look(ctx context.Context, c Call) (Observation, error)
+	// Ensure makes the effect of a call come true, or begins it. It is
+	// idempotent: it may be called any number of times, by daemons that do
+	// not remember earlier calls.
+	Ensure(ctx context.Context, c Call) error
+}
+
+// Recorded is everything the ledger knows, at one revision.
+type Recorded struct {
+	Daemon spec.DaemonStatus
+	Plans  map[string]*spec.PlanStatus
+	Open   map[string]*spec.Run // unfinished runs by name
+	// Origin is true when the ledger has never been written: plans that ask
+	// for anything but Staged are then Unrecorded.
+	Origin bool
+}
+
+// Change is a set of records to write. All of them land in one commit.
+type Change struct {
+	Plans    []*spec.PlanStatus
+	Runs     []*spec.Run
+	Daemon   *spec.DaemonStatus
+	Logs     []Log
+	Message  string            // subject line
+	Trailers map[string]string // Migration-Plan, Migration-Run, Migration-Step, Source-Commit, Plan-Digest
+}
+
+// Log is a piece of a log file of a run.
+type Log struct {
+	Plan string
+	Run  string
+	Name string // file name without directory, e.g. "mover-upload.log"
+	Text string
+}
+
+// Ledger is the record in Git with the journal in front of it. Record and
+// Push are safe for concurrent use.
+type Ledger interface {
+	// Load returns the newest record: Git's, overlaid with the journal's.
+	Load(ctx context.Context) (*Recorded, error)
+	// Record appends a change to the journal (fsynced before it returns) and
+	// queues it for the next commit.
+	Record(ctx context.Context, c Change) error
+	// Push returns nil once everything recorded so far is in Git. A higher
+	// epoch found there is ErrSuperseded: stop acting for ever.
+	Push(ctx context.Context) error
+}
+
+// Desired is the state of the manifests at one accepted commit.
+type Desired struct {
+	Commit    string
+	Approval  spec.Approval             // of the tip
+	Closures  map[string]*spec.Closure  // plans whose closure is complete, by plan name
+	Problems  map[string][]spec.Problem // by plan; such a plan is held
+	Other     []spec.Problem            // of documents that belong to no plan
+	Commits   []PlanCommit              // first-parent commits since the previous Read, oldest first
+	Rewritten bool                      // the previous tip is not an ancestor of this one
+	Unchanged bool                      // same tip as at the previous Read
+	Documents map[string]int            // kind -> count
+}
+
+// PlanCommit is what one first-parent commit changed.
+type PlanCommit struct {
+	Approval spec.Approval
+	Plans    map[string]PlanFlip // plans whose (state, attempt) differs from the parent commit
+	Removed  []string
+}
+
+// PlanFlip is the (state, attempt) of a plan after a commit, and the digest of
+// its closure there. Appeared is true when the parent commit had no such plan.
+type PlanFlip struct {
+	State    spec.State
+	Attempt  int
+	Digest   string
+	Appeared bool
+}
+
+// Source reads the manifests.
+type Source interface {
+	// Read polls the branch and returns its state. Since is the commit that
+	// was accepted last ("" at the first start). It never returns a partly
+	// read state: an error means that nothing is known about the tip.
+	Read(ctx context.Context, since string) (*Desired, error)
+}
+
+// Clock is time, so that tests own it.
+type Clock interface {
+	Now() time.Time
+	// After fires once after d.
+	After(d time.Duration) <-chan time.Time
+}

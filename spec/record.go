@@ -1,0 +1,240 @@
+package spec
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RunKind is the itinerary that a run follows.
+type RunKind string
+
+// Run kinds. A cutover is a run of kind Migrate; RunRollback undoes a
+// finished cutover, RunClose ends a plan.
+const (
+	RunStage    RunKind = "stage"
+	RunMigrate  RunKind = "migrate"
+	RunRollback RunKind = "rollback"
+	RunClose    RunKind = "close"
+)
+
+// RunPhase is where a run as a whole stands.
+type RunPhase string
+
+// Run phases. All but Running are final; a finished record is immutable.
+const (
+	RunRunning    RunPhase = "Running"
+	RunSucceeded  RunPhase = "Succeeded"
+	RunFailed     RunPhase = "Failed"     // failed, and everything that had been done is undone
+	RunCanceled   RunPhase = "Canceled"   // undone because Git asked for it
+	RunIncomplete RunPhase = "Incomplete" // failed, and the undo needs a person
+)
+
+// Run is the record of one execution: who approved it, the documents it was
+// frozen with, and every step with its times, attempts and results. It lives
+// at runs/<yyyy>/<mm>/<plan>/<run>.yaml of the ledger.
+type Run struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata  `json:"metadata"`
+	Spec     RunSpec   `json:"spec"`
+	Steps    []Step    `json:"steps"`
+	Facts    Facts     `json:"facts,omitempty"`
+	Status   RunStatus `json:"status"`
+}
+
+// RunSpec is what a run was started with; it never changes.
+type RunSpec struct {
+	Plan       string       `json:"plan"`
+	Kind       RunKind      `json:"kind"`
+	Number     int          `json:"number"`
+	Attempt    int          `json:"attempt,omitempty"` // cutover.attempt of the plan
+	Commit     string       `json:"commit"`            // the commit that asked for the run
+	ApprovedBy *Approval    `json:"approvedBy,omitempty"`
+	Digest     string       `json:"digest"` // of the closure
+	Closure    Closure      `json:"closure"`
+	Slot       *metav1.Time `json:"slot,omitempty"`   // stage runs: the cron slot
+	Undoes     string       `json:"undoes,omitempty"` // rollback runs: the cutover's name
+	Epoch      int64        `json:"epoch"`
+	Previous   string       `json:"previous,omitempty"` // sha256 of the plan's previous run record
+}
+
+// Approval says who merged what.
+type Approval struct {
+	Commit    string      `json:"commit"`
+	Author    string      `json:"author"`
+	Committer string      `json:"committer"`
+	Time      metav1.Time `json:"time"`
+	Subject   string      `json:"subject"`
+}
+
+// Closure is a plan with every document that it refers to, as they were in
+// one commit.
+type Closure struct {
+	Plan       MigrationPlan         `json:"plan"`
+	Source     Cluster               `json:"source"`
+	Target     Cluster               `json:"target"`
+	Repository ReplicationRepository `json:"repository"`
+	Hooks      []Hook                `json:"hooks,omitempty"`
+}
+
+// StepState is where one step stands.
+type StepState string
+
+// Step states. StepRunning means "may or may not have happened": intent is
+// recorded before the effect.
+const (
+	StepPending  StepState = ""
+	StepRunning  StepState = "Running"
+	StepDone     StepState = "Done"
+	StepFailed   StepState = "Failed"
+	StepUndoing  StepState = "Undoing"
+	StepUndone   StepState = "Undone"
+	StepUndoFail StepState = "UndoFailed" // bounded retries spent; a warning after the source's restart, a stop before it
+)
+
+// Step is the record of one step of a run. Name and Verb are frozen.
+type Step struct {
+	Name    string       `json:"name"`
+	Verb    string       `json:"verb"`
+	Undo    string       `json:"undo,omitempty"`
+	State   StepState    `json:"state,omitempty"`
+	Attempt int          `json:"attempt,omitempty"` // of the do or, when undoing, of the undo; from 1
+	Started *metav1.Time `json:"started,omitempty"`
+	Ended   *metav1.Time `json:"ended,omitempty"`
+	// Deadline of the current attempt; computed from Started, so that it survives restarts.
+	Deadline *metav1.Time `json:"deadline,omitempty"`
+	Reason   string       `json:"reason,omitempty"`
+	Message  string       `json:"message,omitempty"`
+	Undid    *Undid       `json:"undid,omitempty"`
+}
+
+// Undid is the record of a step's undo.
+type Undid struct {
+	Started *metav1.Time `json:"started,omitempty"`
+	Ended   *metav1.Time `json:"ended,omitempty"`
+	Reason  string       `json:"reason,omitempty"`
+	Message string       `json:"message,omitempty"`
+}
+
+// RunStatus sums a run up.
+type RunStatus struct {
+	Phase    RunPhase     `json:"phase"`
+	Reason   string       `json:"reason,omitempty"`
+	Message  string       `json:"message,omitempty"`
+	Started  metav1.Time  `json:"started"`
+	Ended    *metav1.Time `json:"ended,omitempty"`
+	Cancel   string       `json:"cancel,omitempty"` // why the run must be undone, once decided
+	Warnings []string     `json:"warnings,omitempty"`
+	// StopSeconds is from the first workload scaled down on the source to the
+	// target proven healthy; OwnSeconds is the part of it that the
+	// application itself took to stop and to become ready.
+	StopSeconds float64 `json:"stopSeconds,omitempty"`
+	OwnSeconds  float64 `json:"ownSeconds,omitempty"`
+}
+
+// Facts are what the steps of a run found or made. Every step adds its own
+// fields; later steps and the undo read them. They are part of the record, so
+// a restarted daemon knows them.
+type Facts struct {
+	SourceUID  string      `json:"sourceUID,omitempty"` // UID of kube-system
+	TargetUID  string      `json:"targetUID,omitempty"`
+	Namespaces []Object    `json:"namespaces,omitempty"` // created by this run on the target
+	Workloads  []Workload  `json:"workloads,omitempty"`  // what the stop's own list found
+	Volumes    []Volume    `json:"volumes,omitempty"`
+	Backup     string      `json:"backup,omitempty"`
+	Restore    string      `json:"restore,omitempty"`
+	Created    []Object    `json:"created,omitempty"` // on the target, by this run
+	Traffic    []Traffic   `json:"traffic,omitempty"`
+	Jobs       []Object    `json:"jobs,omitempty"` // hook Jobs
+	Estimate   *Estimate   `json:"estimate,omitempty"`
+	Times      []NamedTime `json:"times,omitempty"` // named instants, e.g. stop.begin, live
+}
+
+// NamedTime is an instant that later sums need.
+type NamedTime struct {
+	Name string           `json:"name"`
+	Time metav1.MicroTime `json:"time"`
+}
+
+// Object identifies an object that a run made or changed.
+type Object struct {
+	Side       Side   `json:"side"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Resource   string `json:"resource,omitempty"` // plural, as in the URL
+	Namespace  string `json:"namespace,omitempty"`
+	Name       string `json:"name"`
+	UID        string `json:"uid,omitempty"`
+}
+
+// Workload is a thing that was scaled, with everything needed to put it back
+// exactly (safety property 5).
+type Workload struct {
+	Object   `json:",inline"`
+	Replicas int32 `json:"replicas"`
+	Paused   bool  `json:"paused,omitempty"`
+	// ClaimRetention is the StatefulSet's own policy before it was set to Retain/Retain.
+	ClaimRetention *ClaimRetention `json:"claimRetention,omitempty"`
+}
+
+// ClaimRetention mirrors persistentVolumeClaimRetentionPolicy.
+type ClaimRetention struct {
+	WhenScaled  string `json:"whenScaled,omitempty"`
+	WhenDeleted string `json:"whenDeleted,omitempty"`
+}
+
+// Mark is what a claim on the target holds (safety property 13).
+type Mark string
+
+// Marks: clean means that it holds Volume.Held completely; writing that it is
+// on its way from Held to Snapshot; live that the application owns it; dirty
+// that nothing may be assumed.
+const (
+	MarkNone    Mark = ""
+	MarkClean   Mark = "clean"
+	MarkWriting Mark = "writing"
+	MarkLive    Mark = "live"
+	MarkDirty   Mark = "dirty"
+)
+
+// Volume is one claim of a plan.
+type Volume struct {
+	Namespace        string                              `json:"namespace"`
+	Claim            string                              `json:"claim"`
+	ClaimUID         string                              `json:"claimUID,omitempty"`
+	TargetNamespace  string                              `json:"targetNamespace"`
+	TargetClaim      string                              `json:"targetClaim"`
+	Action           string                              `json:"action"`
+	Method           string                              `json:"method,omitempty"`
+	StorageClassName string                              `json:"storageClassName,omitempty"` // on the target
+	AccessModes      []corev1.PersistentVolumeAccessMode `json:"accessModes,omitempty"`
+	Capacity         string                              `json:"capacity,omitempty"`
+	Group            string                              `json:"group,omitempty"` // claims mounted together by one pod: "<Kind>/<name>/<ordinal>"
+	SourcePV         string                              `json:"sourcePV,omitempty"`
+	SourcePolicy     string                              `json:"sourcePolicy,omitempty"` // reclaim policy before ours
+	StagingClaim     string                              `json:"stagingClaim,omitempty"` // in our namespace on the target
+	TargetPV         string                              `json:"targetPV,omitempty"`
+	TargetHandle     string                              `json:"targetHandle,omitempty"`
+	TargetPolicy     string                              `json:"targetPolicy,omitempty"` // reclaim policy of the target's class
+	Mark             Mark                                `json:"mark,omitempty"`
+	Held             string                              `json:"held,omitempty"`     // snapshot that the target claim holds completely
+	Snapshot         string                              `json:"snapshot,omitempty"` // newest snapshot of the source
+	Files            int64                               `json:"files,omitempty"`
+	Bytes            int64                               `json:"bytes,omitempty"`
+	ChangedFiles     int64                               `json:"changedFiles,omitempty"`
+	ChangedBytes     int64                               `json:"changedBytes,omitempty"`
+	Warnings         []string                            `json:"warnings,omitempty"`
+}
+
+// Traffic is an object that leads users to the application, with its address
+// on both clusters.
+type Traffic struct {
+	Object     `json:",inline"`
+	OldAddress string `json:"oldAddress,omitempty"`
+	NewAddress string `json:"newAddress,omitempty"`
+}
+
+// Estimate is what a stage run expects of the cutover.
+type Estimate struct {
+	StopSeconds  float64 `json:"stopSeconds"`
+	ChangedBytes int64   `json:"changedBytes"`
+}

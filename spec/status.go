@@ -1,0 +1,100 @@
+package spec
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// PlanStatus is status/<fan-out>/<plan>.yaml of the ledger: what is recorded
+// of a plan. Conditions follow kstatus (Ready, Reconciling, Stalled); Summary
+// types of ours stand beside them.
+type PlanStatus struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata `json:"metadata"`
+	// Recorded is what has been done; the desired state is in the plan itself.
+	Recorded   Recorded           `json:"recorded"`
+	Commit     string             `json:"commit,omitempty"` // newest commit that changed this plan's closure
+	Digest     string             `json:"digest,omitempty"` // of the closure in Commit
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	Problems   []Problem          `json:"problems,omitempty"` // of the document, with file and line
+	Volumes    []Volume           `json:"volumes,omitempty"`
+	WaitsFor   *Waiting           `json:"waitsFor,omitempty"`
+	LastStage  *StageNote         `json:"lastStage,omitempty"`
+	NextStage  *metav1.Time       `json:"nextStage,omitempty"`
+	Missed     []metav1.Time      `json:"missed,omitempty"` // newest 20 missed slots
+	Estimate   *Estimate          `json:"estimate,omitempty"`
+}
+
+// Recorded is the part of a status that decisions are made from.
+type Recorded struct {
+	State State `json:"state,omitempty"` // Staged until a cutover finished
+	// Seen* is the (state, attempt) of the plan in the newest accepted commit;
+	// a difference to the next one is a flip.
+	SeenState   State  `json:"seenState,omitempty"`
+	SeenAttempt int    `json:"seenAttempt,omitempty"`
+	Flip        *Flip  `json:"flip,omitempty"`    // accepted, and not yet served by a run
+	OpenRun     string `json:"openRun,omitempty"` // name of the run that is going on
+	LastRun     string `json:"lastRun,omitempty"` // newest finished run
+	LastRunPath string `json:"lastRunPath,omitempty"`
+	LastDigest  string `json:"lastDigest,omitempty"` // sha256 of its record
+	Cutover     string `json:"cutover,omitempty"`    // newest successful cutover that is not rolled back
+	CutoverPath string `json:"cutoverPath,omitempty"`
+	// Numbers holds the newest run number a kind.
+	Numbers   map[RunKind]int `json:"numbers,omitempty"`
+	Approvals []string        `json:"approvals,omitempty"` // commits whose approval is used up, for ever
+	LastSlot  *metav1.Time    `json:"lastSlot,omitempty"`  // newest cron slot that was run or missed
+	// HandledRequest is the newest stage.requestedAt that was served.
+	HandledRequest *metav1.Time `json:"handledRequest,omitempty"`
+	Unrecorded     bool         `json:"unrecorded,omitempty"` // appeared as Migrated, RolledBack or Closed: nothing starts by itself
+	Removed        bool         `json:"removed,omitempty"`
+	CutoverFailed  bool         `json:"cutoverFailed,omitempty"` // no stage is due until Git says Staged
+}
+
+// Flip is an accepted change of (state, attempt).
+type Flip struct {
+	To       State    `json:"to"`
+	Attempt  int      `json:"attempt"`
+	Approval Approval `json:"approval"`
+	Digest   string   `json:"digest"`
+}
+
+// Waiting is what a plan waits for: no wait without a reason and a deadline
+// (safety property 9).
+type Waiting struct {
+	Reason   string       `json:"reason"`
+	Message  string       `json:"message"`
+	Object   string       `json:"object,omitempty"`
+	Since    metav1.Time  `json:"since"`
+	Deadline *metav1.Time `json:"deadline,omitempty"`
+}
+
+// StageNote remembers the newest finished stage run.
+type StageNote struct {
+	Run          string      `json:"run"`
+	Ended        metav1.Time `json:"ended"`
+	Seconds      float64     `json:"seconds"`
+	ChangedBytes int64       `json:"changedBytes"`
+	Result       RunPhase    `json:"result"`
+}
+
+// Problem is one thing that is wrong with a document.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Path    string `json:"path,omitempty"` // field path, e.g. spec.namespaces[0].name
+	Message string `json:"message"`
+	// Document is "Kind/name" when the problem belongs to one document.
+	Document string `json:"document,omitempty"`
+}
+
+// DaemonStatus is status/_daemon.yaml: the observed tip and who runs. It
+// carries the epoch of the shard (one daemon at a time).
+type DaemonStatus struct {
+	TypeMeta  `json:",inline"`
+	Version   string         `json:"version"`
+	Commit    string         `json:"commit"` // observed tip
+	Time      metav1.Time    `json:"time"`
+	Epoch     int64          `json:"epoch"`
+	Holder    string         `json:"holder"`
+	Problems  []Problem      `json:"problems,omitempty"`  // that belong to no plan
+	Documents map[string]int `json:"documents,omitempty"` // kind -> count
+	Hold      *Waiting       `json:"hold,omitempty"`      // everything is held: rewritten branch, mass removal
+	Accepted  string         `json:"accepted,omitempty"`  // newest accepted commit
+}
