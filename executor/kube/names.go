@@ -1,0 +1,70 @@
+package kube
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// Labels and annotations of everything that Tranship makes or changes.
+const (
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	ManagedBy      = "tranship"
+	LabelPlan      = "tranship.dev/plan" // the short name
+	LabelRun       = "tranship.dev/run"
+	LabelStep      = "tranship.dev/step"
+	LabelAttempt   = "tranship.dev/attempt"
+
+	AnnotationPlan     = "tranship.dev/plan-name" // in full
+	AnnotationEpoch    = "tranship.dev/epoch"
+	AnnotationMark     = "tranship.dev/mark"     // of a claim, see spec.Mark
+	AnnotationHeld     = "tranship.dev/held"     // snapshot that a claim holds
+	AnnotationPrevious = "tranship.dev/previous" // JSON of what we changed, to put it back
+	AnnotationRun      = "tranship.dev/changed-by"
+)
+
+// Short is a plan's name cut to what fits in labels, paths and object names:
+// up to 40 characters and 10 hex digits of its SHA-256 (design section 4).
+func Short(plan string) string { return spec.ShortName(plan) }
+
+// Labels of an object that belongs to the call.
+func (e *Env) Labels() map[string]string {
+	return map[string]string{
+		LabelManagedBy: ManagedBy,
+		LabelPlan:      Short(e.Run.Spec.Plan),
+		LabelRun:       e.RunLabel(),
+		LabelStep:      e.Step.Name,
+		LabelAttempt:   strconv.Itoa(e.Step.Attempt),
+	}
+}
+
+// RunLabel is the run's name as a label value (63 characters at most).
+func (e *Env) RunLabel() string {
+	return fmt.Sprintf("%s-%s-%d", Short(e.Run.Spec.Plan), e.Run.Spec.Kind, e.Run.Spec.Number)
+}
+
+// ObjectName is the deterministic name of the object that this call makes,
+// one a suffix: the same run, step and attempt always give the same name, so
+// AlreadyExists means that it is ours. It never exceeds 63 characters.
+func (e *Env) ObjectName(suffix string) string {
+	sum := sha256.Sum256([]byte(fmt.Sprintf("%s/%s/%d/%s/%d/%s", e.Run.Spec.Plan, e.Run.Spec.Kind, e.Run.Spec.Number, e.Step.Name, e.Step.Attempt, suffix)))
+	plan := Short(e.Run.Spec.Plan)
+	if len(plan) > 20 {
+		plan = plan[:20]
+	}
+	return fmt.Sprintf("tr-%s-%s-%d-%s", plan, e.Run.Spec.Kind, e.Run.Spec.Number, hex.EncodeToString(sum[:5]))
+}
+
+// PlanObjectName is the deterministic name of an object that belongs to the
+// plan as a whole and outlives its runs, such as a backup location.
+func (e *Env) PlanObjectName(suffix string) string {
+	sum := sha256.Sum256([]byte(e.Run.Spec.Plan + "/" + suffix))
+	plan := Short(e.Run.Spec.Plan)
+	if len(plan) > 30 {
+		plan = plan[:30]
+	}
+	return fmt.Sprintf("tr-%s-%s", plan, hex.EncodeToString(sum[:5]))
+}

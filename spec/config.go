@@ -1,0 +1,70 @@
+package spec
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// DaemonConfig is the daemon's own configuration (--config). It never lives
+// in the repository that it protects and is read again on SIGHUP.
+type DaemonConfig struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata         `json:"metadata"`
+	Spec     DaemonConfigSpec `json:"spec"`
+}
+
+// DaemonConfigSpec says where plans are read, where the ledger is written and
+// with which limits.
+type DaemonConfigSpec struct {
+	Source Repository `json:"source"`
+	Ledger Ledger     `json:"ledger"`
+	// Interval between two polls; default 30s, spread by 10 %.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Namespace of ours on both clusters; default "tranship-system".
+	Namespace string `json:"namespace,omitempty"`
+	Mover     Mover  `json:"mover"`
+	Limits    Limits `json:"limits,omitempty"`
+	// Concurrency is the number of runs at a time; default 10.
+	Concurrency int `json:"concurrency,omitempty"`
+	// GitOutage is how long a run waits for a push that it needs before it
+	// goes back to the source; a plan's cutover.gitOutage wins. Default 3m.
+	GitOutage *metav1.Duration `json:"gitOutage,omitempty"`
+}
+
+// Repository is a Git repository. Credentials default keys: "username" and
+// "password", or "bearerToken"; both never over plain HTTP.
+type Repository struct {
+	URL         string           `json:"url"`
+	Branch      string           `json:"branch,omitempty"` // default main
+	Path        string           `json:"path,omitempty"`   // only documents below it
+	Credentials *SecretRef       `json:"credentials,omitempty"`
+	CABundle    string           `json:"caBundle,omitempty"`
+	Timeout     *metav1.Duration `json:"timeout,omitempty"` // of one Git call; default 60s
+}
+
+// Ledger says where records go; an empty URL means the source repository.
+type Ledger struct {
+	Repository `json:",inline"`
+	// Author of the commits; default "Tranship <tranship@localhost>".
+	AuthorName  string `json:"authorName,omitempty"`
+	AuthorEmail string `json:"authorEmail,omitempty"`
+	// BatchInterval is how long records that no run waits for are gathered; default 5s.
+	BatchInterval *metav1.Duration `json:"batchInterval,omitempty"`
+}
+
+// Mover configures the Jobs that copy volumes.
+type Mover struct {
+	Image    string `json:"image"`
+	CPU      string `json:"cpu,omitempty"`    // request, default 100m
+	Memory   string `json:"memory,omitempty"` // limit, default 512Mi
+	Parallel int    `json:"parallel,omitempty"`
+	// HolderImage runs in application namespaces without any credential; default Image.
+	HolderImage string `json:"holderImage,omitempty"`
+	// KubeletRoot is where kubelets keep pods; default /var/lib/kubelet.
+	KubeletRoot string `json:"kubeletRoot,omitempty"`
+}
+
+// Limits mirror CAM's (F-127..F-132): more namespaces are refused, more pods
+// or volumes are a warning. Zero means CAM's default: 10, 100, 100.
+type Limits struct {
+	Namespaces int `json:"namespaces,omitempty"`
+	Pods       int `json:"pods,omitempty"`
+	Volumes    int `json:"volumes,omitempty"`
+}
