@@ -36,6 +36,9 @@ type Settings struct {
 	Mover     spec.Mover
 	Limits    spec.Limits
 	Epoch     int64
+	// Shard tells this daemon's ledger from another's that works on the same
+	// clusters; empty means that no epoch is kept there.
+	Shard string
 }
 
 // Secrets reads secret values by reference. Values never reach a log, an
@@ -69,7 +72,13 @@ func (e *Env) Plan() *spec.PlanSpec { return &e.Run.Spec.Closure.Plan.Spec }
 
 // Verb is one entry of the executor's registry: Look observes, Ensure makes
 // it so. Both may be called any number of times.
+//
+// A verb that only reads has no Ensure.
 type Verb struct {
 	Look   func(ctx context.Context, e *Env) (reconciler.Observation, error)
 	Ensure func(ctx context.Context, e *Env) error
+	// Needs lists the clusters without which the verb can do nothing; empty
+	// means both. A cluster that is not listed is nil in Env when it cannot be
+	// reached: the source must be startable while the target is dead.
+	Needs []spec.Side
 }

@@ -1,0 +1,150 @@
+// Package executor does to clusters what the reconciler decides: it connects
+// to both sides of a run, hands the call to the verb of that name and says on
+// which cluster something went wrong. The verbs live in the packages below.
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/preflight"
+	"github.com/tranship/tranship/executor/velero"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// Verbs is the registry: every name that an itinerary may use.
+func Verbs() map[string]kube.Verb {
+	all := map[string]kube.Verb{}
+	for _, verbs := range []map[string]kube.Verb{
+		kube.Verbs(), preflight.Verbs(), velero.Verbs(),
+	} {
+		maps.Copy(all, verbs)
+	}
+	return all
+}
+
+// Executor implements reconciler.Executor on real clusters.
+type Executor struct {
+	verbs    map[string]kube.Verb
+	pool     *kube.Pool
+	secrets  kube.Secrets
+	settings func() kube.Settings
+	log      *slog.Logger
+}
+
+var _ reconciler.Executor = (*Executor)(nil)
+
+// New returns an executor. The settings are asked at every call, so that a
+// reloaded configuration holds from the next call on.
+func New(secrets kube.Secrets, settings func() kube.Settings, log *slog.Logger) *Executor {
+	return &Executor{verbs: Verbs(), pool: kube.NewPool(secrets), secrets: secrets, settings: settings, log: log}
+}
+
+// Look implements reconciler.Executor.
+func (x *Executor) Look(ctx context.Context, c reconciler.Call) (reconciler.Observation, error) {
+	v, err := x.verb(c)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	e, err := x.env(ctx, c, v)
+	if a, ok := kube.IsAccessError(err); ok && c.Verb == preflight.Check {
+		// Whether the clusters can be used is what this verb finds out.
+		return reconciler.Observation{Seen: reconciler.Broken, Reason: a.Reason, Message: a.Message}, nil
+	}
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	o, err := v.Look(ctx, e)
+	return o, x.explain(e, c, err)
+}
+
+// Ensure implements reconciler.Executor.
+func (x *Executor) Ensure(ctx context.Context, c reconciler.Call) error {
+	v, err := x.verb(c)
+	if err != nil {
+		return err
+	}
+	if v.Ensure == nil {
+		return fmt.Errorf("verb %s only reads; it has nothing to do", c.Verb)
+	}
+	e, err := x.env(ctx, c, v)
+	if err != nil {
+		return err
+	}
+	for _, cluster := range []*kube.Cluster{e.Source, e.Target} {
+		if cluster == nil {
+			continue
+		}
+		if err := cluster.Guard(ctx, e.Settings); err != nil {
+			return x.explain(e, c, err)
+		}
+	}
+	return x.explain(e, c, v.Ensure(ctx, e))
+}
+
+func (x *Executor) verb(c reconciler.Call) (kube.Verb, error) {
+	v, ok := x.verbs[c.Verb]
+	if !ok {
+		return v, fmt.Errorf("step %s of run %s asks for the verb %q, which this version does not know; finish the run with the version that froze it", c.Step.Name, c.Run.Metadata.Name, c.Verb)
+	}
+	return v, nil
+}
+
+func (x *Executor) env(ctx context.Context, c reconciler.Call, v kube.Verb) (*kube.Env, error) {
+	e := &kube.Env{Call: c, Secrets: x.secrets, Settings: x.settings(), Log: x.log.With("run", c.Run.Metadata.Name, "step", c.Step.Name, "verb", c.Verb)}
+	for _, side := range []spec.Side{spec.Source, spec.Target} {
+		cluster, err := x.pool.Get(ctx, side, document(c, side))
+		if err != nil && needs(v, side) {
+			return nil, err
+		}
+		if err != nil {
+			e.Log.Warn("a cluster that this verb can do without is not reachable", "cluster", document(c, side).Metadata.Name, "error", err)
+			continue
+		}
+		if side == spec.Source {
+			e.Source = cluster
+		} else {
+			e.Target = cluster
+		}
+	}
+	return e, nil
+}
+
+func document(c reconciler.Call, side spec.Side) *spec.Cluster {
+	if side == spec.Source {
+		return &c.Run.Spec.Closure.Source
+	}
+	return &c.Run.Spec.Closure.Target
+}
+
+func needs(v kube.Verb, side spec.Side) bool {
+	if len(v.Needs) == 0 {
+		return true
+	}
+	for _, s := range v.Needs {
+		if s == side {
+			return true
+		}
+	}
+	return false
+}
+
+// explain names the verb and, when access is the trouble, the cluster; a
+// refused token is read anew at the next call.
+func (x *Executor) explain(e *kube.Env, c reconciler.Call, err error) error {
+	if err == nil || errors.Is(err, reconciler.ErrSuperseded) {
+		return err
+	}
+	if apierrors.IsUnauthorized(err) {
+		for _, side := range []spec.Side{spec.Source, spec.Target} {
+			x.pool.Forget(side, document(c, side))
+		}
+	}
+	return fmt.Errorf("%s: %w", c.Verb, err)
+}

@@ -1,0 +1,68 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/tranship/tranship/reconciler"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const epochKey = "epoch"
+
+// Guard is asked before every effect: it compares the daemon's epoch with the
+// one kept on the cluster, raising the latter by compare-and-swap. A higher
+// one there means that another daemon has taken over: ErrSuperseded. A
+// cluster without our namespace has seen no effect of anybody yet.
+func (c *Cluster) Guard(ctx context.Context, s Settings) error {
+	if s.Shard == "" {
+		return nil
+	}
+	maps := c.Kube.CoreV1().ConfigMaps(s.Namespace)
+	name := "tranship-epoch-" + s.Shard
+	have, err := maps.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = maps.Create(ctx, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{LabelManagedBy: ManagedBy}},
+			Data:       map[string]string{epochKey: strconv.FormatInt(s.Epoch, 10)},
+		}, metav1.CreateOptions{})
+		if apierrors.IsNotFound(err) { // the namespace comes with the first effect
+			return nil
+		}
+		return c.wrap(err, "keep the epoch in ConfigMap %s/%s", s.Namespace, name)
+	}
+	if err != nil {
+		return c.wrap(err, "read the epoch in ConfigMap %s/%s", s.Namespace, name)
+	}
+	epoch, err := strconv.ParseInt(have.Data[epochKey], 10, 64)
+	if err != nil {
+		return fmt.Errorf("ConfigMap %s/%s on cluster %s holds no epoch; another program has changed it: delete it when no other daemon uses this ledger", s.Namespace, name, c.Name)
+	}
+	switch {
+	case epoch > s.Epoch:
+		return fmt.Errorf("epoch %d on cluster %s is higher than ours, %d: %w", epoch, c.Name, s.Epoch, reconciler.ErrSuperseded)
+	case epoch == s.Epoch:
+		return nil
+	}
+	// The resourceVersion that came with the read makes this the swap.
+	have.Data = map[string]string{epochKey: strconv.FormatInt(s.Epoch, 10)}
+	_, err = maps.Update(ctx, have, metav1.UpdateOptions{})
+	return c.wrap(err, "raise the epoch in ConfigMap %s/%s", s.Namespace, name)
+}
+
+// wrap says on which cluster something could not be done; nil stays nil.
+func (c *Cluster) wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("cluster %s: cannot %s: %w", c.Name, fmt.Sprintf(format, args...), err)
+}
+
+// Errorf is wrap for the other packages of verbs: "cannot <what>" on this
+// cluster, with the cause kept for errors.Is.
+func (c *Cluster) Errorf(err error, format string, args ...any) error {
+	return c.wrap(err, format, args...)
+}
