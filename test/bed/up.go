@@ -95,7 +95,10 @@ func (b *booter) run(ctx context.Context, buildOnly bool) error {
 	}
 	for _, s := range stages {
 		if err := s.run(ctx); err != nil {
-			return fmt.Errorf("%w\nThe bed is half up: look at the logs in %s/machines/*/log, then run `bed down`", err, b.Dir)
+			if _, statErr := os.Stat(b.Dir); statErr == nil {
+				fmt.Fprintf(os.Stderr, "The bed is half up, for a look at %s/machines/*/log. The next `bed up` starts anew.\n", b.Dir)
+			}
+			return err
 		}
 		b.say(s.name)
 	}

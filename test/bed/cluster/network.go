@@ -24,12 +24,21 @@ func BridgeUp(ctx context.Context) error {
 	})
 }
 
-// BridgeDown removes it, with the host's routes through it.
+// BridgeDown removes it, with the host's routes through it. The cables go first:
+// the kernel removes those of a dead machine too, but at its leisure, and the next
+// boot would find them.
 func BridgeDown(ctx context.Context) error {
-	if exec.CommandContext(ctx, "ip", "link", "show", Bridge).Run() != nil {
-		return nil
+	links := []string{}
+	for _, n := range AllNodes() {
+		links = append(links, veth(n.Name))
 	}
-	return ip(ctx, []string{"link del " + Bridge})
+	for _, link := range append(links, Bridge) {
+		out, err := exec.CommandContext(ctx, "ip", "link", "del", link).CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "Cannot find device") {
+			return fmt.Errorf("cannot remove %s: %w: %s", link, err, out)
+		}
+	}
+	return nil
 }
 
 func ip(ctx context.Context, commands []string) error {
