@@ -25,10 +25,12 @@ type StepDef struct {
 	// Intent makes the executor look while the step is pending; what it reads
 	// is saved with the intent, before the effect.
 	Intent bool
-	// Push makes the intent (PushBefore) or the outcome (PushAfter) wait until
-	// it is in Git, not only in the journal.
-	PushBefore bool
-	PushAfter  bool
+	// ReadOnly: the step has no effect on a cluster.
+	ReadOnly bool
+	// Push: everything recorded so far, this step's intent included, must be
+	// in Git before the effect. Four of them lie on a cutover's way: the frozen
+	// run, the stop, the target going live, Migrated (design section 4).
+	Push bool
 	// Gate asks, right before the step, whether the approval still stands.
 	Gate bool
 	// NoReturn: from this step on a failure does not undo by itself.
@@ -53,6 +55,7 @@ var (
 )
 
 func copying(c *spec.Cutover) time.Duration { return c.CopyTimeoutOrDefault() }
+func outage(c *spec.Cutover) time.Duration  { return c.GitOutageOrDefault() }
 func healing(c *spec.Cutover) time.Duration { return c.HealthTimeoutOrDefault() }
 
 // FreezeFacts is what the conditions of steps may ask.
@@ -79,38 +82,40 @@ var Itineraries = map[spec.RunKind][]StepDef{
 }
 
 var stageSteps = []StepDef{
-	{Name: "preflight", Verb: "preflight.check", NoUndo: "it only reads", Timeout: short, Retries: 2,
+	{Name: "preflight", Verb: "preflight.check", ReadOnly: true, NoUndo: "it only reads", Timeout: short, Retries: 2,
 		Help: "Checks both clusters, the repository, every covered object and the volumes."},
-	{Name: "locations", Verb: "velero.locations", NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
+	{Name: "locations", Verb: "velero.locations", Push: true, NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
 		Help: "Puts backup locations and credentials on both clusters, in namespaces of ours."},
 	{Name: "stage-hooks-before", Verb: "hook.pre-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PreBackup), Timeout: copying,
 		Help: "Runs the PreBackup hooks that ask for stage runs."},
-	{Name: "upload", Verb: "mover.upload", NoUndo: "a snapshot in the repository harms nobody and shortens the next copy", When: hasVolumes, Timeout: copying, Retries: 2,
+	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Takes a snapshot of every source claim into the repository; only what changed is uploaded."},
 	{Name: "claims", Verb: "mover.claims", NoUndo: "staged claims stay in our namespace for the next copy", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
 		Help: "Makes the claims in our namespace on the target."},
-	{Name: "restore", Verb: "mover.restore", NoUndo: "staged claims stay in our namespace for the next copy", When: hasVolumes, Timeout: copying, Retries: 2,
+	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the changes into the target's claims."},
 	{Name: "stage-hooks-after", Verb: "hook.post-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PostBackup), Timeout: copying,
 		Help: "Runs the PostBackup hooks that ask for stage runs."},
-	{Name: "estimate", Verb: "mover.estimate", NoUndo: "it only reads", Timeout: short,
+	{Name: "estimate", Verb: "mover.estimate", ReadOnly: true, NoUndo: "it only reads", Timeout: short,
 		Help: "Estimates from this run how long the cutover will stop the application."},
+	{Name: "clean-up", Verb: "mover.clean-up", NoUndo: "what it removes is not needed again", Soft: true, Timeout: short, Retries: 2,
+		Help: "Removes this run's helpers from both clusters."},
 }
 
 var migrateSteps = []StepDef{
-	{Name: "preflight", Verb: "preflight.check", NoUndo: "it only reads", Timeout: short, Retries: 2,
+	{Name: "preflight", Verb: "preflight.check", ReadOnly: true, NoUndo: "it only reads", Timeout: short, Retries: 2,
 		Help: "Checks both clusters, the repository, every covered object and the volumes."},
-	{Name: "locations", Verb: "velero.locations", NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
+	{Name: "locations", Verb: "velero.locations", Push: true, NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
 		Help: "Puts backup locations and credentials on both clusters, in namespaces of ours."},
 	{Name: "namespaces", Verb: "kube.namespaces", Undo: "kube.namespaces-undo", Timeout: short, Retries: 2,
 		Help: "Creates the target namespaces with the source's labels and annotations."},
-	{Name: "dry-run", Verb: "kube.dry-run", NoUndo: "a server-side dry run leaves nothing", Timeout: medium, Retries: 1,
+	{Name: "dry-run", Verb: "kube.dry-run", ReadOnly: true, NoUndo: "a server-side dry run leaves nothing", Timeout: medium, Retries: 1,
 		Help: "Asks the target to create every object without keeping it."},
-	{Name: "upload", Verb: "mover.upload", NoUndo: "a snapshot in the repository harms nobody and shortens the next copy", When: hasVolumes, Timeout: copying, Retries: 2,
+	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Copies the volumes while the application still runs."},
 	{Name: "claims", Verb: "mover.claims", Undo: "mover.claims-undo", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
 		Help: "Makes the claims in our namespace on the target."},
-	{Name: "restore-volumes", Verb: "mover.restore", NoUndo: "staged claims stay in our namespace for the next copy", When: hasVolumes, Timeout: copying, Retries: 2,
+	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the changes into the target's claims while the application still runs."},
 	{Name: "pre-backup-hooks", Verb: "hook.pre-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PreBackup), Timeout: copying,
 		Help: "Runs the PreBackup hooks."},
@@ -120,15 +125,15 @@ var migrateSteps = []StepDef{
 		Help: "Restores the objects on the target with every workload held at zero."},
 	{Name: "retain", Verb: "workload.retain", Undo: "workload.retain-undo", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
 		Help: "Sets every covered volume and StatefulSet of the source to Retain, so that stopping deletes no data."},
-	{Name: "stop", Verb: "workload.stop", Undo: "workload.start-source", UndoBefore: true, When: quiesces, Intent: true, PushBefore: true, Gate: true, Timeout: medium, Retries: 2,
+	{Name: "stop", Verb: "workload.stop", Undo: "workload.start-source", UndoBefore: true, When: quiesces, Intent: true, Push: true, Gate: true, Timeout: medium, Retries: 2,
 		Help: "Stops the application on the source, remembering exactly what ran."},
-	{Name: "drained", Verb: "workload.drained", NoUndo: "it only reads", When: quiesces, Timeout: medium,
+	{Name: "drained", Verb: "workload.drained", ReadOnly: true, NoUndo: "it only reads", When: quiesces, Timeout: medium,
 		Help: "Waits until no pod but our own reader uses a covered claim."},
 	{Name: "list-again", Verb: "kube.list-again", NoUndo: "what it applies is removed with the restored objects", When: noPreRestoreHooks, Timeout: short, Retries: 2,
 		Help: "Applies to the target what changed on the source since the backup."},
-	{Name: "last-upload", Verb: "mover.upload", NoUndo: "a snapshot in the repository harms nobody", When: hasVolumes, Timeout: copying, Retries: 2,
+	{Name: "last-upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Copies the last changes of the stopped application."},
-	{Name: "last-restore", Verb: "mover.restore", NoUndo: "the claims are handed back or removed by the claims step", When: hasVolumes, Timeout: copying, Retries: 2,
+	{Name: "last-restore", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the last changes into the target's claims."},
 	{Name: "post-backup-hooks", Verb: "hook.post-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PostBackup), Timeout: copying,
 		Help: "Runs the PostBackup hooks."},
@@ -140,29 +145,31 @@ var migrateSteps = []StepDef{
 		Help: "Applies to the target what changed on the source since the backup."},
 	{Name: "hand-over", Verb: "mover.hand-over", Undo: "mover.hand-back", When: hasVolumes, Timeout: medium, Retries: 2,
 		Help: "Binds the copied volumes to the application's claims on the target."},
-	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", When: hasVolumes, PushBefore: true, Timeout: short, Retries: 2,
+	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, Timeout: outage, Retries: 2,
 		Help: "Marks the claims live: from here on they belong to the application on the target."},
-	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, PushBefore: true, Timeout: short, Retries: 2,
+	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, Timeout: short, Retries: 2,
 		Help: "Starts the application on the target with the counts it had on the source."},
-	{Name: "health", Verb: "workload.health", NoUndo: "it only reads", Timeout: healing,
+	{Name: "health", Verb: "workload.health", ReadOnly: true, NoUndo: "it only reads", Timeout: healing,
 		Help: "Waits until every workload on the target is ready."},
 	{Name: "post-restore-hooks", Verb: "hook.post-restore", NoUndo: hookNoUndo, When: hooksIn(spec.PostRestore), Timeout: copying,
 		Help: "Runs the PostRestore hooks."},
 	{Name: "traffic", Verb: "kube.traffic", Undo: "kube.traffic-undo", UndoBefore: true, Intent: true, NoReturn: true, Timeout: medium, Retries: 2,
 		Help: "Creates what leads users to the application: Ingress, LoadBalancer and NodePort Services, webhooks, APIServices."},
-	{Name: "migrated", NoUndo: "it is a record", NoReturn: true, PushAfter: true, Timeout: short,
+	{Name: "migrated", NoUndo: "it is a record", NoReturn: true, Push: true, Timeout: short,
 		Help: "Records in Git that the application lives on the target."},
+	{Name: "clean-up-movers", Verb: "mover.clean-up", NoUndo: "what it removes is not needed again", NoReturn: true, Soft: true, Timeout: medium, Retries: 2,
+		Help: "Removes holders, readers and writers of volumes from both clusters."},
 	{Name: "clean-up", Verb: "velero.clean-up", NoUndo: "what it removes is not needed again", NoReturn: true, Soft: true, Timeout: medium, Retries: 2,
-		Help: "Removes this run's helpers from both clusters: holders, Jobs, Velero objects."},
+		Help: "Removes this run's backups and restores from both clusters."},
 }
 
 var closeSteps = []StepDef{
-	{Name: "policies", Verb: "mover.policies", NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
+	{Name: "policies", Verb: "mover.policies", Push: true, NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
 		Help: "Sets the reclaim and retention policies on the target to their own values."},
 	{Name: "claims", Verb: "mover.close-claims", NoUndo: "staged copies of a closed plan are not needed again", Timeout: short, Retries: 2,
 		Help: "Deletes the claims left in our namespace on the target, by UID."},
 	{Name: "purge", Verb: "velero.purge", NoUndo: "backups of a closed plan are not needed again", Timeout: copying, Retries: 2,
 		Help: "Deletes the plan's backups, its snapshots, its locations and its credentials."},
-	{Name: "closed", NoUndo: "it is a record", PushAfter: true, Timeout: short,
+	{Name: "closed", NoUndo: "it is a record", Push: true, Timeout: short,
 		Help: "Records in Git that the plan is closed."},
 }

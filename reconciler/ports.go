@@ -65,6 +65,34 @@ type Executor interface {
 	// idempotent: it may be called any number of times, by daemons that do
 	// not remember earlier calls.
 	Ensure(ctx context.Context, c Call) error
+	// Survey connects to both clusters of a closure and lists the volumes it
+	// covers, taking over what recorded knows of them. It changes nothing.
+	Survey(ctx context.Context, c *spec.Closure, recorded []spec.Volume) (Survey, error)
+}
+
+// Survey is what a plan covers, found after every change of its closure and
+// before a run is frozen.
+type Survey struct {
+	Volumes []spec.Volume
+	// Problem says why no run could start now; "" means none was found.
+	Reason  string
+	Problem string
+}
+
+// Event is something that people and machines may want to know.
+type Event struct {
+	Plan    string
+	Run     string
+	Step    string
+	State   string // of the step or the run
+	Reason  string
+	Message string
+	Took    time.Duration
+}
+
+// Notifier is told of events; it must not block.
+type Notifier interface {
+	Notify(Event)
 }
 
 // Recorded is everything the ledger knows, at one revision.
@@ -106,6 +134,8 @@ type Ledger interface {
 	// Push returns nil once everything recorded so far is in Git. A higher
 	// epoch found there is ErrSuperseded: stop acting for ever.
 	Push(ctx context.Context) error
+	// Run reads a run's record by its path in the ledger (spec.RunPath).
+	Run(ctx context.Context, path string) (*spec.Run, error)
 }
 
 // Desired is the state of the manifests at one accepted commit.

@@ -48,3 +48,29 @@ func (p *PlanSpec) ExistingOrDefault() ExistingPolicy {
 	}
 	return p.Existing
 }
+
+// RunsIn says whether the hook takes part in a kind of run: cutovers by
+// default, stage runs when Runs says so.
+func (h PlanHook) RunsIn(kind RunKind) bool {
+	want := map[RunKind]string{RunMigrate: "Cutover", RunStage: "Stage"}[kind]
+	if want == "" {
+		return false
+	}
+	if len(h.Runs) == 0 {
+		return want == "Cutover"
+	}
+	for _, r := range h.Runs {
+		if r == want {
+			return true
+		}
+	}
+	return false
+}
+
+// StartingDeadlineOrDefault is how late a stage slot may still start; 1h.
+func (s *Stage) StartingDeadlineOrDefault() time.Duration {
+	return orDefault(s.StartingDeadline, time.Hour)
+}
+
+// DefaultNamespace is the daemon's own namespace on both clusters.
+const DefaultNamespace = "tranship-system"

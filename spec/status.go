@@ -20,7 +20,14 @@ type PlanStatus struct {
 	NextStage  *metav1.Time       `json:"nextStage,omitempty"`
 	Missed     []metav1.Time      `json:"missed,omitempty"` // newest 20 missed slots
 	Estimate   *Estimate          `json:"estimate,omitempty"`
+	// Migrated is the closure digest of the newest successful cutover.
+	Migrated string `json:"migrated,omitempty"`
+	// LastFailure is what the newest run said when it did not succeed.
+	LastFailure string `json:"lastFailure,omitempty"`
 }
+
+// CutoverDigest is the digest that the finished cutover was approved with.
+func (s *PlanStatus) CutoverDigest() string { return s.Migrated }
 
 // Recorded is the part of a status that decisions are made from.
 type Recorded struct {
@@ -97,4 +104,6 @@ type DaemonStatus struct {
 	Documents map[string]int `json:"documents,omitempty"` // kind -> count
 	Hold      *Waiting       `json:"hold,omitempty"`      // everything is held: rewritten branch, mass removal
 	Accepted  string         `json:"accepted,omitempty"`  // newest accepted commit
+	// Acknowledged is a commit that a person took over with `tranship acknowledge`.
+	Acknowledged string `json:"acknowledged,omitempty"`
 }

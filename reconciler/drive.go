@@ -1,0 +1,144 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// lookTimeout bounds one observation and one effect; both are re-callable.
+const lookTimeout = 2 * time.Minute
+
+// driver carries one run from turn to turn. It has no memory that matters:
+// killed at any instant, the next driver goes on from the record.
+type driver struct {
+	shell    shell
+	ledger   Ledger
+	executor Executor
+	clock    Clock
+	log      *slog.Logger
+	run      *spec.Run
+	cancel   chan string // at most one reason, from the loop
+	why      string
+	push     error
+}
+
+// shell is what a run asks of the loop that owns the statuses.
+type shell interface {
+	saveRun(ctx context.Context, dec Decision) error
+	finishRun(ctx context.Context, run *spec.Run) error
+	askGate(ctx context.Context, run *spec.Run) Gate
+	tell(run *spec.Run, w *spec.Waiting)
+}
+
+// drive runs until the run is finished or the daemon stops; the only error is
+// ErrSuperseded.
+func (d *driver) drive(ctx context.Context) error {
+	for ctx.Err() == nil {
+		select {
+		case d.why = <-d.cancel:
+		default:
+		}
+		done, err := d.turn(ctx)
+		if errors.Is(err, ErrSuperseded) {
+			return err
+		}
+		if err != nil {
+			d.log.Error("the run waits", "run", d.run.Metadata.Name, "error", err)
+			d.sleep(ctx, time.Second, nil)
+			continue
+		}
+		if done {
+			return nil
+		}
+	}
+	return nil
+}
+
+// turn is look, decide, and one effect.
+func (d *driver) turn(ctx context.Context) (done bool, err error) {
+	ctx, stop := context.WithCancel(ctx) // ends the watches of this turn
+	defer stop()
+	in := Input{Now: d.clock.Now(), Run: d.run, Cancel: d.why, Push: d.push}
+	call, gated, look, err := OpenCall(d.run)
+	if err != nil {
+		return false, err
+	}
+	if look {
+		in.Seen, in.Err = d.look(ctx, call)
+	}
+	if gated && (call.Step.State == spec.StepPending || in.Seen.Seen == Absent) {
+		in.Gate = d.shell.askGate(ctx, d.run)
+	}
+	dec, err := Next(in)
+	if err != nil {
+		return false, err
+	}
+	if dec.Push {
+		if d.push = d.ledger.Push(ctx); d.push != nil {
+			if errors.Is(d.push, ErrSuperseded) {
+				return false, d.push
+			}
+			d.report(&spec.Waiting{Reason: "GitUnreachable", Message: "the record cannot be pushed: " + d.push.Error(), Since: metav1.NewTime(in.Now)})
+			d.sleep(ctx, time.Second, nil)
+			return false, nil
+		}
+	}
+	return d.do(ctx, dec, in)
+}
+
+func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err error) {
+	switch dec.Kind {
+	case Save:
+		if err := d.shell.saveRun(ctx, dec); err != nil {
+			return false, err
+		}
+		d.run = dec.Run
+	case Act:
+		ctx, stop := context.WithTimeout(ctx, lookTimeout)
+		defer stop()
+		if err := d.executor.Ensure(ctx, dec.Call); err != nil {
+			d.report(&spec.Waiting{Reason: "Retrying", Message: err.Error(), Since: metav1.NewTime(in.Now)})
+			d.log.Warn("an effect is tried again", "run", d.run.Metadata.Name, "step", dec.Step, "error", err)
+			d.sleep(ctx, time.Second, nil)
+		}
+	case Wait:
+		d.report(dec.Waiting)
+		d.sleep(ctx, dec.After, in.Seen.Wake)
+	case Finish:
+		return true, d.shell.finishRun(ctx, dec.Run)
+	}
+	return false, nil
+}
+
+// look bounds the observation, but not the watch that it leaves behind.
+func (d *driver) look(ctx context.Context, c Call) (Observation, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(lookTimeout, func() { stop(errors.New("the look took longer than " + lookTimeout.String())) })
+	defer timer.Stop()
+	seen, err := d.executor.Look(ctx, c)
+	if err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	if err != nil {
+		d.log.Warn("nothing could be observed", "run", d.run.Metadata.Name, "step", c.Step.Name, "error", err)
+	}
+	return seen, err
+}
+
+func (d *driver) sleep(ctx context.Context, after time.Duration, wake <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case d.why = <-d.cancel:
+	case <-d.clock.After(after):
+	}
+}
+
+func (d *driver) report(w *spec.Waiting) {
+	d.shell.tell(d.run, w)
+}

@@ -1,0 +1,115 @@
+package reconciler
+
+import (
+	"fmt"
+	"reflect"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Names of instants in Facts.Times.
+const (
+	TimeStop    = "stop"    // the first workload of the source is told to stop
+	TimeDrained = "drained" // the last pod of the source is gone
+	TimeStart   = "start"   // the first workload of the target is told to start
+	TimeHealthy = "healthy" // every workload of the target is ready
+)
+
+// finish sums the run up.
+func finish(defs []StepDef, in Input) Decision {
+	run := clone(in.Run)
+	now := metav1.NewTime(in.Now)
+	run.Status.Ended = &now
+	failed, warnings := firstFailure(defs, run)
+	st := &run.Status
+	st.Warnings = warnings
+	switch back := failing(defs, run); {
+	case back && st.Cancel != "":
+		st.Phase, st.Reason, st.Message = spec.RunCanceled, "Canceled", st.Cancel
+	case back:
+		st.Phase, st.Reason, st.Message = spec.RunFailed, failed.Reason, fmt.Sprintf("step %s: %s", failed.Name, failed.Message)
+	case len(warnings) > 0:
+		st.Phase, st.Reason, st.Message = spec.RunSucceeded, "SucceededWithWarnings", "see the warnings"
+	default:
+		st.Phase, st.Reason, st.Message = spec.RunSucceeded, "Succeeded", ""
+	}
+	if run.Spec.Kind == spec.RunMigrate && st.Phase == spec.RunSucceeded {
+		st.Reason = "Migrated"
+		if len(warnings) > 0 {
+			st.Reason = "MigratedWithWarnings"
+		}
+		st.StopSeconds, st.OwnSeconds = stopTime(run.Facts.Times)
+	}
+	return Decision{Kind: Finish, Run: run}
+}
+
+// firstFailure is the step that turned the run round, and what went wrong
+// without turning it round.
+func firstFailure(defs []StepDef, run *spec.Run) (spec.Step, []string) {
+	var first spec.Step
+	var warnings []string
+	turned := failing(defs, run)
+	for i, s := range run.Steps {
+		// An undone step keeps the reason of its failure.
+		bad := s.Reason != "" && s.Ended != nil && s.State != spec.StepDone
+		if bad && first.Name == "" && !defs[i].Soft {
+			first = s
+		}
+		if s.State == spec.StepFailed && (defs[i].Soft || !turned) {
+			warnings = append(warnings, fmt.Sprintf("step %s: %s: %s", s.Name, s.Reason, s.Message))
+		}
+		if s.State == spec.StepUndoFail {
+			warnings = append(warnings, fmt.Sprintf("the undo of step %s: %s: %s", s.Name, s.Undid.Reason, s.Undid.Message))
+		}
+	}
+	for _, v := range run.Facts.Volumes {
+		for _, w := range v.Warnings {
+			warnings = append(warnings, fmt.Sprintf("volume %s/%s: %s", v.Namespace, v.Claim, w))
+		}
+	}
+	return first, warnings
+}
+
+// stopTime is how long the application was down, and the part of it that the
+// application itself took to stop and to start, in seconds.
+func stopTime(times []spec.NamedTime) (stop, own float64) {
+	at := map[string]metav1.MicroTime{}
+	for _, t := range times {
+		at[t.Name] = t.Time
+	}
+	span := func(from, to string) float64 {
+		a, b := at[from], at[to]
+		if a.IsZero() || b.IsZero() || b.Before(&a) {
+			return 0
+		}
+		return b.Sub(a.Time).Seconds()
+	}
+	return span(TimeStop, TimeHealthy), span(TimeStop, TimeDrained) + span(TimeStart, TimeHealthy)
+}
+
+// mergeFacts replaces each field of into that from sets, and says whether
+// anything changed.
+func mergeFacts(into *spec.Facts, from *spec.Facts) bool {
+	if from == nil {
+		return false
+	}
+	changed := false
+	a, b := reflect.ValueOf(into).Elem(), reflect.ValueOf(from).Elem()
+	for i := 0; i < b.NumField(); i++ {
+		if !b.Field(i).IsZero() && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			a.Field(i).Set(b.Field(i))
+			changed = true
+		}
+	}
+	return changed
+}
+
+// clone copies a run so that a decision never changes its input. Facts are
+// replaced as wholes, hence shared.
+func clone(r *spec.Run) *spec.Run {
+	c := *r
+	c.Steps = append([]spec.Step(nil), r.Steps...)
+	c.Status.Warnings = append([]string(nil), r.Status.Warnings...)
+	return &c
+}

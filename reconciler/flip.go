@@ -1,0 +1,129 @@
+package reconciler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// flip serves an accepted change of (state, attempt). It counts only while
+// the tip still has that state, attempt and closure digest (design section 3).
+func flip(in *PlanInput) (verdict, bool) {
+	f, p := in.Status.Recorded.Flip, &in.Closure.Plan.Spec
+	if f == nil {
+		return settled(in)
+	}
+	if p.State != f.To || p.Cutover.AttemptOrDefault() != f.Attempt {
+		in.Status.Recorded.Flip = nil // a later commit said something else, and was accepted itself
+		return settled(in)
+	}
+	if d := in.Closure.Digest(); d != f.Digest {
+		return verdict{drop: true, cond: stalled("ApprovalOutdated", fmt.Sprintf("the plan or a document that it uses was changed after the approval in %.12s: approve what it says now by raising cutover.attempt", f.Approval.Commit))}, true
+	}
+	return flips[f.To](in, f)
+}
+
+// flips answers an accepted flip to a state.
+var flips = map[spec.State]func(in *PlanInput, f *spec.Flip) (verdict, bool){
+	spec.Staged:     toStaged,
+	spec.Migrated:   toMigrated,
+	spec.RolledBack: toRolledBack,
+	spec.Closed:     toClosed,
+}
+
+// settled speaks for a desired state without a pending flip.
+func settled(in *PlanInput) (verdict, bool) {
+	want, rec := in.Closure.Plan.Spec.State, &in.Status.Recorded
+	switch {
+	case want == spec.Staged && rec.State == spec.Migrated:
+		return refuseStaged(), true
+	case want == spec.Migrated && rec.State == spec.Migrated:
+		if d := in.Closure.Digest(); rec.Cutover != "" && d != in.Status.CutoverDigest() {
+			return verdict{cond: ready("ChangedAfterCutover", "the plan was changed after its cutover; the change has no effect")}, true
+		}
+		return verdict{cond: ready("Migrated", "the application lives on the target")}, true
+	case want == spec.Migrated:
+		return verdict{cond: stalled("CutoverNotDone", lastWord(in.Status, "no cutover is running; raise cutover.attempt to try again, or go back to Staged"))}, true
+	case want == spec.RolledBack && rec.State == spec.RolledBack:
+		return verdict{cond: ready("RolledBack", "the application is back on the source")}, true
+	case want == spec.RolledBack:
+		return verdict{cond: stalled("NothingToRollBack", "no finished cutover is recorded; say Staged, or Migrated with a higher cutover.attempt")}, true
+	}
+	return verdict{}, false
+}
+
+// lastWord keeps what a failed run said, so that the sentence people need
+// does not vanish with the next look.
+func lastWord(st *spec.PlanStatus, otherwise string) string {
+	if c := find(st, "Ready"); c != nil && c.Reason == "CutoverNotDone" {
+		return c.Message
+	}
+	if st.LastFailure != "" {
+		return st.LastFailure + "; " + otherwise
+	}
+	return otherwise
+}
+
+func refuseStaged() verdict {
+	return verdict{drop: true, cond: stalled("StagedAfterCutover", "the cutover is finished: RolledBack is the word that undoes it (with rollback.targetWrites)")}
+}
+
+func toStaged(in *PlanInput, _ *spec.Flip) (verdict, bool) {
+	if in.Status.Recorded.State == spec.Migrated {
+		return refuseStaged(), true
+	}
+	in.Status.Recorded.Flip = nil
+	if in.Status.Recorded.State == spec.RolledBack {
+		in.Status.Recorded.State = spec.Staged
+	}
+	return verdict{}, false
+}
+
+func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
+	p := &in.Closure.Plan.Spec
+	if in.Status.Recorded.State == spec.Migrated {
+		in.Status.Recorded.Flip = nil
+		return verdict{cond: ready("Migrated", "the application lives on the target")}, true
+	}
+	if v, waits := lapsed(in, f); waits {
+		return v, true
+	}
+	if nb := p.Cutover.NotBefore; nb != nil && in.Now.Before(nb.Time) {
+		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+nb.UTC().Format(time.RFC3339)), wake: nb.Time}, true
+	}
+	o := order(in, spec.RunMigrate, nil)
+	o.Commit, o.Approval = f.Approval.Commit, &f.Approval
+	return verdict{start: o, cond: reconciling("CuttingOver", "the cutover was approved in "+fmt.Sprintf("%.12s", f.Approval.Commit))}, true
+}
+
+// lapsed refuses an approval that is too old.
+func lapsed(in *PlanInput, f *spec.Flip) (verdict, bool) {
+	end := f.Approval.Time.Add(notAfterDefault)
+	if na := in.Closure.Plan.Spec.Cutover.NotAfter; na != nil {
+		end = na.Time
+	}
+	if in.Now.Before(end) {
+		return verdict{}, false
+	}
+	return verdict{drop: true, cond: stalled("ApprovalLapsed", fmt.Sprintf("the approval in %.12s ended at %s: raise cutover.attempt to approve again", f.Approval.Commit, end.UTC().Format(time.RFC3339)))}, true
+}
+
+func toRolledBack(in *PlanInput, f *spec.Flip) (verdict, bool) {
+	if in.Status.Recorded.State != spec.Migrated {
+		in.Status.Recorded.Flip = nil
+		return settled(in)
+	}
+	if in.Closure.Plan.Spec.Rollback.TargetWrites == "" {
+		return verdict{cond: stalled("TargetWritesRequired", "say what becomes of data written on the target since the cutover: rollback.targetWrites: Discard")}, true
+	}
+	o := order(in, spec.RunRollback, nil)
+	o.Commit, o.Approval = f.Approval.Commit, &f.Approval
+	return verdict{start: o, cond: reconciling("RollingBack", "the rollback was approved")}, true
+}
+
+func toClosed(in *PlanInput, f *spec.Flip) (verdict, bool) {
+	o := order(in, spec.RunClose, nil)
+	o.Commit, o.Approval = f.Approval.Commit, &f.Approval
+	return verdict{start: o, cond: reconciling("Closing", "the plan is being closed")}, true
+}

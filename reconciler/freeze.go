@@ -1,0 +1,126 @@
+package reconciler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Order asks for a run.
+type Order struct {
+	Kind     spec.RunKind
+	Plan     string
+	Closure  *spec.Closure
+	Commit   string
+	Approval *spec.Approval
+	Slot     *metav1.Time
+	Undoes   *spec.Run // rollback: the finished cutover
+	Volumes  []spec.Volume
+	Epoch    int64
+}
+
+// Freeze plans a run once: it evaluates the conditions of the itinerary and
+// writes the result down. From here on only the record counts, so that facts,
+// documents and new releases cannot change a run on its way. The number is
+// one above the newest recorded of the kind; the ledger's compare-and-swap
+// makes it unique.
+func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
+	n := st.Recorded.Numbers[o.Kind] + 1
+	r := &spec.Run{
+		TypeMeta: spec.TypeMeta{APIVersion: spec.APIVersion, Kind: spec.KindRun},
+		Metadata: spec.Metadata{Name: RunName(o.Plan, o.Kind, n)},
+		Spec: spec.RunSpec{
+			Plan: o.Plan, Kind: o.Kind, Number: n, Attempt: o.Closure.Plan.Spec.Cutover.AttemptOrDefault(),
+			Commit: o.Commit, ApprovedBy: o.Approval, Digest: o.Closure.Digest(), Closure: *o.Closure,
+			Slot: o.Slot, Epoch: o.Epoch, Previous: st.Recorded.LastDigest,
+		},
+		Status: spec.RunStatus{Phase: spec.RunRunning, Started: metav1.NewTime(now)},
+	}
+	r.Facts.Volumes = o.Volumes
+	if o.Kind == spec.RunRollback {
+		r.Spec.Undoes = o.Undoes.Metadata.Name
+		r.Facts = o.Undoes.Facts
+		r.Facts.Times = nil
+		r.Steps = rollbackSteps(o.Undoes)
+		return r
+	}
+	facts := freezeFacts(o)
+	for _, d := range Itineraries[o.Kind] {
+		if d.When == nil || d.When(facts) {
+			r.Steps = append(r.Steps, spec.Step{Name: d.Name, Verb: d.Verb, Undo: d.Undo})
+		}
+	}
+	return r
+}
+
+// RunName is plan-kind-number.
+func RunName(plan string, kind spec.RunKind, number int) string {
+	return fmt.Sprintf("%s-%s-%d", plan, kind, number)
+}
+
+func freezeFacts(o Order) *FreezeFacts {
+	p := &o.Closure.Plan.Spec
+	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Hooks: map[spec.Phase]bool{}}
+	for _, v := range o.Volumes {
+		f.Volumes = f.Volumes || v.Action == "copy"
+	}
+	for _, h := range p.Hooks {
+		if h.RunsIn(o.Kind) {
+			f.Hooks[h.Phase] = true
+		}
+	}
+	return f
+}
+
+// rollbackSteps is the undo column of what a finished cutover did, read
+// backwards: first what lies before the restart of the source, then the rest.
+func rollbackSteps(done *spec.Run) []spec.Step {
+	table := stepTable(spec.RunMigrate)
+	var steps []spec.Step
+	for _, before := range []bool{true, false} {
+		for i := len(done.Steps) - 1; i >= 0; i-- {
+			if s := done.Steps[i]; s.Undo != "" && table[s.Name].UndoBefore == before {
+				steps = append(steps, spec.Step{Name: undoName(s.Name), Verb: s.Undo})
+			}
+		}
+	}
+	return append(steps, spec.Step{Name: "rolled-back"})
+}
+
+func undoName(step string) string { return "undo-" + step }
+
+// stepTable is the rows of a kind of run by step name.
+func stepTable(kind spec.RunKind) map[string]StepDef { return stepTables[kind] }
+
+var stepTables = buildTables()
+
+// buildTables indexes the itineraries. The rows of a rollback come from the
+// undo column of the cutover: they are tried again and again before the
+// source runs, and are soft afterwards.
+func buildTables() map[spec.RunKind]map[string]StepDef {
+	all := map[spec.RunKind]map[string]StepDef{spec.RunRollback: {}}
+	for kind, steps := range Itineraries {
+		all[kind] = map[string]StepDef{}
+		for _, d := range steps {
+			all[kind][d.Name] = d
+		}
+	}
+	back := all[spec.RunRollback]
+	for i, d := range Itineraries[spec.RunMigrate] {
+		if d.Undo != "" {
+			back[undoName(d.Name)] = StepDef{
+				Name: undoName(d.Name), Verb: d.Undo, NoUndo: "it is an undo itself", Soft: !d.UndoBefore,
+				Push: true, Retries: rollbackRetries, Timeout: fixed(rollbackTimeout), Help: "Takes back: " + Itineraries[spec.RunMigrate][i].Help,
+			}
+		}
+	}
+	back["rolled-back"] = StepDef{Name: "rolled-back", NoUndo: "it is a record", Push: true, Help: "Records in Git that the application is back on the source."}
+	return all
+}
+
+const (
+	rollbackRetries = 20
+	rollbackTimeout = time.Hour
+)

@@ -1,0 +1,359 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// Config is what the loop is made of.
+type Config struct {
+	Source   Source
+	Ledger   Ledger
+	Executor Executor
+	Clock    Clock
+	Notifier Notifier
+	Log      *slog.Logger
+	Interval time.Duration // between two polls
+	// Concurrency is the number of runs at a time.
+	Concurrency int
+	Epoch       int64
+	Holder      string
+	Version     string
+}
+
+// Loop is the shell around the core: this file and drive.go are the only ones
+// with effects. One goroutine (Run) owns the statuses and the source; each
+// run has a goroutine of its own, which talks to it by messages.
+type Loop struct {
+	Config
+	source   Source
+	ledger   Ledger
+	executor Executor
+	clock    Clock
+	log      *slog.Logger
+
+	messages chan message
+	gates    chan gateQuestion
+	Trigger  chan struct{} // a poll is wanted now; never carries data
+
+	reading   bool
+	readAgain bool
+	asked     []gateQuestion
+	wake      <-chan time.Time
+
+	rec     *Recorded
+	want    *Desired
+	hold    *spec.Waiting
+	drivers map[string]*driver // by plan
+	surveys map[string]string  // plan -> digest that was surveyed
+	runs    sync.WaitGroup
+	stop    context.CancelCauseFunc
+
+	mu       sync.Mutex
+	lastRead time.Time
+	readErr  error
+}
+
+// message is what a run or a survey tells the loop.
+type message struct {
+	run     *spec.Run
+	waiting *spec.Waiting
+	order   *Order // to be frozen and started
+	plan    string
+	survey  *Survey
+	err     error
+	saved   *save
+	read    *readResult
+}
+
+type readResult struct {
+	want  *Desired
+	err   error
+	asked []gateQuestion
+}
+
+// save asks the loop to record a run together with its plan's status.
+type save struct {
+	run   *spec.Run
+	logs  []Log
+	ended bool
+	done  chan error
+}
+
+type gateQuestion struct {
+	run    *spec.Run
+	answer chan Gate
+}
+
+// New makes a loop; Run starts it.
+func New(c Config) *Loop {
+	return &Loop{Config: c, source: c.Source, ledger: c.Ledger, executor: c.Executor, clock: c.Clock, log: c.Log,
+		messages: make(chan message, 64), gates: make(chan gateQuestion), Trigger: make(chan struct{}, 1),
+		drivers: map[string]*driver{}, surveys: map[string]string{}}
+}
+
+// Run reconciles until ctx ends or another daemon takes over; runs that are
+// going on stop at a turn and continue with the next daemon. The error is
+// ErrSuperseded, or why the ledger could not be read at first.
+func (l *Loop) Run(ctx context.Context) error {
+	ctx, l.stop = context.WithCancelCause(ctx)
+	defer l.runs.Wait()
+	defer l.stop(nil)
+	rec, err := l.ledger.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot read the ledger: %w", err)
+	}
+	l.rec, l.hold = rec, rec.Daemon.Hold
+	for _, run := range rec.Open {
+		l.start(ctx, run)
+	}
+	l.startRead(ctx)
+	timer := l.clock.After(l.Interval)
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-timer:
+			timer = l.clock.After(l.Interval)
+			l.startRead(ctx)
+		case <-l.Trigger:
+			l.startRead(ctx)
+		case <-l.wake:
+			l.wake = nil
+			l.decideAll(ctx)
+		case m := <-l.messages:
+			l.handle(ctx, m)
+		case q := <-l.gates:
+			l.asked = append(l.asked, q)
+			l.startRead(ctx)
+		}
+	}
+	if err := context.Cause(ctx); errors.Is(err, ErrSuperseded) {
+		return err
+	}
+	return nil
+}
+
+// startRead polls the branch in the background: a slow Git host must not hold
+// up a run that has stopped an application. A read that is wanted while one
+// is under way follows it.
+func (l *Loop) startRead(ctx context.Context) {
+	if l.reading {
+		l.readAgain = true
+		return
+	}
+	l.reading, l.readAgain = true, false
+	answers := l.asked
+	l.asked = nil
+	since := l.rec.Daemon.Accepted
+	l.runs.Add(1)
+	go func() {
+		defer l.runs.Done()
+		want, err := l.source.Read(ctx, since)
+		l.send(message{read: &readResult{want, err, answers}})
+	}()
+}
+
+// handleRead accepts what was read, answers those who asked, and decides.
+func (l *Loop) handleRead(ctx context.Context, r *readResult) {
+	l.reading = false
+	err := r.err
+	if err == nil {
+		err = l.accept(ctx, r.want)
+	}
+	l.mu.Lock()
+	l.readErr = err
+	if err == nil {
+		l.lastRead = l.clock.Now()
+	}
+	l.mu.Unlock()
+	for _, q := range r.asked {
+		if err != nil {
+			q.answer <- Gate{Reason: "TipUnreadable", Say: "the branch cannot be read, the application keeps running: " + err.Error()}
+			continue
+		}
+		q.answer <- JudgeGate(l.clock.Now(), q.run, l.want, l.rec.Plans[q.run.Spec.Plan], l.hold)
+	}
+	if err != nil && ctx.Err() == nil {
+		l.log.Error("the manifests cannot be read", "error", err)
+	}
+	if l.readAgain {
+		l.startRead(ctx)
+	}
+	l.decideAll(ctx)
+}
+
+// accept records what the new commits mean.
+func (l *Loop) accept(ctx context.Context, want *Desired) error {
+	if l.want != nil && want.Commit == l.want.Commit && want.Commit == l.rec.Daemon.Accepted {
+		return nil
+	}
+	plans, daemon := AcceptAll(l.clock.Now(), l.rec, want)
+	daemon.Epoch, daemon.Holder, daemon.Version = l.Epoch, l.Holder, l.Version
+	change := Change{Daemon: daemon, Plans: plans, Message: fmt.Sprintf("observe %.12s", want.Commit), Trailers: map[string]string{"Source-Commit": want.Commit}}
+	if err := l.ledger.Record(ctx, change); err != nil {
+		return l.note(err)
+	}
+	l.want, l.rec.Daemon, l.hold = want, *daemon, daemon.Hold
+	for _, st := range plans {
+		l.rec.Plans[st.Metadata.Name] = st
+	}
+	l.log.Info("observed", "commit", want.Commit, "plans", len(want.Closures), "problems", len(want.Problems))
+	return nil
+}
+
+// decideAll asks the core about every plan and sets the alarm for the next
+// instant at which time alone may change an answer.
+func (l *Loop) decideAll(ctx context.Context) {
+	if l.want == nil {
+		return
+	}
+	var next time.Time
+	for plan := range l.rec.Plans {
+		if wake := l.decide(ctx, plan); !wake.IsZero() && (next.IsZero() || wake.Before(next)) {
+			next = wake
+		}
+	}
+	l.wake = nil
+	if !next.IsZero() {
+		l.wake = l.clock.After(max(next.Sub(l.clock.Now()), 0))
+	}
+}
+
+// decide asks the core about one plan and does what it says.
+func (l *Loop) decide(ctx context.Context, plan string) time.Time {
+	st := l.rec.Plans[plan]
+	in := PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan],
+		Status: st, Hold: l.hold, Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec.Plans)}
+	d := l.drivers[plan]
+	if d != nil {
+		in.Open = l.rec.Open[st.Recorded.OpenRun]
+		if in.Open == nil {
+			return time.Time{} // being frozen
+		}
+	}
+	dec := Decide(in)
+	if dec.Start != nil && len(l.drivers) >= l.Concurrency {
+		return in.Now.Add(5 * time.Second)
+	}
+	l.keep(ctx, dec.Status)
+	switch {
+	case dec.Cancel != "" && d != nil:
+		d.stop(dec.Cancel)
+	case dec.Start != nil:
+		l.launch(ctx, dec.Start)
+	case in.Open == nil && in.Closure != nil && l.surveys[plan] != dec.Status.Digest:
+		l.surveys[plan] = dec.Status.Digest
+		l.survey(ctx, plan, in.Closure, dec.Status.Volumes)
+	}
+	return dec.Wake
+}
+
+// keep records a status when it says something new.
+func (l *Loop) keep(ctx context.Context, st *spec.PlanStatus) {
+	plan := st.Metadata.Name
+	if same(l.rec.Plans[plan], st) {
+		return
+	}
+	change := Change{Plans: []*spec.PlanStatus{st}, Message: fmt.Sprintf("status of %s: %s", plan, reasonOf(st)), Trailers: map[string]string{"Migration-Plan": plan}}
+	if err := l.ledger.Record(ctx, change); err != nil {
+		_ = l.note(err)
+		return
+	}
+	l.rec.Plans[plan] = st
+	c := find(st, "Ready")
+	l.Notifier.Notify(Event{Plan: plan, State: string(c.Status), Reason: c.Reason, Message: c.Message})
+}
+
+// launch looks at the clusters and freezes a run; the frozen run is recorded
+// by the loop, in one change with the plan's status.
+func (l *Loop) launch(ctx context.Context, o *Order) {
+	l.drivers[o.Plan] = l.newDriver()
+	o.Epoch = l.Epoch
+	path := l.rec.Plans[o.Plan].Recorded.CutoverPath
+	l.runs.Add(1)
+	go func() {
+		defer l.runs.Done()
+		l.send(l.prepare(ctx, o, path))
+	}()
+}
+
+// prepare gathers what a run is frozen from: the volumes that the clusters
+// have now, or the record of the cutover that is to be undone.
+func (l *Loop) prepare(ctx context.Context, o *Order, cutover string) message {
+	m := message{order: o, plan: o.Plan, survey: &Survey{}}
+	if o.Kind == spec.RunRollback {
+		o.Undoes, m.err = l.ledger.Run(ctx, cutover)
+		return m
+	}
+	s, err := l.executor.Survey(ctx, o.Closure, o.Volumes)
+	if err == nil && s.Problem == "" {
+		o.Volumes = s.Volumes
+	}
+	m.survey, m.err = &s, err
+	return m
+}
+
+func (l *Loop) survey(ctx context.Context, plan string, c *spec.Closure, volumes []spec.Volume) {
+	l.runs.Add(1)
+	go func() {
+		defer l.runs.Done()
+		s, err := l.executor.Survey(ctx, c, volumes)
+		l.send(message{plan: plan, survey: &s, err: err})
+	}()
+}
+
+// start drives a recorded run.
+func (l *Loop) start(ctx context.Context, run *spec.Run) {
+	d := l.drivers[run.Spec.Plan]
+	if d == nil {
+		d = l.newDriver()
+		l.drivers[run.Spec.Plan] = d
+	}
+	d.run = run
+	l.runs.Add(1)
+	go func() {
+		defer l.runs.Done()
+		_ = l.note(d.drive(ctx))
+	}()
+}
+
+func (l *Loop) newDriver() *driver {
+	return &driver{shell: l, ledger: l.ledger, executor: l.executor, clock: l.clock, log: l.log, cancel: make(chan string, 1)}
+}
+
+// stop asks the run to undo itself; the first reason counts.
+func (d *driver) stop(why string) {
+	select {
+	case d.cancel <- why:
+	default:
+	}
+}
+
+func (l *Loop) send(m message) {
+	select {
+	case l.messages <- m:
+	case <-time.After(time.Minute): // the loop is gone; the record is not
+	}
+}
+
+// note stops the daemon when it is superseded.
+func (l *Loop) note(err error) error {
+	if errors.Is(err, ErrSuperseded) {
+		l.stop(err)
+	}
+	return err
+}
+
+// Healthy says when the branch was last read, and the error of the newest
+// read; for probes. Safe for concurrent use.
+func (l *Loop) Healthy() (time.Time, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastRead, l.readErr
+}

@@ -1,0 +1,228 @@
+package reconciler
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// handle serves one message.
+func (l *Loop) handle(ctx context.Context, m message) {
+	switch {
+	case m.read != nil:
+		l.handleRead(ctx, m.read)
+	case m.saved != nil:
+		m.saved.done <- l.record(ctx, m.saved)
+		if m.saved.ended {
+			l.decideAll(ctx)
+		}
+	case m.waiting != nil:
+		l.noteWaiting(ctx, m.run, m.waiting)
+	case m.order != nil:
+		l.begin(ctx, m)
+	case m.survey != nil:
+		l.noteSurvey(ctx, m)
+	}
+}
+
+// saveRun records a turn of a run: the journal has it before this returns.
+// Safe to call from the run's goroutine.
+func (l *Loop) saveRun(ctx context.Context, dec Decision) error {
+	return l.ask(ctx, &save{run: dec.Run, logs: logsOf(dec.Run, dec.Step, dec.Log), done: make(chan error, 1)})
+}
+
+func (l *Loop) tell(run *spec.Run, w *spec.Waiting) { l.send(message{run: run, waiting: w}) }
+
+func (l *Loop) finishRun(ctx context.Context, run *spec.Run) error {
+	return l.ask(ctx, &save{run: run, ended: true, done: make(chan error, 1)})
+}
+
+func (l *Loop) ask(ctx context.Context, s *save) error {
+	l.send(message{saved: s})
+	select {
+	case err := <-s.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func logsOf(run *spec.Run, step, text string) []Log {
+	if text == "" {
+		return nil
+	}
+	for _, s := range run.Steps {
+		if s.Name == step && s.Attempt > 1 {
+			step = fmt.Sprintf("%s-%d", step, s.Attempt)
+			break
+		}
+	}
+	return []Log{{Plan: run.Spec.Plan, Run: run.Metadata.Name, Name: step + ".log", Text: text}}
+}
+
+// record writes a run and, where it changes, its plan's status in one change.
+func (l *Loop) record(ctx context.Context, s *save) error {
+	run, plan := s.run, s.run.Spec.Plan
+	c := Change{Runs: []*spec.Run{run}, Logs: s.logs, Message: runSubject(run), Trailers: runTrailers(run)}
+	st := l.rec.Plans[plan]
+	if s.ended {
+		data, err := spec.EncodeRun(run)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(data)
+		st = Ended(st, run, spec.RunPath(run), "sha256:"+hex.EncodeToString(sum[:]))
+		c.Plans = []*spec.PlanStatus{st}
+	}
+	if err := l.ledger.Record(ctx, c); err != nil {
+		return l.note(err)
+	}
+	l.tellStep(run)
+	l.rec.Open[run.Metadata.Name] = run
+	if s.ended {
+		delete(l.rec.Open, run.Metadata.Name)
+		delete(l.drivers, plan)
+		l.rec.Plans[plan] = st
+		l.runs.Add(1)
+		go func() { // people wait for the outcome; the next run does not
+			defer l.runs.Done()
+			_ = l.note(l.ledger.Push(ctx))
+		}()
+	}
+	return nil
+}
+
+// tellStep notifies of the step whose state changed last.
+func (l *Loop) tellStep(run *spec.Run) {
+	old := l.rec.Open[run.Metadata.Name]
+	if run.Status.Ended != nil {
+		l.Notifier.Notify(Event{Plan: run.Spec.Plan, Run: run.Metadata.Name, State: string(run.Status.Phase), Reason: run.Status.Reason,
+			Message: run.Status.Message, Took: run.Status.Ended.Sub(run.Status.Started.Time)})
+		return
+	}
+	for i, s := range run.Steps {
+		if old != nil && i < len(old.Steps) && old.Steps[i].State == s.State && old.Steps[i].Attempt == s.Attempt {
+			continue
+		}
+		e := Event{Plan: run.Spec.Plan, Run: run.Metadata.Name, Step: s.Name, State: string(s.State), Reason: s.Reason, Message: s.Message}
+		if s.Ended != nil && s.Started != nil {
+			e.Took = s.Ended.Sub(s.Started.Time)
+		}
+		if s.State != spec.StepPending {
+			l.Notifier.Notify(e)
+		}
+	}
+}
+
+func runSubject(run *spec.Run) string {
+	if run.Status.Ended != nil {
+		return fmt.Sprintf("%s: %s", run.Metadata.Name, run.Status.Phase)
+	}
+	for i := len(run.Steps) - 1; i >= 0; i-- {
+		if s := run.Steps[i]; s.State != spec.StepPending {
+			return fmt.Sprintf("%s: %s %s", run.Metadata.Name, s.Name, s.State)
+		}
+	}
+	return run.Metadata.Name + ": frozen"
+}
+
+func runTrailers(run *spec.Run) map[string]string {
+	t := map[string]string{"Migration-Plan": run.Spec.Plan, "Migration-Run": run.Metadata.Name, "Source-Commit": run.Spec.Commit, "Plan-Digest": run.Spec.Digest}
+	for i := len(run.Steps) - 1; i >= 0; i-- {
+		if s := run.Steps[i]; s.State != spec.StepPending {
+			t["Migration-Step"] = s.Name
+			break
+		}
+	}
+	if run.Status.Ended != nil && run.Spec.Previous != "" {
+		t["Prev-Record"] = run.Spec.Previous
+	}
+	return t
+}
+
+// begin freezes, records and starts a run that was prepared.
+func (l *Loop) begin(ctx context.Context, m message) {
+	plan, st := m.plan, l.rec.Plans[m.plan]
+	if m.err != nil || m.survey.Problem != "" {
+		delete(l.drivers, plan)
+		reason, say := m.survey.Reason, m.survey.Problem
+		if m.err != nil {
+			reason, say = "ClustersUnreachable", m.err.Error()
+		}
+		st = copyStatus(st)
+		st.WaitsFor = &spec.Waiting{Reason: reason, Message: say, Since: metav1.NewTime(l.clock.Now())}
+		summarize(st, &PlanInput{Now: l.clock.Now(), Open: &spec.Run{}}, stalled(reason, say))
+		l.keep(ctx, st)
+		return
+	}
+	run := Freeze(l.clock.Now(), *m.order, st)
+	st = Started(st, run)
+	c := Change{Plans: []*spec.PlanStatus{st}, Runs: []*spec.Run{run}, Message: runSubject(run), Trailers: runTrailers(run)}
+	if err := l.ledger.Record(ctx, c); err != nil {
+		delete(l.drivers, plan)
+		l.log.Error("a run could not be recorded", "run", run.Metadata.Name, "error", l.note(err))
+		return
+	}
+	l.rec.Plans[plan], l.rec.Open[run.Metadata.Name] = st, run
+	l.Notifier.Notify(Event{Plan: plan, Run: run.Metadata.Name, State: string(run.Status.Phase), Reason: "Started", Message: "frozen from commit " + run.Spec.Commit})
+	l.start(ctx, run)
+}
+
+// worthTelling is how long a step waits before the status says so: waits that
+// are part of the work would be a commit each.
+const worthTelling = 10 * time.Second
+
+func (l *Loop) noteWaiting(ctx context.Context, run *spec.Run, w *spec.Waiting) {
+	st := l.rec.Plans[run.Spec.Plan]
+	if st == nil || l.clock.Now().Sub(w.Since.Time) < worthTelling {
+		return
+	}
+	if old := st.WaitsFor; old != nil && old.Reason == w.Reason && old.Object == w.Object {
+		return
+	}
+	st = copyStatus(st)
+	st.WaitsFor = w
+	l.keep(ctx, st)
+}
+
+func (l *Loop) noteSurvey(ctx context.Context, m message) {
+	st := l.rec.Plans[m.plan]
+	if st == nil || st.Recorded.OpenRun != "" {
+		return
+	}
+	st = copyStatus(st)
+	c := metav1.Condition{Type: "Checked", Status: metav1.ConditionTrue, Reason: "Checked", LastTransitionTime: metav1.NewTime(l.clock.Now()),
+		Message: fmt.Sprintf("both clusters answer; %d volumes are covered", len(m.survey.Volumes))}
+	switch {
+	case m.err != nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, "ClustersUnreachable", m.err.Error()
+	case m.survey.Problem != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, m.survey.Reason, m.survey.Problem
+	default:
+		st.Volumes = m.survey.Volumes
+	}
+	setCondition(st, c)
+	l.keep(ctx, st)
+}
+
+// askGate asks the loop, which owns the source, whether the approval stands.
+// Safe to call from a run's goroutine.
+func (l *Loop) askGate(ctx context.Context, run *spec.Run) Gate {
+	q := gateQuestion{run, make(chan Gate, 1)}
+	select {
+	case l.gates <- q:
+	case <-ctx.Done():
+		return Gate{Reason: "Stopping", Say: "the daemon stops"}
+	}
+	select {
+	case g := <-q.answer:
+		return g
+	case <-ctx.Done():
+		return Gate{Reason: "Stopping", Say: "the daemon stops"}
+	}
+}

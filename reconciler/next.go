@@ -1,0 +1,399 @@
+package reconciler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Kind says which single thing the shell does next.
+type Kind int
+
+// A turn decides exactly one of these.
+const (
+	Save   Kind = iota // record Run; do nothing else this turn
+	Act                // ensure Call; do nothing else this turn
+	Wait               // look again after After, or when woken
+	Finish             // record Run, which is over
+)
+
+// Decision is what one turn does. Push asks that everything recorded so far
+// is in Git before it is done.
+type Decision struct {
+	Kind    Kind
+	Run     *spec.Run
+	Call    Call
+	Push    bool
+	After   time.Duration
+	Waiting *spec.Waiting // with Wait: why, and until when
+	Log     string
+	Step    string // the step that the decision is about
+}
+
+// Gate is the answer of the one gate, asked right before a step that has one.
+type Gate struct {
+	Open   bool
+	Cancel bool   // the approval is gone: undo
+	Reason string // CamelCase
+	Say    string
+}
+
+// Input is everything that a turn of a run may depend on.
+type Input struct {
+	Now    time.Time
+	Run    *spec.Run
+	Seen   Observation // of the open call
+	Err    error       // the look failed: nothing is known, try again
+	Push   error       // the push that the open step waits for failed
+	Gate   Gate        // only read when the open step has one
+	Cancel string      // why the run must be undone now; "" = go on
+}
+
+// pause is how long an undo or an attempt waits after its n-th failure.
+func pause(attempt int) time.Duration {
+	d := time.Second << min(max(attempt-2, 0), 5)
+	if attempt < 2 {
+		return 0
+	}
+	return min(d, 30*time.Second)
+}
+
+// undoAttempts bounds an undo behind the restart of the source; before it an
+// undo is never given up (safety property 8).
+const undoAttempts = 5
+
+// Next decides the next turn of a run: no clock, no I/O, no randomness. An
+// unknown step or state is an error, never a guess.
+func Next(in Input) (Decision, error) {
+	defs, err := definitions(in.Run)
+	if err != nil {
+		return Decision{}, err
+	}
+	if in.Cancel != "" && in.Run.Status.Cancel == "" && !committed(defs, in.Run) {
+		run := clone(in.Run)
+		run.Status.Cancel = in.Cancel
+		return Decision{Kind: Save, Run: run}, nil
+	}
+	i, undo := open(defs, in.Run)
+	if i < 0 {
+		return finish(defs, in), nil
+	}
+	if undo {
+		return undoTurn(defs[i], in, i), nil
+	}
+	return doTurn(defs[i], in, i), nil
+}
+
+// OpenCall names what the shell has to look at for the next turn; ok is false
+// when nothing is to be seen (a pending step without intent, a record, the end).
+func OpenCall(run *spec.Run) (c Call, gate, ok bool, err error) {
+	defs, err := definitions(run)
+	if err != nil {
+		return Call{}, false, false, err
+	}
+	i, undo := open(defs, run)
+	if i < 0 {
+		return Call{}, false, false, nil
+	}
+	d, s := defs[i], run.Steps[i]
+	c = Call{Run: run, Step: s, Verb: s.Verb, Undo: undo}
+	if undo {
+		c.Verb = s.Undo
+	}
+	gate = d.Gate && !undo
+	return c, gate, c.Verb != "" && (s.State == spec.StepRunning || s.State == spec.StepUndoing || (s.State == spec.StepPending && d.Intent)), nil
+}
+
+// definitions pairs the frozen steps with their rows; a step that this
+// version does not know is refused.
+func definitions(run *spec.Run) ([]StepDef, error) {
+	table := stepTable(run.Spec.Kind)
+	defs := make([]StepDef, len(run.Steps))
+	for i, s := range run.Steps {
+		d, ok := table[s.Name]
+		if !ok {
+			return nil, fmt.Errorf("run %s has the step %q, which this version of Tranship does not know: use the version that started the run", run.Metadata.Name, s.Name)
+		}
+		defs[i] = d
+	}
+	return defs, nil
+}
+
+// open finds the one step that the run works on, forwards or backwards.
+func open(defs []StepDef, run *spec.Run) (index int, undo bool) {
+	if failing(defs, run) {
+		for _, before := range []bool{true, false} {
+			for i := len(run.Steps) - 1; i >= 0; i-- {
+				if s := run.Steps[i]; s.Undo != "" && defs[i].UndoBefore == before && undoable(s.State) {
+					return i, true
+				}
+			}
+		}
+		return -1, true
+	}
+	for i, s := range run.Steps {
+		if s.State != spec.StepDone && s.State != spec.StepFailed {
+			return i, false
+		}
+	}
+	return -1, false
+}
+
+func undoable(s spec.StepState) bool {
+	return s == spec.StepRunning || s == spec.StepDone || s == spec.StepFailed || s == spec.StepUndoing
+}
+
+// failing says whether the run is on its way back. A failed step does not
+// turn it round when it is soft, or once users reach the target.
+func failing(defs []StepDef, run *spec.Run) bool {
+	if run.Status.Cancel != "" {
+		return true
+	}
+	stays := committed(defs, run)
+	for i, s := range run.Steps {
+		switch s.State {
+		case spec.StepUndoing, spec.StepUndone, spec.StepUndoFail:
+			return true
+		case spec.StepFailed:
+			if !defs[i].Soft && !stays {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// committed says whether a step after which nothing is undone by itself has
+// begun: from the first traffic object on, unless the plan gave
+// rollback.targetWrites: Discard (design section 5). A record that waits for
+// its push counts too.
+func committed(defs []StepDef, run *spec.Run) bool {
+	discard := run.Spec.Closure.Plan.Spec.Rollback.TargetWrites == "Discard"
+	for i, s := range run.Steps {
+		begun := s.State == spec.StepRunning || s.State == spec.StepDone || s.State == spec.StepFailed
+		if defs[i].NoReturn && begun && (!discard || defs[i].Verb == "" || defs[i].Soft) {
+			return true
+		}
+	}
+	return false
+}
+
+func doTurn(d StepDef, in Input, i int) Decision {
+	s := in.Run.Steps[i]
+	if d.Gate && !in.Gate.Open && (s.State == spec.StepPending || in.Seen.Seen == Absent) {
+		return gateTurn(d, in, i)
+	}
+	if s.State == spec.StepPending {
+		if in.Err != nil && d.Intent {
+			return wait(in, s, time.Second, "Unreachable", in.Err.Error(), "")
+		}
+		return begin(d, in, i, 1)
+	}
+	if d.Verb == "" {
+		dec := settle(in, i, spec.StepDone, "", d.Help)
+		dec.Push = d.Push
+		return dec
+	}
+	if in.Err == nil {
+		switch in.Seen.Seen {
+		case Succeeded:
+			return settle(in, i, spec.StepDone, in.Seen.Reason, in.Seen.Message)
+		case Broken:
+			return broken(d, in, i)
+		}
+	}
+	if s.Deadline != nil && in.Now.After(s.Deadline.Time) {
+		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
+	}
+	if in.Err != nil {
+		return wait(in, s, time.Second, "Unreachable", in.Err.Error(), "")
+	}
+	if dec, ok := saveFacts(in, i); ok {
+		return dec
+	}
+	if in.Seen.Seen == Absent && !d.ReadOnly {
+		if begun := s.Started.Add(pause(s.Attempt)); in.Now.Before(begun) {
+			return wait(in, s, begun.Sub(in.Now), "Retrying", s.Message, "")
+		}
+		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}
+	}
+	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// begin records the intent of a step, with what its look found beforehand.
+func begin(d StepDef, in Input, i, attempt int) Decision {
+	run := clone(in.Run)
+	now := metav1.NewTime(in.Now)
+	s := &run.Steps[i]
+	s.State, s.Attempt, s.Started = spec.StepRunning, attempt, &now
+	if attempt == 1 {
+		s.Reason, s.Message = "", ""
+	}
+	if d.Timeout != nil && d.Verb != "" {
+		end := metav1.NewTime(in.Now.Add(d.Timeout(&run.Spec.Closure.Plan.Spec.Cutover)))
+		if attempt == 1 || s.Deadline == nil {
+			s.Deadline = &end
+		}
+	}
+	mergeFacts(&run.Facts, in.Seen.Facts)
+	return Decision{Kind: Save, Run: run, Step: s.Name}
+}
+
+// broken ends an attempt: another one, or the step's failure.
+func broken(d StepDef, in Input, i int) Decision {
+	s := in.Run.Steps[i]
+	late := s.Deadline != nil && in.Now.After(s.Deadline.Time)
+	if in.Seen.Final || s.Attempt > d.Retries || late {
+		return settle(in, i, spec.StepFailed, in.Seen.Reason, in.Seen.Message)
+	}
+	dec := begin(d, in, i, s.Attempt+1)
+	dec.Run.Steps[i].Reason, dec.Run.Steps[i].Message = in.Seen.Reason, in.Seen.Message
+	dec.Log = in.Seen.Log
+	return dec
+}
+
+// settle records the outcome of a step.
+func settle(in Input, i int, state spec.StepState, reason, message string) Decision {
+	run := clone(in.Run)
+	now := metav1.NewTime(in.Now)
+	s := &run.Steps[i]
+	s.State, s.Ended, s.Reason, s.Message = state, &now, reason, message
+	if state == spec.StepFailed && s.Reason == "" {
+		s.Reason = "StepFailed"
+	}
+	mergeFacts(&run.Facts, in.Seen.Facts)
+	return Decision{Kind: Save, Run: run, Log: in.Seen.Log, Step: s.Name}
+}
+
+// saveFacts records what a working step has found, so that a restart knows it.
+func saveFacts(in Input, i int) (Decision, bool) {
+	if in.Seen.Facts == nil {
+		return Decision{}, false
+	}
+	run := clone(in.Run)
+	if !mergeFacts(&run.Facts, in.Seen.Facts) {
+		return Decision{}, false
+	}
+	return Decision{Kind: Save, Run: run, Step: run.Steps[i].Name}, true
+}
+
+func gateTurn(d StepDef, in Input, i int) Decision {
+	s := in.Run.Steps[i]
+	limit := in.Run.Status.Started.Add(in.Run.Spec.Closure.Plan.Spec.Cutover.TimeoutOrDefault())
+	why := ""
+	switch {
+	case in.Gate.Cancel:
+		why = in.Gate.Reason + ": " + in.Gate.Say
+	case in.Now.After(limit):
+		why = "DeadlineExceeded: cutover.timeout passed while the run waited before " + d.Name + ": " + in.Gate.Say
+	default:
+		dec := wait(in, s, 2*time.Second, in.Gate.Reason, in.Gate.Say, "")
+		end := metav1.NewTime(limit)
+		dec.Waiting.Deadline = &end
+		return dec
+	}
+	run := clone(in.Run)
+	run.Status.Cancel = why
+	return Decision{Kind: Save, Run: run, Step: s.Name}
+}
+
+func undoTurn(d StepDef, in Input, i int) Decision {
+	s := in.Run.Steps[i]
+	if s.State != spec.StepUndoing {
+		return beginUndo(in, i, 1)
+	}
+	if in.Err == nil {
+		switch in.Seen.Seen {
+		case Succeeded:
+			return settleUndo(in, i, spec.StepUndone, in.Seen.Reason, in.Seen.Message)
+		case Broken:
+			if !d.UndoBefore && (in.Seen.Final || s.Attempt >= undoAttempts) {
+				return settleUndo(in, i, spec.StepUndoFail, in.Seen.Reason, in.Seen.Message)
+			}
+			return beginUndo(in, i, s.Attempt+1)
+		}
+	}
+	if s.Undid != nil && s.Undid.Started != nil && in.Now.After(s.Undid.Started.Add(undoTimeout)) {
+		if !d.UndoBefore && s.Attempt >= undoAttempts {
+			return settleUndo(in, i, spec.StepUndoFail, "DeadlineExceeded", overdue(in, s))
+		}
+		return beginUndo(in, i, s.Attempt+1)
+	}
+	if in.Err != nil {
+		return wait(in, s, min(time.Second<<min(s.Attempt, 5), 30*time.Second), "Unreachable", in.Err.Error(), "")
+	}
+	if dec, ok := saveFacts(in, i); ok {
+		return dec
+	}
+	if in.Seen.Seen == Absent {
+		if begun := s.Undid.Started.Add(pause(s.Attempt)); in.Now.Before(begun) {
+			return wait(in, s, begun.Sub(in.Now), "Retrying", s.Undid.Message, "")
+		}
+		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Undo, Undo: true}, Step: s.Name}
+	}
+	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// undoTimeout bounds one attempt of an undo.
+const undoTimeout = 10 * time.Minute
+
+func beginUndo(in Input, i, attempt int) Decision {
+	run := clone(in.Run)
+	now := metav1.NewTime(in.Now)
+	s := &run.Steps[i]
+	s.State, s.Attempt = spec.StepUndoing, attempt
+	s.Undid = &spec.Undid{Started: &now}
+	if attempt > 1 {
+		s.Undid.Reason, s.Undid.Message = in.Seen.Reason, in.Seen.Message
+	}
+	mergeFacts(&run.Facts, in.Seen.Facts)
+	return Decision{Kind: Save, Run: run, Step: s.Name}
+}
+
+func settleUndo(in Input, i int, state spec.StepState, reason, message string) Decision {
+	run := clone(in.Run)
+	now := metav1.NewTime(in.Now)
+	s := &run.Steps[i]
+	s.State = state
+	s.Undid.Ended, s.Undid.Reason, s.Undid.Message = &now, reason, message
+	mergeFacts(&run.Facts, in.Seen.Facts)
+	return Decision{Kind: Save, Run: run, Log: in.Seen.Log, Step: s.Name}
+}
+
+func wait(in Input, s spec.Step, after time.Duration, reason, message, object string) Decision {
+	if after <= 0 {
+		after = 2 * time.Second
+	}
+	if reason == "" {
+		reason = "InProgress"
+	}
+	w := &spec.Waiting{Reason: reason, Message: message, Object: object, Deadline: s.Deadline}
+	if s.Started != nil {
+		w.Since = *s.Started
+	} else {
+		w.Since = metav1.NewTime(in.Now)
+	}
+	if s.State == spec.StepUndoing && s.Undid != nil && s.Undid.Started != nil {
+		end := metav1.NewTime(s.Undid.Started.Add(undoTimeout))
+		w.Since, w.Deadline = *s.Undid.Started, &end
+	}
+	return Decision{Kind: Wait, After: after, Waiting: w, Step: s.Name}
+}
+
+func overdue(in Input, s spec.Step) string {
+	last := in.Seen.Message
+	if in.Push != nil {
+		last = "its record could not be pushed: " + in.Push.Error()
+	} else if in.Err != nil {
+		last = in.Err.Error()
+	}
+	if last == "" {
+		last = "nothing was observed"
+	}
+	if in.Seen.Object != "" {
+		last = in.Seen.Object + ": " + last
+	}
+	return fmt.Sprintf("the step %s did not end in time; the last that was seen: %s", s.Name, last)
+}

@@ -1,0 +1,182 @@
+package reconciler
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+func TestItinerariesAreComplete(t *testing.T) {
+	for kind, steps := range Itineraries {
+		names, pushed := map[string]bool{}, false
+		for _, d := range steps {
+			if names[d.Name] {
+				t.Errorf("%s: step %s stands twice", kind, d.Name)
+			}
+			names[d.Name] = true
+			if (d.Undo == "") == (d.NoUndo == "") {
+				t.Errorf("%s/%s: exactly one of Undo and NoUndo is wanted", kind, d.Name)
+			}
+			if d.Help == "" || d.Timeout == nil {
+				t.Errorf("%s/%s: help and timeout are wanted", kind, d.Name)
+			}
+			if d.NoReturn && d.Undo == "" && !d.Soft && d.Verb != "" {
+				t.Errorf("%s/%s: a step behind the point of no return is soft, a record, or has an undo", kind, d.Name)
+			}
+			if !d.ReadOnly && !pushed {
+				if !d.Push {
+					t.Errorf("%s/%s: the first effect must wait for the pushed run", kind, d.Name)
+				}
+				pushed = true
+			}
+		}
+	}
+}
+
+// TestCanceledAtEveryInstant takes the approval back at every tick: before
+// users reach the target everything is undone in the right order, afterwards
+// the cutover ends.
+func TestCanceledAtEveryInstant(t *testing.T) {
+	ref := newWorld(spec.RunMigrate, true)
+	ref.life(t)
+	for k := 1; k <= ref.tick; k++ {
+		w := newWorld(spec.RunMigrate, true)
+		w.cancelAt = k
+		w.life(t)
+		es := effects(w)
+		reached := slices.Contains(es, "do:traffic:1")
+		if reached != (w.ended.Status.Phase == spec.RunSucceeded) {
+			t.Fatalf("cancel at %d: %s, effects %v", k, w.ended.Status.Phase, es)
+		}
+		if err := orderBroken(w); err != nil {
+			t.Fatalf("cancel at %d: %v", k, err)
+		}
+		if reached {
+			continue
+		}
+		for _, e := range es {
+			step, ok := strings.CutPrefix(strings.TrimSuffix(e, ":1"), "do:")
+			if d := stepTable(spec.RunMigrate)[step]; ok && d.Undo != "" && !slices.Contains(es, "undo:"+step) {
+				t.Errorf("cancel at %d: %s was not undone: %v", k, step, es)
+			}
+		}
+		restart := slices.Index(es, "undo:stop")
+		for i, e := range es {
+			step, _ := strings.CutPrefix(e, "undo:")
+			if d := stepTable(spec.RunMigrate)[step]; restart >= 0 && d.Undo != "" && d.UndoBefore && e != "do:"+step+":1" && i > restart && e != "undo:upload" {
+				t.Errorf("cancel at %d: %s came after the restart of the source: %v", k, e, es)
+			}
+		}
+	}
+}
+
+func TestGitOutage(t *testing.T) {
+	down := func(from, to int) func(int) bool { return func(n int) bool { return n >= from && n < to } }
+	cases := []struct {
+		name   string
+		broken func(n int) bool
+		phase  spec.RunPhase
+		want   string // an effect that happened
+		not    string // one that did not
+	}{
+		{"no run starts", down(1, 100), spec.RunSucceeded, "do:clean-up:1", ""},
+		{"short, before the stop", down(2, 30), spec.RunSucceeded, "do:clean-up:1", ""},
+		{"long, before the stop", down(2, 5000), spec.RunFailed, "undo:namespaces", "do:hand-over:1"},
+		{"longer than gitOutage before live", down(3, 5000), spec.RunFailed, "undo:hand-over", "do:start:1"},
+		{"after live the run goes on and waits to be shown", down(4, 900), spec.RunSucceeded, "do:traffic:1", ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(spec.RunMigrate, true)
+			w.pushDown = c.broken
+			w.life(t)
+			es := effects(w)
+			if w.ended.Status.Phase != c.phase || !slices.Contains(es, c.want) || slices.Contains(es, c.not) {
+				t.Fatalf("%s %s, effects %v", w.ended.Status.Phase, w.ended.Status.Message, es)
+			}
+			if c.phase == spec.RunFailed && !strings.Contains(w.ended.Status.Message, "could not be pushed") {
+				t.Errorf("the message does not say why: %s", w.ended.Status.Message)
+			}
+		})
+	}
+}
+
+func TestGateBeforeTheStop(t *testing.T) {
+	closed := Gate{Reason: "TipUnreadable", Say: "the branch cannot be read"}
+	t.Run("waits with the application running, then goes on", func(t *testing.T) {
+		w := newWorld(spec.RunMigrate, true)
+		w.gate = func(n int) Gate {
+			if n < 10 {
+				return closed
+			}
+			return Gate{Open: true}
+		}
+		w.life(t)
+		if w.ended.Status.Phase != spec.RunSucceeded || w.gates < 10 {
+			t.Fatalf("%+v after %d questions", w.ended.Status, w.gates)
+		}
+	})
+	t.Run("an approval that is gone cancels", func(t *testing.T) {
+		w := newWorld(spec.RunMigrate, true)
+		w.gate = func(int) Gate { return Gate{Cancel: true, Reason: "StateChanged", Say: "Git says Staged"} }
+		w.life(t)
+		if es := effects(w); w.ended.Status.Phase != spec.RunCanceled || slices.Contains(es, "do:stop:1") {
+			t.Fatalf("%+v, effects %v", w.ended.Status, es)
+		}
+	})
+	t.Run("a gate that stays closed cancels at cutover.timeout", func(t *testing.T) {
+		w := newWorld(spec.RunMigrate, true)
+		w.gate = func(int) Gate { return closed }
+		for i := 0; i < 3 && w.ended == nil; i++ {
+			w.now = w.now.Add(5 * time.Hour)
+			w.life(t)
+		}
+		if es := effects(w); w.ended == nil || w.ended.Status.Phase != spec.RunCanceled || slices.Contains(es, "do:stop:1") {
+			t.Fatalf("%+v, effects %v", w.ended, es)
+		}
+	})
+}
+
+func TestRollbackOfAFinishedCutover(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	w.life(t)
+	back := Freeze(w.now, Order{Kind: spec.RunRollback, Plan: "shop", Closure: &w.ended.Spec.Closure, Approval: &spec.Approval{}, Undoes: w.ended}, &spec.PlanStatus{})
+	var names []string
+	for _, s := range back.Steps {
+		names = append(names, s.Name)
+	}
+	want := []string{"undo-traffic", "undo-start", "undo-last-upload", "undo-stop", "undo-upload", "undo-hand-over", "undo-last-restore",
+		"undo-retain", "undo-restore", "undo-backup", "undo-restore-volumes", "undo-claims", "undo-namespaces", "rolled-back"}
+	if !slices.Equal(names, want) {
+		t.Fatalf("\n got %v\nwant %v", names, want)
+	}
+	w2 := newWorld(spec.RunStage, true)
+	w2.journal = back
+	w2.life(t)
+	if w2.ended.Status.Phase != spec.RunSucceeded {
+		t.Fatalf("%+v", w2.ended.Status)
+	}
+}
+
+func TestUnknownStepRefuses(t *testing.T) {
+	run := &spec.Run{Spec: spec.RunSpec{Kind: spec.RunStage}, Steps: []spec.Step{{Name: "from-a-newer-version"}}}
+	if _, err := Next(Input{Run: run}); err == nil || !strings.Contains(err.Error(), "does not know") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestStopTime(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	at := func(name string, s float64) spec.NamedTime {
+		n := spec.NamedTime{Name: name}
+		n.Time.Time = w.now.Add(time.Duration(s * float64(time.Second)))
+		return n
+	}
+	stop, own := stopTime([]spec.NamedTime{at(TimeStop, 10), at(TimeDrained, 12.5), at(TimeStart, 14), at(TimeHealthy, 17)})
+	if stop != 7 || own != 5.5 {
+		t.Fatalf("stop %v, own %v", stop, own)
+	}
+}

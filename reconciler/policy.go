@@ -1,0 +1,181 @@
+package reconciler
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// JudgeGate says whether the approval of a cutover still stands, right before
+// the stop (design section 3): an approval that is gone cancels; a tip that
+// cannot be judged waits with the application running.
+func JudgeGate(now time.Time, run *spec.Run, want *Desired, st *spec.PlanStatus, hold *spec.Waiting) Gate {
+	c := want.Closures[run.Spec.Plan]
+	switch {
+	case hold != nil:
+		return Gate{Reason: hold.Reason, Say: hold.Message}
+	case st != nil && st.Recorded.Removed:
+		return Gate{Cancel: true, Reason: "Removed", Say: "the plan's document is gone"}
+	case c == nil:
+		return Gate{Reason: "InvalidDocuments", Say: "the plan's documents at the tip cannot be read"}
+	case c.Plan.Spec.State != spec.Migrated:
+		return Gate{Cancel: true, Reason: "StateChanged", Say: fmt.Sprintf("Git says %s", c.Plan.Spec.State)}
+	case c.Plan.Spec.Cutover.AttemptOrDefault() != run.Spec.Attempt:
+		return Gate{Cancel: true, Reason: "AttemptChanged", Say: "cutover.attempt was raised after this run began"}
+	case c.Digest() != run.Spec.Digest:
+		return Gate{Cancel: true, Reason: "ApprovalOutdated", Say: "the plan or a document that it uses was changed after its approval"}
+	}
+	if v, waits := lapsed(&PlanInput{Now: now, Closure: c, Status: st}, &spec.Flip{Approval: *run.Spec.ApprovedBy}); waits {
+		return Gate{Cancel: true, Reason: v.cond.reason, Say: v.cond.message}
+	}
+	if v, waits := held(&PlanInput{Now: now, Closure: c, Status: st}); waits {
+		return Gate{Reason: v.cond.reason, Say: v.cond.message}
+	}
+	return Gate{Open: true}
+}
+
+// AcceptAll notes what a newly read state of the branch means for every plan.
+// It returns the statuses that changed and the daemon's new status. A
+// rewritten branch, or three or more plans and over 20 % gone at once, hold
+// everything until `tranship acknowledge`.
+func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus, *spec.DaemonStatus) {
+	d := rec.Daemon
+	d.TypeMeta = spec.TypeMeta{APIVersion: spec.APIVersion, Kind: "DaemonStatus"}
+	d.Commit, d.Time, d.Problems, d.Documents = want.Commit, metav1.NewTime(now), want.Other, want.Documents
+	if d.Hold = holdFor(now, rec, want); d.Hold != nil {
+		return nil, &d
+	}
+	changed := map[string]*spec.PlanStatus{}
+	of := func(plan string) *spec.PlanStatus {
+		if changed[plan] == nil {
+			if old := rec.Plans[plan]; old != nil {
+				changed[plan] = copyStatus(old)
+			} else {
+				changed[plan] = newStatus(plan)
+			}
+		}
+		return changed[plan]
+	}
+	origin := rec.Daemon.Accepted == ""
+	for _, c := range want.Commits {
+		for plan, f := range c.Plans {
+			Accept(of(plan), f, c.Approval, origin)
+		}
+		for _, plan := range c.Removed {
+			if rec.Plans[plan] != nil || changed[plan] != nil {
+				Remove(of(plan))
+			}
+		}
+	}
+	for plan := range want.Closures { // nothing may be missed: a plan without a record gets one
+		if st := rec.Plans[plan]; st == nil && changed[plan] == nil {
+			p := want.Closures[plan]
+			Accept(of(plan), PlanFlip{State: p.Plan.Spec.State, Attempt: p.Plan.Spec.Cutover.AttemptOrDefault(), Digest: p.Digest(), Appeared: true}, want.Approval, true)
+		}
+	}
+	for plan := range want.Problems {
+		if rec.Plans[plan] == nil && changed[plan] == nil {
+			of(plan)
+		}
+	}
+	d.Accepted = want.Commit
+	names := make([]string, 0, len(changed))
+	for plan := range changed {
+		names = append(names, plan)
+	}
+	slices.Sort(names)
+	out := make([]*spec.PlanStatus, 0, len(names))
+	for _, n := range names {
+		out = append(out, changed[n])
+	}
+	return out, &d
+}
+
+func newStatus(plan string) *spec.PlanStatus {
+	return &spec.PlanStatus{TypeMeta: spec.TypeMeta{APIVersion: spec.APIVersion, Kind: spec.KindPlanStatus}, Metadata: spec.Metadata{Name: plan}}
+}
+
+func holdFor(now time.Time, rec *Recorded, want *Desired) *spec.Waiting {
+	if rec.Daemon.Acknowledged == want.Commit {
+		return nil
+	}
+	if want.Rewritten {
+		return &spec.Waiting{Reason: "HistoryRewritten", Since: metav1.NewTime(now),
+			Message: fmt.Sprintf("the accepted commit %.12s is not an ancestor of the branch's tip %.12s: run `tranship acknowledge %s` if that is meant", rec.Daemon.Accepted, want.Commit, want.Commit)}
+	}
+	gone, live := map[string]bool{}, 0
+	for _, c := range want.Commits {
+		for _, p := range c.Removed {
+			gone[p] = rec.Plans[p] != nil
+		}
+	}
+	for _, st := range rec.Plans {
+		if !st.Recorded.Removed {
+			live++
+		}
+	}
+	if n := len(gone); n >= 3 && n*5 > live {
+		return &spec.Waiting{Reason: "ManyPlansRemoved", Since: metav1.NewTime(now),
+			Message: fmt.Sprintf("%d of %d plans are gone at once in %.12s: run `tranship acknowledge %s` if that is meant", n, live, want.Commit, want.Commit)}
+	}
+	return nil
+}
+
+// Conflict names an older open plan that covers a source namespace of the
+// given one, or "". Plans that are closed or removed do not count.
+func Conflict(plan string, want *Desired, recorded map[string]*spec.PlanStatus) string {
+	mine := want.Closures[plan]
+	if mine == nil {
+		return ""
+	}
+	for other, c := range want.Closures {
+		if other == plan || !overlap(&mine.Plan.Spec, &c.Plan.Spec) || !older(other, plan, recorded) {
+			continue
+		}
+		if st := recorded[other]; st != nil && st.Recorded.State == spec.Closed {
+			continue
+		}
+		return other
+	}
+	return ""
+}
+
+// older: the plan that has run, or the first by name.
+func older(a, b string, recorded map[string]*spec.PlanStatus) bool {
+	ran := func(p string) bool { return recorded[p] != nil && len(recorded[p].Recorded.Numbers) > 0 }
+	if ran(a) != ran(b) {
+		return ran(a)
+	}
+	return a < b
+}
+
+// overlap: the same namespace on the source or on the target, and selectors
+// that are not known to be disjoint.
+func overlap(a, b *spec.PlanSpec) bool {
+	if a.LabelSelector != nil && b.LabelSelector != nil && disjoint(a.LabelSelector.MatchLabels, b.LabelSelector.MatchLabels) {
+		return false
+	}
+	for _, x := range a.Namespaces {
+		for _, y := range b.Namespaces {
+			if (a.SourceCluster == b.SourceCluster && x.Name == y.Name) || (a.TargetCluster == b.TargetCluster && x.Target() == y.Target()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func disjoint(a, b map[string]string) bool {
+	for k, v := range a {
+		if w, ok := b[k]; ok && w != v {
+			return true
+		}
+	}
+	return false
+}
+
+func same(a, b *spec.PlanStatus) bool { return reflect.DeepEqual(a, b) }
