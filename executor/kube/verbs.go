@@ -2,5 +2,12 @@ package kube
 
 // Verbs is this package's part of the registry.
 func Verbs() map[string]Verb {
-	return map[string]Verb{}
+	return map[string]Verb{
+		"kube.namespaces":      {Look: lookNamespaces, Ensure: ensureNamespaces},
+		"kube.namespaces-undo": {Look: lookNamespacesUndo, Ensure: ensureNamespacesUndo},
+		"kube.dry-run":         {Look: lookDryRun},
+		"kube.list-again":      {Look: lookListAgain, Ensure: ensureListAgain},
+		"kube.traffic":         {Look: lookTraffic, Ensure: ensureTraffic},
+		"kube.traffic-undo":    {Look: lookTrafficUndo, Ensure: ensureTrafficUndo},
+	}
 }

@@ -1,0 +1,269 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// difference is what the source, stopped, has that the target has not yet.
+type difference struct {
+	apply   []Item        // of the source: new, or changed since the backup
+	remove  []spec.Object // of the target: made by this run, and gone from the source
+	late    []string      // workloads and claims that came too late to be part of the move
+	foreign []string      // of the target: in the way, and not of this plan
+	created []spec.Object // of the target, by this run; the record, brought up to date
+}
+
+var backupResource = schema.GroupVersionResource{Group: "velero.io", Version: "v1", Resource: "backups"}
+
+// compare reads both clusters.
+func compare(ctx context.Context, e *Env) (*difference, error) {
+	since, err := backupTime(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	listed, err := Listed(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	target, err := e.Target.ListAll(ctx, e.Namespaces(spec.Target), "")
+	if err != nil {
+		return nil, err
+	}
+	d := diff(e, Select(listed), target, since)
+	for _, i := range listed {
+		if i.GetKind() == "PersistentVolumeClaim" && !Ours(i) && i.GetCreationTimestamp().After(since) && !knownClaim(e, i) {
+			d.late = append(d.late, Describe(i.Record(spec.Source)))
+		}
+	}
+	return d, nil
+}
+
+func backupTime(ctx context.Context, e *Env) (time.Time, error) {
+	b, err := e.Source.get(ctx, backupResource, e.Source.VeleroNamespace, e.Run.Facts.Backup)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if b == nil {
+		return time.Time{}, fmt.Errorf("cluster %s has no Backup %s/%s any more; it was deleted while the run needs it", e.Source.Name, e.Source.VeleroNamespace, e.Run.Facts.Backup)
+	}
+	return b.GetCreationTimestamp().Time, nil
+}
+
+func knownClaim(e *Env, i Item) bool {
+	return slices.ContainsFunc(e.Run.Facts.Volumes, func(v spec.Volume) bool {
+		return v.Namespace == i.GetNamespace() && v.Claim == i.GetName()
+	})
+}
+
+type itemKey struct {
+	kind            schema.GroupKind
+	namespace, name string
+}
+
+func keyOfItem(i Item, mapping map[string]string) itemKey {
+	return itemKey{i.groupKind(), mapped(mapping, i.GetNamespace()), i.GetName()}
+}
+
+// diff is pure: what list-again will do, from the two lists.
+func diff(e *Env, covered, target []Item, since time.Time) *difference {
+	d := &difference{}
+	mapping := e.Mapping()
+	have := map[itemKey]Item{}
+	for _, i := range target {
+		have[keyOfItem(i, nil)] = i
+	}
+	wanted := map[itemKey]bool{}
+	for _, i := range covered {
+		if DefaultAccount(i) || Traffic(i) {
+			continue
+		}
+		k := keyOfItem(i, mapping)
+		wanted[k] = true
+		t, ok := have[k]
+		switch {
+		case ok && !ofThisMove(e, t):
+			if e.Plan().ExistingOrDefault() == spec.ExistingFail {
+				d.foreign = append(d.foreign, Describe(t.Record(spec.Target)))
+			}
+		case ok && settled(i, t, mapping, since):
+		case !ok && workload(i):
+			d.late = append(d.late, Describe(i.Record(spec.Source)))
+		default:
+			d.apply = append(d.apply, i)
+		}
+	}
+	d.sweep(e, target, wanted)
+	return d
+}
+
+// ofThisMove also knows what Velero restored but could not annotate.
+func ofThisMove(e *Env, t Item) bool {
+	return OfPlan(e, t) || e.Run.Facts.Restore != "" && t.GetLabels()[LabelRestore] == e.Run.Facts.Restore
+}
+
+// settled says that the target needs no change: nobody touched the source's
+// object since the backup, or both have the same content, or this content was
+// applied already and an admission webhook of the target changed it.
+func settled(source, target Item, mapping map[string]string, since time.Time) bool {
+	return Untouched(source, since) || target.GetAnnotations()[AnnotationApplied] == Digest(source, mapping) || Same(source, target, mapping)
+}
+
+// workload says that the object runs pods: its count belongs to the stop.
+func workload(i Item) bool {
+	return i.GVR.Group == "apps" || i.GVR.Group == "batch" || i.groupKind() == schema.GroupKind{Kind: "Pod"} || i.groupKind() == schema.GroupKind{Kind: "ReplicationController"}
+}
+
+// sweep finds what this run made and the source has no longer, and brings the
+// record of what it made up to date.
+func (d *difference) sweep(e *Env, target []Item, wanted map[itemKey]bool) {
+	for _, t := range target {
+		if e.Run.Facts.Restore == "" || t.GetLabels()[LabelRestore] != e.Run.Facts.Restore || !OfRun(e, t) || Traffic(t) || DefaultAccount(t) {
+			continue
+		}
+		o := t.Record(spec.Target)
+		if metav1.GetControllerOf(t) != nil || t.GetKind() == "PersistentVolumeClaim" {
+			continue // its controller copied the label; claims are never touched
+		}
+		if wanted[keyOfItem(t, nil)] {
+			d.created = append(d.created, o)
+		} else if t.GetDeletionTimestamp() == nil {
+			d.remove = append(d.remove, o)
+		}
+	}
+}
+
+func lookListAgain(ctx context.Context, e *Env) (reconciler.Observation, error) {
+	d, err := compare(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	switch {
+	case len(d.late) > 0:
+		return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ChangedDuringCutover", Object: d.late[0],
+			Message: fmt.Sprintf("new on cluster %s since the backup, and too late to be moved: %s; keep deployments away during the cutover and start it again", e.Source.Name, limited(d.late, ", "))}, nil
+	case len(d.foreign) > 0:
+		return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: d.foreign[0],
+			Message: fmt.Sprintf("in the way on cluster %s and not of plan %s: %s; remove them or set spec.existing", e.Target.Name, e.Run.Spec.Plan, limited(d.foreign, ", "))}, nil
+	case len(d.apply)+len(d.remove) > 0:
+		return reconciler.Observation{Message: fmt.Sprintf("%d objects changed on the source since the backup, %d are gone", len(d.apply), len(d.remove))}, nil
+	}
+	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: &spec.Facts{Created: d.withOthers(e)}, Message: "the target has what the source had when it stopped"}, nil
+}
+
+// withOthers keeps what the record lists outside the plan's namespaces, such
+// as ClusterRoleBindings.
+func (d *difference) withOthers(e *Env) []spec.Object {
+	created := slices.Clone(d.created)
+	for _, o := range e.Run.Facts.Created {
+		if !slices.Contains(e.Namespaces(spec.Target), o.Namespace) {
+			created = append(created, o)
+		}
+	}
+	return created
+}
+
+func ensureListAgain(ctx context.Context, e *Env) error {
+	d, err := compare(ctx, e)
+	if err != nil {
+		return err
+	}
+	if len(d.late)+len(d.foreign) > 0 {
+		return nil // the next Look says so
+	}
+	for _, i := range d.apply {
+		if err := apply(ctx, e, i); err != nil {
+			return err
+		}
+	}
+	for _, o := range d.remove {
+		if err := e.Target.Delete(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply makes an object of the target equal to the source's, held back.
+func apply(ctx context.Context, e *Env, source Item) error {
+	want := e.Marked(Held(source, e.Mapping()))
+	annotations := want.GetAnnotations()
+	annotations[AnnotationApplied] = Digest(source, e.Mapping())
+	want.SetAnnotations(annotations)
+	gvr, err := e.Target.resource(want)
+	if meta.IsNoMatchError(err) {
+		return fmt.Errorf("cluster %s has no %s %s for %s", e.Target.Name, want.GetAPIVersion(), want.GetKind(), Describe(source.Record(spec.Source)))
+	}
+	if err != nil {
+		return err
+	}
+	objects := e.Target.Dynamic.Resource(gvr).Namespace(want.GetNamespace())
+	have, err := e.Target.get(ctx, gvr, want.GetNamespace(), want.GetName())
+	if err != nil {
+		return err
+	}
+	if have == nil {
+		_, err = objects.Create(ctx, want.Unstructured, metav1.CreateOptions{})
+		return e.Target.wrap(err, "create %s", Describe(want.Record(spec.Target)))
+	}
+	keepOwn(want, *have)
+	_, err = objects.Update(ctx, want.Unstructured, metav1.UpdateOptions{})
+	if apierrors.IsInvalid(err) && OfRun(e, have) && !workload(source) {
+		// A field that cannot be changed: the source's object was replaced, so
+		// this run's copy is replaced too; the next round creates it.
+		return e.Target.Delete(ctx, have.Record(spec.Target))
+	}
+	return e.Target.wrap(err, "update %s", Describe(want.Record(spec.Target)))
+}
+
+// Marked adds what shows that this run put the object on the target.
+func (e *Env) Marked(i Item) Item {
+	labels, annotations := i.GetLabels(), i.GetAnnotations()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	if e.Run.Facts.Restore != "" {
+		labels[LabelRestore] = e.Run.Facts.Restore
+	}
+	for k, v := range e.Stamps() {
+		annotations[k] = v
+	}
+	i.SetLabels(labels)
+	i.SetAnnotations(annotations)
+	return i
+}
+
+// keepOwn carries over what the target's object has by itself.
+func keepOwn(want, have Item) {
+	want.SetUID(have.GetUID())
+	want.SetResourceVersion(have.GetResourceVersion())
+	if want.groupKind() == (schema.GroupKind{Kind: "Service"}) {
+		from, _ := have.Object["spec"].(map[string]any)
+		to, _ := want.Object["spec"].(map[string]any)
+		for _, f := range []string{"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"} {
+			if v, ok := from[f]; ok {
+				to[f] = v
+			}
+		}
+	}
+	labels := want.GetLabels()
+	for k, v := range have.GetLabels() {
+		if strings.HasPrefix(k, veleroPrefix) {
+			labels[k] = v
+		}
+	}
+	want.SetLabels(labels)
+}

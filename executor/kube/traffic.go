@@ -1,0 +1,235 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// addressWait is how long the step waits for an address of the target's load
+// balancer; without one the move is still a success, and says so.
+const addressWait = time.Minute
+
+// lead is one object that leads users to the application.
+type lead struct {
+	source Item
+	target *Item // nil while it is not there
+	entry  spec.Traffic
+	open   bool // the target's object leads users
+}
+
+func leads(ctx context.Context, e *Env) ([]lead, error) {
+	items, err := Covered(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	var all []lead
+	for _, i := range items {
+		if !Traffic(i) && !Opens(i) {
+			continue
+		}
+		held := Held(i, e.Mapping())
+		gvr, err := e.Target.resource(held)
+		if err != nil {
+			return nil, e.Target.wrap(err, "find out about %s %s", held.GetAPIVersion(), held.GetKind())
+		}
+		l := lead{source: i}
+		l.target, err = e.Target.get(ctx, gvr, held.GetNamespace(), held.GetName())
+		if err != nil {
+			return nil, err
+		}
+		l.entry = spec.Traffic{Object: held.Record(spec.Target), OldAddress: Address(i)}
+		l.entry.Resource = gvr.Resource
+		if l.target != nil {
+			l.entry.UID = string(l.target.GetUID())
+			l.open = ofThisMove(e, *l.target) && (Traffic(i) || Opens(*l.target))
+		}
+		if l.open {
+			l.entry.NewAddress = Address(*l.target)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// Address is where an object is reached: the load balancer's address, the
+// hosts of an Ingress or Route, or the node ports of a Service.
+func Address(i Item) string {
+	var parts []string
+	eachMap(i.Object, func(m map[string]any) {
+		for _, f := range []string{"hostname", "ip"} {
+			if s, _ := m[f].(string); s != "" {
+				parts = append(parts, s)
+				return
+			}
+		}
+	}, "status", "loadBalancer", "ingress")
+	eachMap(i.Object, func(m map[string]any) {
+		if s, _ := m["host"].(string); s != "" {
+			parts = append(parts, s)
+		}
+	}, "spec", "rules")
+	if host, _, _ := unstructured.NestedString(i.Object, "spec", "host"); host != "" {
+		parts = append(parts, host)
+	}
+	if i.GetKind() == "Service" {
+		eachMap(i.Object, func(m map[string]any) {
+			if n, ok := m["nodePort"]; ok {
+				parts = append(parts, fmt.Sprintf("node port %v", n))
+			}
+		}, "spec", "ports")
+	}
+	return strings.Join(parts, ", ")
+}
+
+func factsOf(all []lead) *spec.Facts {
+	f := &spec.Facts{}
+	for _, l := range all {
+		f.Traffic = append(f.Traffic, l.entry)
+	}
+	return f
+}
+
+func lookTraffic(ctx context.Context, e *Env) (reconciler.Observation, error) {
+	all, err := leads(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	o := reconciler.Observation{Facts: factsOf(all)}
+	var closed, waiting []string
+	for _, l := range all {
+		switch {
+		case l.target != nil && !l.open && !ofThisMove(e, *l.target):
+			o.Seen, o.Final, o.Reason, o.Object = reconciler.Broken, true, "ExistingObject", Describe(l.entry.Object)
+			o.Message = fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it, then create the source's by hand", o.Object, e.Target.Name, e.Run.Spec.Plan)
+			return o, nil
+		case !l.open:
+			closed = append(closed, Describe(l.entry.Object))
+		case l.entry.NewAddress == "" && l.entry.OldAddress != "":
+			waiting = append(waiting, Describe(l.entry.Object))
+		}
+	}
+	if len(closed) > 0 {
+		o.Message = "to be opened: " + limited(closed, ", ")
+		return o, nil
+	}
+	if len(waiting) > 0 && e.Step.Started != nil && time.Since(e.Step.Started.Time) < addressWait {
+		o.Seen, o.Reason, o.Object = reconciler.Working, "WaitingForAddress", waiting[0]
+		o.Message = fmt.Sprintf("cluster %s has given no address to %s yet", e.Target.Name, limited(waiting, ", "))
+		return o, nil
+	}
+	o.Seen = reconciler.Succeeded
+	o.Message = fmt.Sprintf("%d objects lead users to the target", len(all))
+	if len(waiting) > 0 {
+		o.Message += fmt.Sprintf("; cluster %s has given no address to %s", e.Target.Name, limited(waiting, ", "))
+	}
+	return o, nil
+}
+
+func ensureTraffic(ctx context.Context, e *Env) error {
+	all, err := leads(ctx, e)
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if l.open || l.target != nil && !ofThisMove(e, *l.target) {
+			continue
+		}
+		if err := openLead(ctx, e, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func openLead(ctx context.Context, e *Env, l lead) error {
+	want := e.Marked(Portable(l.source, e.Mapping()))
+	objects := e.Target.Dynamic.Resource(GVROf(l.entry.Object)).Namespace(want.GetNamespace())
+	if l.target == nil {
+		_, err := objects.Create(ctx, want.Unstructured, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil // the next Look judges it
+		}
+		return e.Target.wrap(err, "create %s", Describe(l.entry.Object))
+	}
+	keepOwn(want, *l.target)
+	_, err := objects.Update(ctx, want.Unstructured, metav1.UpdateOptions{})
+	if apierrors.IsInvalid(err) && strings.Contains(err.Error(), "nodePort") {
+		// The author's node port is taken on the target: any other will do, the
+		// record says which it became.
+		eachMap(want.Object, func(p map[string]any) { delete(p, "nodePort") }, "spec", "ports")
+		_, err = objects.Update(ctx, want.Unstructured, metav1.UpdateOptions{})
+	}
+	return e.Target.wrap(err, "open %s", Describe(l.entry.Object))
+}
+
+// opened are the run's objects on the target that still lead users.
+func opened(ctx context.Context, e *Env) ([]Item, error) {
+	var open []Item
+	entries := slices.Clone(e.Run.Facts.Traffic)
+	slices.Reverse(entries)
+	for _, t := range entries {
+		i, err := e.Target.get(ctx, GVROf(t.Object), t.Namespace, t.Name)
+		if err != nil {
+			return nil, err
+		}
+		if i == nil || !ofThisMove(e, *i) || t.UID != "" && t.UID != string(i.GetUID()) {
+			continue
+		}
+		if Traffic(*i) || Opens(*i) {
+			open = append(open, *i)
+		}
+	}
+	return open, nil
+}
+
+func lookTrafficUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
+	open, err := opened(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if len(open) == 0 {
+		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing leads users to the target"}, nil
+	}
+	if slices.ContainsFunc(open, func(i Item) bool { return i.GetDeletionTimestamp() == nil }) {
+		return reconciler.Observation{Message: "to be closed: " + namesOf(open, maxNamed)}, nil
+	}
+	return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: Describe(open[0].Record(spec.Target)),
+		Message: fmt.Sprintf("%s on cluster %s is still being deleted; a finalizer (%s) keeps it", Describe(open[0].Record(spec.Target)), e.Target.Name, strings.Join(open[0].GetFinalizers(), ", "))}, nil
+}
+
+func ensureTrafficUndo(ctx context.Context, e *Env) error {
+	open, err := opened(ctx, e)
+	if err != nil {
+		return err
+	}
+	for _, i := range open {
+		if Traffic(i) {
+			if err := e.Target.Delete(ctx, i.Record(spec.Target)); err != nil {
+				return err
+			}
+			continue
+		}
+		patch := HoldPatch(i)
+		patch["metadata"] = map[string]any{"uid": string(i.GetUID()), "resourceVersion": i.GetResourceVersion()}
+		raw, err := json.Marshal(patch)
+		if err != nil {
+			return err
+		}
+		_, err = e.Target.Dynamic.Resource(i.GVR).Namespace(i.GetNamespace()).Patch(ctx, i.GetName(), types.MergePatchType, raw, metav1.PatchOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return e.Target.wrap(err, "close %s", Describe(i.Record(spec.Target)))
+		}
+	}
+	return nil
+}
