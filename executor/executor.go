@@ -148,3 +148,24 @@ func (x *Executor) explain(e *kube.Env, c reconciler.Call, err error) error {
 	}
 	return fmt.Errorf("%s: %w", c.Verb, err)
 }
+
+// Survey implements reconciler.Executor.
+func (x *Executor) Survey(ctx context.Context, closure *spec.Closure, recorded []spec.Volume) (reconciler.Survey, error) {
+	c := reconciler.Call{Run: &spec.Run{
+		Metadata: closure.Plan.Metadata,
+		Spec:     spec.RunSpec{Plan: closure.Plan.Metadata.Name, Closure: *closure},
+		Facts:    spec.Facts{Volumes: recorded},
+	}, Verb: "survey"}
+	e, err := x.env(ctx, c, kube.Verb{})
+	if a, ok := kube.IsAccessError(err); ok {
+		return reconciler.Survey{Volumes: recorded, Reason: a.Reason, Problem: a.Message}, nil
+	}
+	if err != nil {
+		return reconciler.Survey{}, err
+	}
+	return survey(ctx, e)
+}
+
+func survey(_ context.Context, e *kube.Env) (reconciler.Survey, error) {
+	return reconciler.Survey{Volumes: e.Run.Facts.Volumes}, nil
+}
