@@ -1,0 +1,237 @@
+package reconciler
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func closureIn(state spec.State, attempt int, edit ...func(*spec.PlanSpec)) *spec.Closure {
+	c := &spec.Closure{}
+	c.Plan.Metadata.Name = "shop"
+	p := &c.Plan.Spec
+	p.State, p.SourceCluster, p.TargetCluster, p.Cutover.Attempt = state, "old", "new", attempt
+	p.Namespaces = []spec.NamespaceMapping{{Name: "shop"}}
+	for _, e := range edit {
+		e(p)
+	}
+	return c
+}
+
+// story plays commits and finished runs and asks for the decision at the end.
+type story struct {
+	st   *spec.PlanStatus
+	c    *spec.Closure
+	open *spec.Run
+	n    int
+	at   time.Time
+}
+
+func (s *story) commit(c *spec.Closure) {
+	s.n++
+	id := strings.Repeat("abcdef"[s.n%6:s.n%6+1], 40)
+	by := spec.Approval{Commit: id, Time: metav1.NewTime(s.at)}
+	known := s.st.Recorded.SeenState
+	if known != c.Plan.Spec.State || s.st.Recorded.SeenAttempt != c.Plan.Spec.Cutover.AttemptOrDefault() {
+		Accept(s.st, PlanFlip{State: c.Plan.Spec.State, Attempt: c.Plan.Spec.Cutover.AttemptOrDefault(), Digest: c.Digest(), Appeared: known == ""}, by, false)
+	}
+	s.c = c
+}
+
+func (s *story) decide() PlanDecision {
+	d := Decide(PlanInput{Now: s.at, Plan: "shop", Closure: s.c, Status: s.st, Open: s.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}})
+	s.st = d.Status
+	if d.Start != nil {
+		d.Start.Undoes = &spec.Run{Steps: []spec.Step{{Name: "stop", Undo: "workload.start-source"}}}
+		s.open = Freeze(s.at, *d.Start, s.st)
+		s.st = Started(s.st, s.open)
+	}
+	return d
+}
+
+func (s *story) end(phase spec.RunPhase) {
+	end := metav1.NewTime(s.at)
+	s.open.Status.Phase, s.open.Status.Ended = phase, &end
+	s.st = Ended(s.st, s.open, "runs/x.yaml", "sha256:x")
+	s.open = nil
+}
+
+// TestStateEventTable is the table of ARCHITECTURE.md: every row plays a
+// history and names what the last decision starts, cancels or says.
+func TestStateEventTable(t *testing.T) {
+	staged := closureIn(spec.Staged, 1)
+	migrated, rolledBack := closureIn(spec.Migrated, 1), closureIn(spec.RolledBack, 1, func(p *spec.PlanSpec) { p.Rollback.TargetWrites = "Discard" })
+	discard := func(p *spec.PlanSpec) { p.Rollback.TargetWrites = "Discard" }
+	closed := closureIn(spec.Closed, 1)
+	cut := func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.end(spec.RunSucceeded) }
+	rows := []struct {
+		name   string
+		play   func(s *story)
+		start  spec.RunKind
+		cancel string
+		reason string // of the Ready condition
+	}{
+		{"staged and nothing due", func(s *story) { s.commit(staged) }, "", "", "Staged"},
+		{"appears as Migrated", func(s *story) { s.commit(migrated) }, "", "", "Unrecorded"},
+		{"appears as Migrated, attempt raised", func(s *story) { s.commit(migrated); s.decide(); s.commit(closureIn(spec.Migrated, 2)) }, spec.RunMigrate, "", "CuttingOver"},
+		{"flip to Migrated", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated) }, spec.RunMigrate, "", "CuttingOver"},
+		{"Migrated again without a new commit", func(s *story) { cut(s) }, "", "", "Migrated"},
+		{"failed cutover does not start again", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.end(spec.RunFailed) }, "", "", "CutoverNotDone"},
+		{"failed cutover, attempt raised", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(migrated)
+			s.decide()
+			s.end(spec.RunFailed)
+			s.decide()
+			s.commit(closureIn(spec.Migrated, 2))
+		}, spec.RunMigrate, "", "CuttingOver"},
+		{"back to Staged during a cutover", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.commit(staged) }, "", "StateChanged", "Canceling"},
+		{"RolledBack during a cutover", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.commit(rolledBack) }, "", "StateChanged", "Canceling"},
+		{"back to Staged after a cutover", func(s *story) { cut(s); s.commit(staged) }, "", "", "StagedAfterCutover"},
+		{"RolledBack with no cutover", func(s *story) { s.commit(staged); s.decide(); s.commit(rolledBack) }, "", "", "NothingToRollBack"},
+		{"RolledBack without targetWrites", func(s *story) { cut(s); s.commit(closureIn(spec.RolledBack, 1)) }, "", "", "TargetWritesRequired"},
+		{"RolledBack after a cutover", func(s *story) { cut(s); s.commit(rolledBack) }, spec.RunRollback, "", "RollingBack"},
+		{"rolled back", func(s *story) { cut(s); s.commit(rolledBack); s.decide(); s.end(spec.RunSucceeded) }, "", "", "RolledBack"},
+		{"Migrated, RolledBack, Migrated", func(s *story) {
+			cut(s)
+			s.commit(rolledBack)
+			s.decide()
+			s.end(spec.RunSucceeded)
+			s.decide()
+			s.commit(closureIn(spec.Migrated, 1, discard))
+		}, spec.RunMigrate, "", "CuttingOver"},
+		{"Staged after a rollback", func(s *story) {
+			cut(s)
+			s.commit(rolledBack)
+			s.decide()
+			s.end(spec.RunSucceeded)
+			s.decide()
+			s.commit(staged)
+		}, "", "", "Staged"},
+		{"Closed", func(s *story) { s.commit(staged); s.decide(); s.commit(closed) }, spec.RunClose, "", "Closing"},
+		{"Closed while a run is going on", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.commit(closed) }, "", "", "Running"},
+		{"any state after Closed", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(closed)
+			s.decide()
+			s.end(spec.RunSucceeded)
+			s.decide()
+			s.commit(migrated)
+		}, "", "", "PlanClosed"},
+		{"the closure changed after the approval", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(migrated)
+			s.c = closureIn(spec.Migrated, 1, func(p *spec.PlanSpec) { p.SourceCluster = "elsewhere" })
+		}, "", "", "ApprovalOutdated"},
+		{"flipped and taken back before it was served", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.commit(staged) }, "", "", "Staged"},
+		{"an old approval lapses", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.at = s.at.Add(8 * 24 * time.Hour) }, "", "", "ApprovalLapsed"},
+		{"notBefore waits", func(s *story) {
+			nb := metav1.NewTime(noon.Add(time.Hour))
+			s.commit(staged)
+			s.decide()
+			s.commit(closureIn(spec.Migrated, 1, func(p *spec.PlanSpec) { p.Cutover.NotBefore = &nb }))
+		}, "", "", "NotBefore"},
+		{"suspended", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(closureIn(spec.Migrated, 1, func(p *spec.PlanSpec) { p.Suspend = &spec.Suspend{Reason: "freeze"} }))
+		}, "", "", "Suspended"},
+		{"a stage slot is due", func(s *story) {
+			c := closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.Stage.Schedule = "*/5 * * * *" })
+			s.commit(c)
+			s.decide()
+			s.at = s.at.Add(6 * time.Minute)
+		}, spec.RunStage, "", "Staging"},
+		{"no stage slot while Migrated", func(s *story) {
+			c := closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.Stage.Schedule = "*/5 * * * *" })
+			m := closureIn(spec.Migrated, 1, func(p *spec.PlanSpec) { p.Stage.Schedule = "*/5 * * * *" })
+			s.commit(c)
+			s.decide()
+			s.commit(m)
+			s.decide()
+			s.end(spec.RunSucceeded)
+			s.at = s.at.Add(time.Hour)
+		}, "", "", "Migrated"},
+		{"removed", func(s *story) { s.commit(staged); s.decide(); Remove(s.st); s.c = nil }, "", "", "Removed"},
+		{"removed after the stop", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(migrated)
+			s.decide()
+			for i := range s.open.Steps {
+				if s.open.Steps[i].Name == "stop" {
+					s.open.Steps[i].State = spec.StepRunning
+				}
+			}
+			Remove(s.st)
+			s.c = nil
+		}, "", "", "Removed"},
+		{"removed before the stop", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(migrated)
+			s.decide()
+			Remove(s.st)
+			s.c = nil
+		}, "", "Removed", "Removed"},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			s := &story{st: newStatus("shop"), at: noon}
+			r.play(s)
+			d := s.decide()
+			var kind spec.RunKind
+			if d.Start != nil {
+				kind = d.Start.Kind
+			}
+			if kind != r.start || !strings.HasPrefix(d.Cancel, r.cancel) || (r.cancel == "") != (d.Cancel == "") || reasonOf(d.Status) != r.reason {
+				t.Fatalf("start %q cancel %q reason %s (%s)", kind, d.Cancel, reasonOf(d.Status), find(d.Status, "Ready").Message)
+			}
+		})
+	}
+}
+
+// TestOneApprovalOneCutover replays the same commit: it never counts twice.
+func TestOneApprovalOneCutover(t *testing.T) {
+	s := &story{st: newStatus("shop"), at: noon}
+	s.commit(closureIn(spec.Staged, 1))
+	s.decide()
+	by := spec.Approval{Commit: "one", Time: metav1.NewTime(noon)}
+	f := PlanFlip{State: spec.Migrated, Attempt: 1, Digest: closureIn(spec.Migrated, 1).Digest()}
+	s.c = closureIn(spec.Migrated, 1)
+	Accept(s.st, f, by, false)
+	if d := s.decide(); d.Start == nil {
+		t.Fatal("the first approval starts nothing")
+	}
+	s.end(spec.RunFailed)
+	Accept(s.st, PlanFlip{State: spec.Staged, Attempt: 1}, spec.Approval{Commit: "two"}, false)
+	Accept(s.st, f, by, false)
+	if d := s.decide(); d.Start != nil {
+		t.Fatalf("the approval %s started a second cutover", by.Commit)
+	}
+}
+
+func TestManyPlansRemovedHoldEverything(t *testing.T) {
+	rec := &Recorded{Plans: map[string]*spec.PlanStatus{}, Daemon: spec.DaemonStatus{Accepted: "a"}}
+	gone := []string{"p0", "p1", "p2"}
+	for _, p := range append(gone, "p3", "p4") {
+		rec.Plans[p] = newStatus(p)
+	}
+	want := &Desired{Commit: "b", Commits: []PlanCommit{{Removed: gone}}}
+	plans, d := AcceptAll(noon, rec, want)
+	if len(plans) != 0 || d.Hold == nil || d.Hold.Reason != "ManyPlansRemoved" || d.Accepted != "a" {
+		t.Fatalf("hold %+v, accepted %s, %d plans", d.Hold, d.Accepted, len(plans))
+	}
+	rec.Daemon.Acknowledged = "b"
+	if plans, d = AcceptAll(noon, rec, want); len(plans) != 3 || d.Hold != nil || d.Accepted != "b" {
+		t.Fatalf("acknowledged: hold %+v, %d plans", d.Hold, len(plans))
+	}
+}

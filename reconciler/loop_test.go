@@ -1,0 +1,258 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// memory is a ledger without Git, for the loop's own logic only; the real one
+// is tested against a real server in gitsource.
+type memory struct {
+	mu     sync.Mutex
+	daemon spec.DaemonStatus
+	plans  map[string]*spec.PlanStatus
+	runs   map[string]*spec.Run
+	err    error
+}
+
+func newMemory() *memory {
+	return &memory{plans: map[string]*spec.PlanStatus{}, runs: map[string]*spec.Run{}}
+}
+
+func (m *memory) Load(context.Context) (*Recorded, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := &Recorded{Daemon: m.daemon, Plans: maps.Clone(m.plans), Open: map[string]*spec.Run{}, Origin: m.daemon.Accepted == ""}
+	for n, run := range m.runs {
+		if run.Status.Ended == nil {
+			r.Open[n] = run
+		}
+	}
+	return r, nil
+}
+
+func (m *memory) Record(_ context.Context, c Change) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return m.err
+	}
+	if c.Daemon != nil {
+		m.daemon = *c.Daemon
+	}
+	for _, p := range c.Plans {
+		m.plans[p.Metadata.Name] = p
+	}
+	for _, r := range c.Runs {
+		m.runs[r.Metadata.Name] = r
+	}
+	return nil
+}
+
+func (m *memory) Push(context.Context) error { m.mu.Lock(); defer m.mu.Unlock(); return m.err }
+
+func (m *memory) Run(_ context.Context, path string) (*spec.Run, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.runs {
+		if spec.RunPath(r) == path {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("no run at %s", path)
+}
+
+func (m *memory) reason(plan string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if st := m.plans[plan]; st != nil {
+		return reasonOf(st)
+	}
+	return ""
+}
+
+// branch is a manifest repository that the test commits to.
+type branch struct {
+	mu      sync.Mutex
+	commits []*Desired
+}
+
+func (b *branch) commit(c *spec.Closure) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	id := fmt.Sprintf("%040d", len(b.commits)+1)
+	by := spec.Approval{Commit: id, Time: metav1.NewTime(time.Now())}
+	d := &Desired{Commit: id, Approval: by, Closures: map[string]*spec.Closure{"shop": c}}
+	f := PlanFlip{State: c.Plan.Spec.State, Attempt: c.Plan.Spec.Cutover.AttemptOrDefault(), Digest: c.Digest(), Appeared: len(b.commits) == 0}
+	d.Commits = []PlanCommit{{Approval: by, Plans: map[string]PlanFlip{"shop": f}}}
+	b.commits = append(b.commits, d)
+}
+
+// Read returns the tip with the commits since the accepted one.
+func (b *branch) Read(_ context.Context, since string) (*Desired, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.commits) == 0 {
+		return nil, errors.New("the branch is empty")
+	}
+	tip := *b.commits[len(b.commits)-1]
+	tip.Commits = nil
+	for _, c := range b.commits {
+		if c.Commit > since {
+			tip.Commits = append(tip.Commits, c.Commits...)
+		}
+	}
+	tip.Unchanged = tip.Commit == since
+	return &tip, nil
+}
+
+// cluster makes every effect come true at once and counts it.
+type cluster struct {
+	mu    sync.Mutex
+	made  map[string]int
+	block chan struct{} // non-nil: effects wait
+}
+
+func (c *cluster) name(call Call) string { return call.Run.Metadata.Name + "/" + effect(call) }
+
+func (c *cluster) Look(_ context.Context, call Call) (Observation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made[c.name(call)] > 0 || stepTable(call.Run.Spec.Kind)[call.Step.Name].ReadOnly {
+		return Observation{Seen: Succeeded}, nil
+	}
+	return Observation{}, nil
+}
+
+func (c *cluster) Ensure(ctx context.Context, call Call) error {
+	if c.block != nil {
+		select {
+		case <-c.block:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.made[c.name(call)]++
+	return nil
+}
+
+func (c *cluster) Survey(context.Context, *spec.Closure, []spec.Volume) (Survey, error) {
+	return Survey{Volumes: []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy"}}}, nil
+}
+
+type realClock struct{}
+
+func (realClock) Now() time.Time                         { return time.Now() }
+func (realClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+type quiet struct{}
+
+func (quiet) Notify(Event) {}
+
+// daemon runs a loop until the returned function is called.
+func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	l := New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: 5 * time.Millisecond, Concurrency: 4})
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	return func() error {
+		cancel()
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(10 * time.Second):
+			t.Fatal("the loop did not stop")
+			return nil
+		}
+	}
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if f() {
+			return
+		}
+	}
+	t.Fatalf("timed out waiting for %s", what)
+}
+
+func TestLoopServesTheWholeLife(t *testing.T) {
+	b, m, c := &branch{}, newMemory(), &cluster{made: map[string]int{}}
+	b.commit(closureIn(spec.Staged, 1))
+	stop := daemon(t, b, m, c)
+	say := func(reason string) {
+		t.Helper()
+		eventually(t, reason, func() bool { return m.reason("shop") == reason })
+	}
+	say("Staged")
+	b.commit(closureIn(spec.Migrated, 1))
+	say("Migrated")
+	b.commit(closureIn(spec.RolledBack, 1, func(p *spec.PlanSpec) { p.Rollback.TargetWrites = "Discard" }))
+	say("RolledBack")
+	b.commit(closureIn(spec.Closed, 1))
+	say("Closed")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(m.runs); n != 3 {
+		t.Fatalf("%d runs, want migrate, rollback and close", n)
+	}
+	for e, n := range c.made {
+		if n != 1 {
+			t.Errorf("%s was made %d times", e, n)
+		}
+	}
+}
+
+func TestLoopContinuesAfterARestart(t *testing.T) {
+	b, m, c := &branch{}, newMemory(), &cluster{made: map[string]int{}, block: make(chan struct{})}
+	b.commit(closureIn(spec.Staged, 1))
+	stop := daemon(t, b, m, c)
+	eventually(t, "Staged", func() bool { return m.reason("shop") == "Staged" })
+	b.commit(closureIn(spec.Migrated, 1))
+	eventually(t, "a run", func() bool { return m.reason("shop") == "Running" || m.reason("shop") == "CuttingOver" })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	close(c.block)
+	stop = daemon(t, b, m, c)
+	eventually(t, "Migrated", func() bool { return m.reason("shop") == "Migrated" })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.runs) != 1 {
+		t.Fatalf("%d runs, want one cutover for one approval", len(m.runs))
+	}
+}
+
+func TestLoopStopsWhenSuperseded(t *testing.T) {
+	b, m, c := &branch{}, newMemory(), &cluster{made: map[string]int{}}
+	b.commit(closureIn(spec.Staged, 1))
+	stop := daemon(t, b, m, c)
+	eventually(t, "Staged", func() bool { return m.reason("shop") == "Staged" })
+	m.mu.Lock()
+	m.err = ErrSuperseded
+	m.mu.Unlock()
+	b.commit(closureIn(spec.Migrated, 1))
+	time.Sleep(50 * time.Millisecond)
+	if err := stop(); !errors.Is(err, ErrSuperseded) {
+		t.Fatalf("got %v", err)
+	}
+	if len(c.made) != 0 {
+		t.Fatalf("a superseded daemon acted: %v", c.made)
+	}
+}
