@@ -47,7 +47,7 @@ func (c *Cluster) GrantAccess(ctx context.Context) error {
 		var errToken, errCA error
 		token, errToken = base64.StdEncoding.DecodeString(o.Text("data", "token"))
 		ca, errCA = base64.StdEncoding.DecodeString(o.Text("data", "ca.crt"))
-		return len(token) > 0, errors.Join(errToken, errCA)
+		return len(token) > 0 && len(ca) > 0, errors.Join(errToken, errCA)
 	})
 	if err != nil {
 		return err

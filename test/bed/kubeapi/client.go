@@ -134,7 +134,8 @@ func (c *Client) ApplyYAML(ctx context.Context, path string, document []byte) er
 	return err
 }
 
-// Wait asks until is says yes. What it said last is the error after the timeout.
+// Wait asks until is says yes without an error. What it said last is the error
+// after the timeout.
 func Wait(ctx context.Context, timeout time.Duration, what string, is func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
