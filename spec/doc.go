@@ -19,4 +19,5 @@ const (
 	KindDaemonConfig          = "DaemonConfig"
 	KindRun                   = "Run"
 	KindPlanStatus            = "PlanStatus"
+	KindDaemonStatus          = "DaemonStatus"
 )

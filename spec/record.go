@@ -74,6 +74,8 @@ type Closure struct {
 	Target     Cluster               `json:"target"`
 	Repository ReplicationRepository `json:"repository"`
 	Hooks      []Hook                `json:"hooks,omitempty"`
+
+	origin *origin // where the documents were read; nil in a record
 }
 
 // StepState is where one step stands.

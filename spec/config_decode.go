@@ -1,0 +1,207 @@
+package spec
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Defaults of the daemon's configuration.
+const (
+	DefaultBranch        = "main"
+	DefaultLedgerBranch  = "tranship/ledger"
+	DefaultInterval      = 30 * time.Second
+	DefaultGitTimeout    = 60 * time.Second
+	DefaultBatchInterval = 5 * time.Second
+	DefaultGitOutage     = 3 * time.Minute
+	DefaultConcurrency   = 10
+)
+
+// DecodeConfig reads the daemon's configuration strictly and fills defaults
+// in. An empty ledger URL becomes the source's, with its credentials. With any
+// problem the configuration is nil.
+func DecodeConfig(path string, data []byte) (*DaemonConfig, []Problem) {
+	d := &Document{Kind: KindDaemonConfig, File: path, Line: 1, text: data}
+	fail := func(message string) (*DaemonConfig, []Problem) {
+		d.add(nil, "", message)
+		return nil, d.Problems
+	}
+	if len(data) > MaxFileBytes {
+		return fail(fmt.Sprintf("the file has %d bytes, more than the %d that are read", len(data), MaxFileBytes))
+	}
+	root, err := parse(data)
+	if err != nil {
+		broken := brokenDocument(path, chunk{text: data}, err)
+		return nil, broken.Problems
+	}
+	if root == nil {
+		return fail("the file is empty: it needs a document of kind DaemonConfig")
+	}
+	h := readHead(root)
+	if h.apiVersion != APIVersion {
+		_, v, _ := strings.Cut(h.apiVersion, "/")
+		return fail(versionSentence(h.apiVersion, v))
+	}
+	if h.kind != KindDaemonConfig {
+		return fail(fmt.Sprintf("kind is %s: the daemon's configuration is a document of kind %s", quote(h.kind), KindDaemonConfig))
+	}
+	d.Line, d.Name = root.Line, h.name
+	config := &DaemonConfig{}
+	d.fill(root, config)
+	if len(d.Problems) > 0 {
+		return nil, d.Problems
+	}
+	config.setDefaults()
+	return config, nil
+}
+
+// fill decodes and validates a document into an object of its kind.
+func (d *Document) fill(root *yaml.Node, object any) {
+	s := &strictDecoder{budget: maxValues, offset: d.offset}
+	s.decode(root, object)
+	for _, p := range s.problems {
+		d.Problems = append(d.Problems, Problem{File: d.File, Line: p.line, Path: p.path, Message: p.message})
+	}
+	d.validate(root, object)
+	d.name(documentKey(d.Kind, d.Name))
+}
+
+func (c *DaemonConfig) setDefaults() {
+	s := &c.Spec
+	if s.Ledger.URL == "" {
+		s.Ledger.URL, s.Ledger.CABundle = s.Source.URL, either(s.Ledger.CABundle, s.Source.CABundle)
+		if s.Ledger.Credentials == nil {
+			s.Ledger.Credentials = s.Source.Credentials
+		}
+	}
+	for _, f := range []struct {
+		v   *string
+		def string
+	}{
+		{&s.Source.Branch, DefaultBranch}, {&s.Ledger.Branch, DefaultLedgerBranch}, {&s.Namespace, DefaultNamespace},
+		{&s.Ledger.AuthorName, "Tranship"}, {&s.Ledger.AuthorEmail, "tranship@localhost"},
+		{&s.Mover.CPU, "100m"}, {&s.Mover.Memory, "512Mi"}, {&s.Mover.HolderImage, s.Mover.Image}, {&s.Mover.KubeletRoot, "/var/lib/kubelet"},
+	} {
+		*f.v = either(*f.v, f.def)
+	}
+	for _, f := range []struct {
+		v   **metav1.Duration
+		def time.Duration
+	}{
+		{&s.Interval, DefaultInterval}, {&s.Source.Timeout, DefaultGitTimeout}, {&s.Ledger.Timeout, DefaultGitTimeout},
+		{&s.Ledger.BatchInterval, DefaultBatchInterval}, {&s.GitOutage, DefaultGitOutage},
+	} {
+		*f.v = &metav1.Duration{Duration: orDefault(*f.v, f.def)}
+	}
+	s.Limits = s.Limits.OrDefault()
+	if s.Concurrency == 0 {
+		s.Concurrency = DefaultConcurrency
+	}
+}
+
+var (
+	branchName = &nameRule{regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_]*(\.[-A-Za-z0-9_]+)*(/[A-Za-z0-9_][-A-Za-z0-9_]*(\.[-A-Za-z0-9_]+)*)*$`), 200,
+		"the short name of a branch, such as main or team/plans"}
+	folder = &nameRule{regexp.MustCompile(`^[-_A-Za-z0-9]+(\.[-_A-Za-z0-9]+)*(/[-_A-Za-z0-9]+(\.[-_A-Za-z0-9]+)*)*$`), 512,
+		"a folder of the repository such as clusters/plans, without './', '..' and '/' at its ends"}
+	quantity     = &nameRule{regexp.MustCompile(`^[0-9]+(\.[0-9]+)?(m|k|M|G|Ki|Mi|Gi)?$`), 32, "a Kubernetes quantity such as 100m or 512Mi"}
+	absolutePath = &nameRule{regexp.MustCompile(`^(/[-_A-Za-z0-9]+(\.[-_A-Za-z0-9]+)*)+$`), 512, "an absolute path such as /var/lib/kubelet"}
+	authorName   = &nameRule{regexp.MustCompile(`^[^<>\n\r\x00]+$`), 128, "a name without '<', '>' and line breaks"}
+	authorEmail  = &nameRule{regexp.MustCompile(`^[^<>\s\x00]+@[^<>\s\x00]+$`), 254, "an e-mail address"}
+)
+
+var configRules = map[string]rule{
+	"metadata.name":                {name: subdomain},
+	"spec.source.url":              {need: "the URL of the repository that holds the plans, such as https://git.example.com/team/plans.git"},
+	"spec.source.branch":           {name: branchName},
+	"spec.source.path":             {name: folder},
+	"spec.source.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
+	"spec.source.credentials.key":  {name: secretKey},
+	"spec.ledger.branch":           {name: branchName},
+	"spec.ledger.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
+	"spec.ledger.credentials.key":  {name: secretKey},
+	"spec.ledger.authorName":       {name: authorName},
+	"spec.ledger.authorEmail":      {name: authorEmail},
+	"spec.namespace":               {name: label},
+	"spec.mover.image":             {need: "the image that holds the tranship program; the Jobs that copy volumes run it", name: imageName},
+	"spec.mover.cpu":               {name: quantity},
+	"spec.mover.memory":            {name: quantity},
+	"spec.mover.holderImage":       {name: imageName},
+	"spec.mover.kubeletRoot":       {name: absolutePath},
+}
+
+// config holds the rules about several fields of the configuration.
+func (c checker) config(s *DaemonConfigSpec) {
+	c.git("spec.source", &s.Source)
+	c.git("spec.ledger", &s.Ledger.Repository)
+	if s.Ledger.Path != "" {
+		c.addf("spec.ledger.path", "path goes with source only; the ledger has its own layout: remove it")
+	}
+	same := s.Ledger.URL == "" || sameRepository(s.Ledger.URL, s.Source.URL)
+	if branch := either(s.Ledger.Branch, DefaultLedgerBranch); same && branch == either(s.Source.Branch, DefaultBranch) {
+		c.addf("spec.ledger.branch", "the ledger must not be written to %s, the branch that people merge to: write another name, such as %s", quote(branch), DefaultLedgerBranch)
+	}
+	for path, n := range map[string]int{
+		"spec.limits.namespaces": s.Limits.Namespaces, "spec.limits.pods": s.Limits.Pods, "spec.limits.volumes": s.Limits.Volumes,
+		"spec.concurrency": s.Concurrency, "spec.mover.parallel": s.Mover.Parallel,
+	} {
+		if n < 0 {
+			c.addf(path, "%s must be 0 (the default) or more, not %d", leafName(path), n)
+		}
+	}
+	if s.Interval != nil && s.Interval.Duration > 0 && s.Interval.Duration < time.Second {
+		c.addf("spec.interval", "interval must be 1s or longer, not %s", s.Interval.Duration)
+	}
+}
+
+// git checks a repository's address. file:// and plain paths serve tests and
+// trials on one machine.
+func (c checker) git(path string, r *Repository) {
+	if r.CABundle != "" {
+		c.certificates(path+".caBundle", r.CABundle)
+	}
+	if r.URL == "" {
+		return
+	}
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		c.addf(path+".url", "url cannot be understood: write one such as https://git.example.com/team/plans.git, not %s", quote(redactURL(r.URL)))
+		return
+	}
+	_, password := u.User.Password()
+	switch {
+	case u.Scheme == "https" || u.Scheme == "http":
+		if u.Host == "" {
+			c.addf(path+".url", "url has no host: write one such as https://git.example.com/team/plans.git")
+		}
+		if u.User != nil {
+			c.addf(path+".url", "url must not hold a user or password: put them into the Secret that credentials names")
+		}
+		if u.Scheme == "http" && r.Credentials != nil {
+			c.addf(path+".credentials", "credentials never go over http://, where everybody on the way can read them: write https:// in url")
+		}
+	case u.Scheme == "file" || u.Scheme == "" && strings.HasPrefix(r.URL, "/"):
+	case u.Scheme == "ssh" && !password:
+	default:
+		c.addf(path+".url", "url must start with https://, ssh:// or file://, not %s", quote(redactURL(r.URL)))
+	}
+}
+
+// sameRepository compares addresses as Git servers do: without ".git", the
+// last slash, and the case of the host.
+func sameRepository(a, b string) bool {
+	plain := func(s string) string {
+		s = strings.TrimSuffix(strings.TrimRight(s, "/"), ".git")
+		if u, err := url.Parse(s); err == nil && u.Host != "" {
+			u.Host, u.User = strings.ToLower(u.Host), nil
+			return u.Host + strings.TrimRight(u.Path, "/")
+		}
+		return strings.TrimPrefix(s, "file://")
+	}
+	return plain(a) == plain(b)
+}
