@@ -1,0 +1,50 @@
+# Every target is one plain thing; .ci/run calls `make test` only.
+GO      ?= go
+BED_DIR ?= /var/lib/tranship-bed
+BED     := $(BED_DIR)/bed.json
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+KEEP    ?=
+
+.PHONY: build lint test test-short test-bed bed-up bed-down bed-status demo bench clean
+
+build: ## the product as one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
+
+lint: ## formatting, vet, import arrows and size budgets
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	cd test/bed && $(GO) vet ./...
+	cd test/demo && $(GO) vet ./...
+	$(GO) run ./test/lint
+
+test-short: lint ## everything that needs no cluster, in under two minutes
+	$(GO) test -race -short ./...
+
+test: lint build ## everything, unit to end to end on the bed
+	$(GO) test -race ./...
+	cd test/bed && $(GO) test ./...
+	cd test/demo && $(GO) test ./...
+	$(MAKE) test-bed demo; status=$$?; $(MAKE) bed-down; exit $$status
+
+test-bed: build bed-up ## the tests on two real clusters
+	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
+	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship $(GO) test -race -count=1 -p 1 -timeout 30m ./executor/... ./gitsource/... ./cmd/...
+
+bed-up: ## boot two real clusters, Velero, S3 and Git on this machine (root)
+	cd test/bed && $(GO) run . up --dir $(BED_DIR)
+
+bed-down:
+	cd test/bed && $(GO) run . down --dir $(BED_DIR)
+
+bed-status:
+	cd test/bed && $(GO) run . status --dir $(BED_DIR)
+
+demo: build bed-up ## move an application with data because a commit was merged; KEEP=1 leaves it running
+	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship $(if $(KEEP),--keep)
+	$(if $(KEEP),,$(MAKE) bed-down)
+
+bench: build bed-up ## figures against their peers; writes build/bench/*.json
+	cd test/demo && $(GO) run . bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
+
+clean:
+	rm -rf build
