@@ -1,0 +1,201 @@
+package mover
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Discovery is what a plan's volumes are.
+type Discovery struct {
+	Volumes []spec.Volume // sorted by namespace and claim
+	// Problems keep the plan from being carried out as it is.
+	Problems []Problem
+	// Warnings say what will not be migrated.
+	Warnings []string
+}
+
+// Problem is one reason why a claim cannot be migrated.
+type Problem struct {
+	Reason  string
+	Object  string // "source PersistentVolumeClaim shop/data"
+	Message string
+}
+
+// Discover reads both clusters and returns the plan's volumes, with what
+// earlier runs recorded of them carried over.
+func Discover(ctx context.Context, e *kube.Env) (Discovery, error) {
+	inv, err := ReadInventory(ctx, e)
+	if err != nil {
+		return Discovery{}, err
+	}
+	return discover(e, inv)
+}
+
+func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
+	d, err := inv.Discover(e.Plan())
+	if err != nil {
+		return d, err
+	}
+	for i := range d.Volumes {
+		d.Volumes[i].StagingClaim = stagingName(e, &d.Volumes[i])
+	}
+	d.Volumes = carryOver(d.Volumes, e.Run.Facts.Volumes)
+	return d, nil
+}
+
+// carryOver keeps what earlier steps and runs found out about a volume: which
+// claim, volume and snapshot belong to it. What the plan and the source say
+// today wins everywhere else.
+func carryOver(found, recorded []spec.Volume) []spec.Volume {
+	before := map[string]*spec.Volume{}
+	for i := range recorded {
+		before[key(&recorded[i])] = &recorded[i]
+	}
+	for i := range found {
+		f, r := &found[i], before[key(&found[i])]
+		if r == nil {
+			continue
+		}
+		f.TargetPV, f.TargetHandle, f.TargetPolicy = r.TargetPV, r.TargetHandle, r.TargetPolicy
+		f.SourcePolicy = cmp.Or(r.SourcePolicy, f.SourcePolicy)
+		f.Mark, f.Held = r.Mark, r.Held
+		f.Files, f.Bytes, f.ChangedFiles, f.ChangedBytes = r.Files, r.Bytes, r.ChangedFiles, r.ChangedBytes
+		if r.TargetPV != "" && r.StorageClassName != "" {
+			f.StorageClassName = r.StorageClassName // the claim is there; a class cannot change
+		}
+		f.Snapshot = r.Snapshot
+	}
+	return found
+}
+
+// Discover computes the volumes of a plan. It is a pure function.
+func (inv *Inventory) Discover(plan *spec.PlanSpec) (Discovery, error) {
+	selector, err := metav1.LabelSelectorAsSelector(plan.LabelSelector)
+	if err != nil {
+		return Discovery{}, fmt.Errorf("the plan's labelSelector cannot be used: %w", err)
+	}
+	if plan.LabelSelector == nil {
+		selector = labels.Everything()
+	}
+	var d Discovery
+	for i := range inv.Namespaces {
+		n := &inv.Namespaces[i]
+		target := n.Name
+		for _, m := range plan.Namespaces {
+			if m.Name == n.Name && m.TargetName != "" {
+				target = m.TargetName
+			}
+		}
+		groups := n.groups(selector)
+		for j := range n.Claims {
+			c := &n.Claims[j]
+			g, mounted := groups[c.Name]
+			if !selector.Matches(labels.Set(c.Labels)) && (!mounted || !g.covered) {
+				continue
+			}
+			inv.volume(&d, plan, c, target, g.name)
+		}
+	}
+	slices.SortFunc(d.Volumes, func(a, b spec.Volume) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Claim, b.Claim))
+	})
+	return d, nil
+}
+
+// volume adds one claim to the discovery, or says why it is left out.
+func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, c *corev1.PersistentVolumeClaim, target, group string) {
+	name := c.Namespace + "/" + c.Name
+	if o := metav1.GetControllerOf(c); o != nil && o.Kind == "Pod" {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s is a generic ephemeral volume of pod %s: it dies with its pod and is not migrated", name, o.Name))
+		return
+	}
+	choice := chosen(plan, c)
+	if choice.Action == "skip" {
+		d.Volumes = append(d.Volumes, spec.Volume{Namespace: c.Namespace, Claim: c.Name, ClaimUID: string(c.UID), TargetNamespace: target, TargetClaim: choice.TargetClaim, Action: choice.Action})
+		return
+	}
+	if c.Status.Phase != corev1.ClaimBound || c.Spec.VolumeName == "" {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s is not bound to a volume (phase %s): it holds no data and is not migrated", name, cmp.Or(string(c.Status.Phase), "unknown")))
+		return
+	}
+	pv, known := inv.Volumes[c.Spec.VolumeName]
+	problem := func(reason, format string, args ...any) {
+		d.Problems = append(d.Problems, Problem{Reason: reason, Object: object(spec.Source, "PersistentVolumeClaim", c.Namespace, c.Name), Message: fmt.Sprintf(format, args...)})
+	}
+	if !known {
+		problem("VolumeLost", "claim %s is bound to volume %s, which does not exist: repair or delete the claim, or skip it in volumes.overrides", name, c.Spec.VolumeName)
+		return
+	}
+	v := spec.Volume{
+		Namespace: c.Namespace, Claim: c.Name, ClaimUID: string(c.UID),
+		TargetNamespace: target, TargetClaim: choice.TargetClaim,
+		Action: choice.Action, Method: choice.Method, Group: cmp.Or(group, "PersistentVolumeClaim/"+c.Name+"/0"),
+		SourcePV: pv.Name, SourcePolicy: string(pv.Spec.PersistentVolumeReclaimPolicy),
+		AccessModes: c.Spec.AccessModes, Capacity: capacity(c, &pv),
+	}
+	if choice.AccessMode != "" {
+		v.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.PersistentVolumeAccessMode(choice.AccessMode)}
+	}
+	if copied(&v) {
+		if mode := c.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
+			problem("BlockVolume", "claim %s is a raw block device, and this version copies file systems only: move it, or skip it in volumes.overrides", name)
+			return
+		}
+		class, why := chooseClass(choice.StorageClassName, provisionerOf(inv.SourceClasses, c, &pv), inv.TargetClasses)
+		if why != "" {
+			problem("NoStorageClass", "claim %s: %s", name, why)
+			return
+		}
+		v.StorageClassName = class
+	}
+	d.Volumes = append(d.Volumes, v)
+}
+
+// chosen is what the plan says about a claim: the defaults with the claim's
+// override on top.
+func chosen(plan *spec.PlanSpec, c *corev1.PersistentVolumeClaim) spec.VolumeOverride {
+	o := overrideOf(plan, c.Namespace, c.Name)
+	def := plan.Volumes.Defaults
+	o.Action = cmp.Or(o.Action, def.Action, "copy")
+	o.Method = cmp.Or(o.Method, def.Method, "filesystem")
+	o.TargetClaim = cmp.Or(o.TargetClaim, c.Name)
+	return o
+}
+
+func overrideOf(plan *spec.PlanSpec, namespace, claim string) spec.VolumeOverride {
+	for _, o := range plan.Volumes.Overrides {
+		if o.Namespace == namespace && o.Claim == claim {
+			return o
+		}
+	}
+	return spec.VolumeOverride{Namespace: namespace, Claim: claim}
+}
+
+// verified says that the plan wants the copy compared by content.
+func verified(plan *spec.PlanSpec, v *spec.Volume) bool {
+	if o := overrideOf(plan, v.Namespace, v.Claim); o.Verify != nil {
+		return *o.Verify
+	}
+	return plan.Volumes.Defaults.Verify
+}
+
+// capacity is the largest size that anything says about a source volume, so
+// that the copy fits even where a claim was rounded up or has been expanded.
+func capacity(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) string {
+	var most resource.Quantity
+	for _, l := range []corev1.ResourceList{c.Spec.Resources.Requests, c.Status.Capacity, pv.Spec.Capacity} {
+		if q := l[corev1.ResourceStorage]; q.Cmp(most) > 0 {
+			most = q
+		}
+	}
+	return most.String()
+}

@@ -1,0 +1,153 @@
+package mover
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// group is who mounts a claim: the pods of one ordinal of one workload.
+type group struct {
+	name    string // "<Kind>/<name>/<ordinal>"
+	covered bool   // the plan's selector takes the workload
+}
+
+// together is a set of claims that one pod mounts.
+type together struct {
+	group
+	claims []string
+}
+
+// groups says for each claim of the namespace which group it belongs to. A
+// claim that several groups share goes to the first by name; if only one node
+// may use it, those groups become one, because their pods must meet there.
+func (n *NamespaceInventory) groups(selector labels.Selector) map[string]group {
+	sets := n.sets(selector)
+	slices.SortStableFunc(sets, func(a, b together) int { return compareGroups(a.name, b.name) })
+	single := map[string]bool{}
+	for _, c := range n.Claims {
+		single[c.Name] = singleNode(c.Spec.AccessModes)
+	}
+	leader := unite(sets, single)
+	out := map[string]group{}
+	for _, s := range sets {
+		for _, c := range s.claims {
+			g, seen := out[c]
+			if !seen {
+				g.name = leader[s.name]
+			}
+			g.covered = g.covered || s.covered
+			out[c] = g
+		}
+	}
+	return out
+}
+
+// unite finds for each group the first group with which it shares, over any
+// number of steps, a claim of one node.
+func unite(sets []together, single map[string]bool) map[string]string {
+	leader, holder := map[string]string{}, map[string]string{}
+	for _, s := range sets {
+		leader[s.name] = s.name
+	}
+	for range sets { // each round shortens some path; there are no more than len(sets)
+		changed := false
+		for _, s := range sets {
+			for _, c := range s.claims {
+				if !single[c] {
+					continue
+				}
+				first, seen := holder[c]
+				if !seen || compareGroups(leader[s.name], first) < 0 {
+					holder[c], changed = leader[s.name], true
+				} else if first != leader[s.name] {
+					leader[s.name], changed = first, true
+				}
+			}
+		}
+		if !changed {
+			break
+		}
+	}
+	return leader
+}
+
+// compareGroups orders by kind and name, then by ordinal as a number.
+func compareGroups(a, b string) int {
+	i, j := strings.LastIndexByte(a, '/'), strings.LastIndexByte(b, '/')
+	return cmp.Or(cmp.Compare(a[:max(i, 0)], b[:max(j, 0)]), cmp.Compare(len(a)-i, len(b)-j), cmp.Compare(a, b))
+}
+
+func singleNode(modes []corev1.PersistentVolumeAccessMode) bool {
+	return !slices.Contains(modes, corev1.ReadWriteMany) && !slices.Contains(modes, corev1.ReadOnlyMany)
+}
+
+// sets lists what templates and running pods mount together.
+func (n *NamespaceInventory) sets(selector labels.Selector) []together {
+	var sets []together
+	known := map[string]bool{}
+	for _, o := range n.Owners {
+		if between[o.Kind] && o.Controller != "" {
+			continue // its controller has the template that counts, or its pods speak for it
+		}
+		name := o.Kind + "/" + o.Name
+		known[name] = true
+		covered := selector.Matches(labels.Set(o.Labels)) || selector.Matches(labels.Set(o.Template.Labels))
+		static := claimsOf(&o.Template.Spec)
+		if o.Kind == "StatefulSet" {
+			sets = append(sets, n.ordinals(o, static, covered)...)
+		} else if len(static) > 0 {
+			sets = append(sets, together{group{name + "/0", covered}, static})
+		}
+	}
+	for i := range n.Pods {
+		p := &n.Pods[i]
+		if over(p) || p.Labels[LabelComponent] == ComponentHolder {
+			continue
+		}
+		name := "Pod/" + p.Name
+		if up := controller(p); up != "" {
+			name = n.root(up)
+		}
+		if claims := claimsOf(&p.Spec); len(claims) > 0 && !known[name] {
+			sets = append(sets, together{group{name + "/0", selector.Matches(labels.Set(p.Labels))}, claims})
+		}
+	}
+	return sets
+}
+
+// ordinals lists the claims of each pod that a StatefulSet has or had: they
+// are there by name even when it is scaled to zero.
+func (n *NamespaceInventory) ordinals(o Owner, static []string, covered bool) []together {
+	byOrdinal := map[int][]string{}
+	for _, c := range n.Claims {
+		for _, t := range o.ClaimTemplates {
+			if i, ok := ordinal(c.Name, t+"-"+o.Name); ok {
+				byOrdinal[i] = append(byOrdinal[i], c.Name)
+			}
+		}
+	}
+	if len(byOrdinal) == 0 && len(static) > 0 {
+		byOrdinal[0] = nil
+	}
+	var sets []together
+	for i, claims := range byOrdinal {
+		sets = append(sets, together{group{fmt.Sprintf("StatefulSet/%s/%d", o.Name, i), covered}, append(claims, static...)})
+	}
+	return sets
+}
+
+// claimsOf lists the claims that a pod spec names, each once.
+func claimsOf(s *corev1.PodSpec) []string {
+	var claims []string
+	for _, v := range s.Volumes {
+		if v.PersistentVolumeClaim != nil && !slices.Contains(claims, v.PersistentVolumeClaim.ClaimName) {
+			claims = append(claims, v.PersistentVolumeClaim.ClaimName)
+		}
+	}
+	return claims
+}

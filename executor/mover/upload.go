@@ -1,0 +1,225 @@
+package mover
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// stepLastUpload is the name of the step that copies after the stop.
+const stepLastUpload = "last-upload"
+
+// reading is one source volume on its way into the repository.
+type reading struct {
+	v      *spec.Volume
+	pv     *corev1.PersistentVolume
+	like   *corev1.PodSpec // of the application's pod or template; nil if nothing mounts the claim
+	users  []*corev1.Pod   // pods that use the claim and are not ours
+	holder *corev1.Pod     // ours, of this attempt
+	job    *helperJob      // that is reading it now
+	done   *engine.VolumeResult
+	last   string // node that read it last
+}
+
+// uploadView is everything that the upload's decision is made from.
+type uploadView struct {
+	e       *kube.Env
+	inv     *Inventory
+	volumes []spec.Volume // all of the plan
+	log     []string
+	reads   []*reading
+	stale   []*corev1.Pod // holders of other attempts
+	foreign *corev1.Pod   // has a holder's name and is not ours
+	jobs    *jobList
+	failed  *helperJob
+	failure engine.Result
+}
+
+// strict: the application is stopped, so nothing may change while it is read.
+func strict(e *kube.Env) bool {
+	return e.Step.Name == stepLastUpload && e.Plan().Cutover.QuiesceOrDefault()
+}
+
+// thinkUpload takes a snapshot of every source claim into the repository.
+func thinkUpload(ctx context.Context, e *kube.Env) (thought, error) {
+	inv, err := ReadInventory(ctx, e)
+	if err != nil {
+		return thought{}, err
+	}
+	d, err := discover(e, inv)
+	if err != nil {
+		return thought{}, err
+	}
+	if len(d.Problems) > 0 {
+		p := d.Problems[0]
+		return thought{seen: broken(true, p.Reason, p.Object, "%s", p.Message)}, nil
+	}
+	jobs, err := readJobs(ctx, e, e.Source, ComponentReader)
+	if err != nil {
+		return thought{}, err
+	}
+	v := &uploadView{e: e, inv: inv, volumes: d.Volumes, log: d.Warnings, jobs: jobs}
+	v.pods()
+	if err := v.results(ctx); err != nil {
+		return thought{}, err
+	}
+	t := v.decide()
+	t.watches = v.watches()
+	return t, nil
+}
+
+func (u *uploadView) watches() []watched {
+	w := []watched{watchOf(u.e.Source, podResource, u.e.Settings.Namespace, helpers(u.e, ComponentReader).LabelSelector, u.jobs.version)}
+	for _, n := range u.inv.Namespaces {
+		if len(n.Claims) > 0 {
+			w = append(w, watchOf(u.e.Source, podResource, n.Name, "", n.version))
+		}
+	}
+	return w
+}
+
+// pods finds the holder and the users of every volume.
+func (u *uploadView) pods() {
+	for i := range u.volumes {
+		v := &u.volumes[i]
+		if !copied(v) {
+			continue
+		}
+		pv := u.inv.Volumes[v.SourcePV]
+		r := &reading{v: v, pv: &pv}
+		u.reads = append(u.reads, r)
+		for j := range u.inv.Namespaces {
+			if u.inv.Namespaces[j].Name == v.Namespace {
+				u.inspect(r, &u.inv.Namespaces[j])
+			}
+		}
+	}
+}
+
+func (u *uploadView) inspect(r *reading, n *NamespaceInventory) {
+	name := holderName(u.e, r.v)
+	for i := range n.Pods {
+		p := &n.Pods[i]
+		switch {
+		case p.Name == name && ofThisAttempt(u.e, p):
+			r.holder = p
+		case p.Name == name:
+			u.foreign = p
+		case ours(u.e, p) && p.Labels[LabelComponent] == ComponentHolder:
+			if p.Annotations[annotationVolume] == key(r.v) && p.DeletionTimestamp == nil {
+				u.stale = append(u.stale, p)
+			}
+		case usesClaim(p, r.v.Claim):
+			r.users = append(r.users, p)
+		}
+	}
+	r.like = n.podTemplate(r.v.Group)
+	if len(r.users) > 0 {
+		r.like = &r.users[0].Spec
+	}
+}
+
+// results connects readings with the Jobs that do, or did, them.
+func (u *uploadView) results(ctx context.Context) error {
+	byKey := map[string]*reading{}
+	for _, r := range u.reads {
+		byKey[key(r.v)] = r
+	}
+	for _, h := range u.jobs.jobs {
+		for k := range h.volumes {
+			if r := byKey[k]; r != nil && len(h.pods) > 0 {
+				r.last = h.pods[0].Spec.NodeName
+			}
+			if r := byKey[k]; r != nil && h.current && h.active() {
+				r.job = h
+			}
+		}
+		if !h.current || h.active() || (h.job != nil && h.job.DeletionTimestamp != nil) {
+			continue
+		}
+		res, err := h.report(ctx, u.e.Source)
+		if err != nil {
+			return err
+		}
+		if res.Error != "" {
+			u.failed, u.failure = h, res
+		}
+		for k, vr := range done(res) {
+			if r := byKey[k]; r != nil {
+				r.done = &vr
+				r.record()
+			}
+		}
+	}
+	return nil
+}
+
+// record writes what the snapshot is into the volume's facts.
+func (r *reading) record() {
+	d := r.done
+	r.v.Snapshot, r.v.Files, r.v.Bytes = d.Snapshot, d.Files, d.Bytes
+	r.v.ChangedFiles, r.v.ChangedBytes, r.v.Warnings = d.ChangedFiles, d.ReadBytes, d.Warnings
+	if more := d.WarningCount - int64(len(d.Warnings)); more > 0 {
+		r.v.Warnings = append(slices.Clone(d.Warnings), fmt.Sprintf("and %d more warnings", more))
+	}
+}
+
+func (r *reading) claim() string {
+	return object(spec.Source, "PersistentVolumeClaim", r.v.Namespace, r.v.Claim)
+}
+
+// throughPod says that the claim admits one pod only and the application has
+// it: then we read through the application's own directory.
+func (r *reading) throughPod() *corev1.Pod {
+	if !slices.Contains(r.pv.Spec.AccessModes, corev1.ReadWriteOncePod) || len(r.users) == 0 {
+		return nil
+	}
+	return r.users[0]
+}
+
+// spot is where the claim can be read now, or the pod for which we make way.
+func (r *reading) spot() (spot, *corev1.Pod) {
+	if p := r.throughPod(); p != nil {
+		if p.DeletionTimestamp != nil || p.Status.Phase != corev1.PodRunning {
+			return spot{}, p
+		}
+		return spot{node: p.Spec.NodeName}, nil
+	}
+	var first *corev1.Pod
+	for _, p := range r.users {
+		if p.Spec.NodeName == "" {
+			continue
+		}
+		if first == nil {
+			first = p
+		}
+		if singleNode(r.pv.Spec.AccessModes) && p.Spec.NodeName != first.Spec.NodeName {
+			return spot{}, cmp.Or(pendingOf(first, p), p)
+		}
+	}
+	if first == nil {
+		return spot{preferred: r.last}, nil
+	}
+	if !singleNode(r.pv.Spec.AccessModes) {
+		return spot{preferred: first.Spec.NodeName}, nil
+	}
+	if h := r.holder; h != nil && h.Spec.NodeName != "" && h.Spec.NodeName != first.Spec.NodeName {
+		return spot{node: first.Spec.NodeName}, first
+	}
+	return spot{node: first.Spec.NodeName}, nil
+}
+
+func pendingOf(pods ...*corev1.Pod) *corev1.Pod {
+	for _, p := range pods {
+		if p.Status.Phase == corev1.PodPending {
+			return p
+		}
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// decide is the upload's whole state machine: it looks at the view only, and
+// its moves are closures that nobody has called yet.
+func (u *uploadView) decide() thought {
+	t := thought{}
+	switch {
+	case u.foreign != nil:
+		t.seen = broken(false, "NameTaken", object(spec.Source, "Pod", u.foreign.Namespace, u.foreign.Name), "pod %s/%s on cluster %s has the name of our holder and is not ours: delete it", u.foreign.Namespace, u.foreign.Name, u.e.Source.Name)
+		return t
+	case u.failed != nil:
+		return u.giveUp()
+	}
+	waits := u.clearStale(&t)
+	var todo []*reading
+	for _, r := range u.reads {
+		if r.done != nil {
+			continue
+		}
+		if w := u.prepare(&t, r); w != nil {
+			waits = append(waits, *w)
+			continue
+		}
+		todo = append(todo, r)
+	}
+	// One Job a node reads everything there: it is started when every holder has its node.
+	pending := slices.ContainsFunc(waits, func(o reconciler.Observation) bool { return o.Reason == "HolderPending" })
+	if len(t.moves) == 0 && !pending {
+		waits = append(waits, u.startReaders(&t, todo)...)
+	}
+	if len(t.moves) == 0 && len(waits) == 0 {
+		return u.finish(nil)
+	}
+	if len(waits) > 0 {
+		t.seen = waits[0]
+	}
+	return t
+}
+
+// clearStale ends what earlier attempts left running.
+func (u *uploadView) clearStale(t *thought) (waits []reconciler.Observation) {
+	for _, p := range u.stale {
+		t.move(fmt.Sprintf("remove the holder %s/%s of an earlier attempt on cluster %s", p.Namespace, p.Name, u.e.Source.Name), func(ctx context.Context) error {
+			return deletePod(ctx, u.e.Source, p)
+		})
+	}
+	for _, h := range u.jobs.jobs {
+		if h.current || !h.active() {
+			continue
+		}
+		if !h.leaving() {
+			h.removal(t, u.e, u.e.Source, "which an earlier attempt left")
+			continue
+		}
+		waits = append(waits, working("EarlierAttempt", object(spec.Source, "Job", u.e.Settings.Namespace, h.name), "waits until Job %s/%s of an earlier attempt has ended on cluster %s", u.e.Settings.Namespace, h.name, u.e.Source.Name))
+	}
+	return waits
+}
+
+// prepare brings one claim to the point where it can be read: nil means that
+// its node is known. Anything else is what it waits for.
+func (u *uploadView) prepare(t *thought, r *reading) *reconciler.Observation {
+	where, blocker := r.spot()
+	if blocker != nil {
+		return u.makeWay(t, r, blocker)
+	}
+	if r.throughPod() != nil {
+		return nil
+	}
+	h := r.holder
+	switch {
+	case h == nil:
+		t.move(fmt.Sprintf("create the holder of claim %s on cluster %s", key(r.v), u.e.Source.Name), func(ctx context.Context) error {
+			return createHolder(ctx, u.e, r.v, r.like, where)
+		})
+	case h.DeletionTimestamp != nil:
+		w := working("HolderLeaving", object(spec.Source, "Pod", h.Namespace, h.Name), "waits until the holder of claim %s has left node %s of cluster %s", key(r.v), h.Spec.NodeName, u.e.Source.Name)
+		return &w
+	case over(h):
+		t.move(fmt.Sprintf("remove the holder of claim %s, which has ended", key(r.v)), func(ctx context.Context) error {
+			return deletePod(ctx, u.e.Source, h)
+		})
+	case h.Spec.NodeName == "":
+		w := working("HolderPending", object(spec.Source, "Pod", h.Namespace, h.Name), "waits until the holder of claim %s is scheduled on cluster %s: %s", key(r.v), u.e.Source.Name, stuck(h))
+		return &w
+	}
+	return nil
+}
+
+// makeWay takes our hands off a claim that a pod of the application needs
+// elsewhere; the claim is tried again once that pod has it.
+func (u *uploadView) makeWay(t *thought, r *reading, blocker *corev1.Pod) *reconciler.Observation {
+	if r.job != nil && !r.job.leaving() {
+		r.job.removal(t, u.e, u.e.Source, fmt.Sprintf("to make way for pod %s/%s", blocker.Namespace, blocker.Name))
+	}
+	if h := r.holder; h != nil && h.DeletionTimestamp == nil {
+		t.move(fmt.Sprintf("remove the holder of claim %s, to make way for pod %s/%s", key(r.v), blocker.Namespace, blocker.Name), func(ctx context.Context) error {
+			return deletePod(ctx, u.e.Source, h)
+		})
+	}
+	w := working("MadeWay", object(spec.Source, "Pod", blocker.Namespace, blocker.Name), "claim %s is not read while pod %s/%s is moving to node %q of cluster %s; it is tried again when that pod runs", key(r.v), blocker.Namespace, blocker.Name, blocker.Spec.NodeName, u.e.Source.Name)
+	return &w
+}
+
+// startReaders starts one Job a node for everything that can be read there, or
+// says what is being read.
+func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconciler.Observation) {
+	byNode := map[string][]*reading{}
+	reading := map[*helperJob]bool{}
+	for _, r := range todo {
+		if r.job != nil {
+			reading[r.job] = true
+			continue
+		}
+		byNode[r.node()] = append(byNode[r.node()], r)
+	}
+	for h := range reading {
+		waits = append(waits, u.progress(h))
+	}
+	for _, node := range sortedKeys(byNode) {
+		s := u.reader(node, byNode[node])
+		if h := u.jobNamed(s.name); h != nil { // it is on its way out after making way
+			waits = append(waits, working("ReaderLeaving", object(spec.Source, "Job", u.e.Settings.Namespace, s.name), "waits until Job %s/%s has ended on cluster %s", u.e.Settings.Namespace, s.name, u.e.Source.Name))
+			continue
+		}
+		t.move(fmt.Sprintf("start reader Job %s/%s for %s on node %s of cluster %s", u.e.Settings.Namespace, s.name, strings.Join(sortedKeys(s.volumes), ", "), node, u.e.Source.Name), func(ctx context.Context) error {
+			return s.start(ctx, u.e, u.e.Source)
+		})
+	}
+	return waits
+}
+
+func (u *uploadView) jobNamed(name string) *helperJob {
+	for _, h := range u.jobs.jobs {
+		if h.name == name {
+			return h
+		}
+	}
+	return nil
+}
+
+// progress describes a Job that is reading.
+func (u *uploadView) progress(h *helperJob) reconciler.Observation {
+	text, at := "its pod is not there yet", object(spec.Source, "Job", u.e.Settings.Namespace, h.name)
+	if len(h.pods) > 0 {
+		p := &h.pods[0]
+		at = object(spec.Source, "Pod", p.Namespace, p.Name)
+		text = "it is " + strings.ToLower(string(p.Status.Phase))
+		if p.Status.Phase == corev1.PodPending {
+			text = stuck(p)
+		}
+	}
+	return working("Reading", at, "reads %d claim(s) on cluster %s: %s", len(h.volumes), u.e.Source.Name, text)
+}
+
+// node is where the claim is mounted now.
+func (r *reading) node() string {
+	if p := r.throughPod(); p != nil {
+		return p.Spec.NodeName
+	}
+	return r.holder.Spec.NodeName
+}
+
+// reader is the Job that reads on one node: it sees the holders' directories
+// and nothing else of the node.
+func (u *uploadView) reader(node string, reads []*reading) jobSpec {
+	s := jobSpec{
+		component: ComponentReader, volumes: map[string]string{},
+		caps: []corev1.Capability{"DAC_READ_SEARCH", "FOWNER"}, // read every file, and without touching access times
+		place: placement{
+			affinity: spot{node: node}.affinity(),
+			// The application's pods are there already; so may we.
+			tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		},
+	}
+	req := request(u.e, engine.OpUpload)
+	req.Live = !strict(u.e)
+	slices.SortFunc(reads, func(a, b *reading) int { return strings.Compare(key(a.v), key(b.v)) })
+	for i, r := range reads {
+		through := r.window(u)
+		name, dir := fmt.Sprintf("volume-%d", i), fmt.Sprintf("/volumes/%d", i)
+		kind, propagation := through.kind, corev1.MountPropagationHostToContainer
+		s.sources = append(s.sources, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: through.hostPath, Type: &kind}}})
+		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: true, MountPropagation: &propagation})
+		path := strings.TrimSuffix(dir+"/"+through.path, "/")
+		if through.await {
+			s.assignment.Mounts = append(s.assignment.Mounts, path)
+		}
+		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot})
+		s.volumes[key(r.v)] = ""
+	}
+	s.assignment.Request = req
+	s.name = u.e.ObjectName("reader/" + node + "/" + strings.Join(sortedKeys(s.volumes), "/"))
+	return s
+}
+
+func (r *reading) window(u *uploadView) window {
+	p := r.throughPod()
+	if p == nil {
+		p = r.holder
+	}
+	return through(u.e, p, r.pv)
+}
+
+// giveUp ends everything and then says why.
+func (u *uploadView) giveUp() thought {
+	answer := failure(spec.Source, u.e.Source, u.failed, u.e.Settings.Namespace, u.failure).seen
+	return u.finish(&answer)
+}
+
+// finish lets go of every claim and then gives the answer; nil is success. After
+// the stop nobody waits for a claim, so a holder on its way out is enough.
+func (u *uploadView) finish(answer *reconciler.Observation) thought {
+	t := thought{}
+	var left *corev1.Pod
+	for _, r := range u.reads {
+		h := r.holder
+		if h == nil {
+			continue
+		}
+		left = h
+		if h.DeletionTimestamp == nil {
+			t.move(fmt.Sprintf("remove the holder of claim %s on cluster %s", key(r.v), u.e.Source.Name), func(ctx context.Context) error {
+				return deletePod(ctx, u.e.Source, h)
+			})
+		}
+	}
+	for _, h := range u.jobs.jobs {
+		// Finished Jobs of earlier attempts have told where a claim was read; this one's are its result.
+		if !h.leaving() && (!h.current || h.active()) {
+			h.removal(&t, u.e, u.e.Source, "which is not needed any more")
+		}
+	}
+	facts := factsOf(u.volumes)
+	switch {
+	case answer != nil:
+		t.seen = *answer
+		t.seen.Facts = facts
+	case left != nil && !strict(u.e):
+		t.seen = working("HolderLeaving", object(spec.Source, "Pod", left.Namespace, left.Name), "every claim is read; waits until holder %s/%s has left cluster %s", left.Namespace, left.Name, u.e.Source.Name)
+	default:
+		t.seen = succeeded(facts, "%s", u.summary())
+		t.seen.Log = strings.Join(append(u.log, u.lines()...), "\n")
+	}
+	return t
+}
+
+func (u *uploadView) summary() string {
+	var files, bytes int64
+	for _, r := range u.reads {
+		files, bytes = files+r.v.ChangedFiles, bytes+r.v.ChangedBytes
+	}
+	return fmt.Sprintf("%d claim(s) are in the repository; %d files and %d bytes were read", len(u.reads), files, bytes)
+}
+
+func (u *uploadView) lines() []string {
+	byKey := map[string]string{}
+	for _, r := range u.reads {
+		byKey[key(r.v)] = fmt.Sprintf("%s: snapshot %s, %d files, %d bytes, %d files read", key(r.v), r.v.Snapshot, r.v.Files, r.v.Bytes, r.v.ChangedFiles)
+		for _, w := range r.v.Warnings {
+			byKey[key(r.v)] += "\n  warning: " + w
+		}
+	}
+	return slices.Collect(maps.Values(byKey))
+}

@@ -1,0 +1,155 @@
+// Package mover holds the verbs that deal with volume data: discovering the
+// claims of a plan, copying them through the repository, and handing the
+// copies over to the application on the target. The program that moves the
+// bytes lives in package engine and runs in Jobs of our own namespace; nothing
+// here ever reads a file of a volume.
+//
+// Every verb is one function that thinks: it observes, changes nothing, and
+// returns the moves that are still to be made or, with none left, what is seen.
+// Look shows the thought, Ensure makes its moves. What a verb knows comes from
+// the clusters alone, so a daemon that remembers nothing goes on where another
+// one was killed.
+package mover
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Verbs are the handlers of this package by the names that itineraries use.
+func Verbs() map[string]kube.Verb {
+	return map[string]kube.Verb{
+		"mover.upload":       verb(thinkUpload),
+		"mover.claims":       verb(thinkClaims),
+		"mover.claims-undo":  verb(thinkClaimsUndo),
+		"mover.restore":      verb(thinkRestore),
+		"mover.hand-over":    verb(thinkHandOver),
+		"mover.hand-back":    verb(thinkHandBack),
+		"mover.live":         verb(thinkLive),
+		"mover.estimate":     verb(thinkEstimate),
+		"mover.policies":     verb(thinkPolicies),
+		"mover.close-claims": verb(thinkCloseClaims),
+	}
+}
+
+// A move is one effect on a cluster that has not happened yet.
+type move struct {
+	what string // "create the holder of claim shop/data", for the status
+	do   func(ctx context.Context) error
+}
+
+// A thought is what one look at a verb's objects leads to. With moves left,
+// seen carries only facts and the reason for the moves; without, it is the
+// whole answer.
+type thought struct {
+	moves   []move
+	seen    reconciler.Observation
+	watches []watched
+}
+
+func (t *thought) move(what string, do func(ctx context.Context) error) {
+	t.moves = append(t.moves, move{what: what, do: do})
+}
+
+// watched names objects whose next change is worth another look.
+type watched struct {
+	on        *kube.Cluster
+	resource  schema.GroupVersionResource
+	namespace string
+	options   metav1.ListOptions
+}
+
+// rounds bounds how often one Ensure thinks again after its moves: the longest
+// chain of moves that need no waiting in between is the hand-over's.
+const rounds = 8
+
+// verb makes Look and Ensure of a thinker.
+func verb(think func(ctx context.Context, e *kube.Env) (thought, error)) kube.Verb {
+	return kube.Verb{
+		Look: func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+			t, err := think(ctx, e)
+			if err != nil {
+				return reconciler.Observation{}, err
+			}
+			return t.observation(ctx, e), nil
+		},
+		Ensure: func(ctx context.Context, e *kube.Env) error {
+			for range rounds {
+				t, err := think(ctx, e)
+				if err != nil || len(t.moves) == 0 {
+					return err
+				}
+				for _, m := range t.moves {
+					if err := m.do(ctx); err != nil {
+						return fmt.Errorf("cannot %s: %w", m.what, err)
+					}
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// observation is the thought as the loop wants it.
+func (t *thought) observation(ctx context.Context, e *kube.Env) reconciler.Observation {
+	o := t.seen
+	if len(t.moves) > 0 {
+		o.Seen = reconciler.Absent
+		if o.Message == "" {
+			o.Message = "about to " + t.moves[0].what
+		}
+		return o
+	}
+	if o.Seen != reconciler.Working || len(t.watches) == 0 {
+		return o
+	}
+	woken, err := wake(ctx, t.watches)
+	if err != nil {
+		// Only slower without: the loop looks again after its own interval.
+		e.Log.Debug("no watch", "err", err)
+		return o
+	}
+	o.Wake, o.Poll = woken, 10*time.Second
+	return o
+}
+
+// wake is closed by the first change of anything watched, or when ctx ends.
+func wake(ctx context.Context, ws []watched) (<-chan struct{}, error) {
+	woken := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	first := sync.OnceFunc(func() { close(woken); stop() })
+	context.AfterFunc(ctx, first)
+	for _, w := range ws {
+		c, err := w.on.Wake(ctx, w.resource, w.namespace, w.options)
+		if err != nil {
+			first()
+			return nil, err
+		}
+		go func() {
+			<-c // closed at the latest when ctx ends
+			first()
+		}()
+	}
+	return woken, nil
+}
+
+// working, succeeded and broken are the answers without moves.
+func working(reason, object, format string, args ...any) reconciler.Observation {
+	return reconciler.Observation{Seen: reconciler.Working, Reason: reason, Object: object, Message: fmt.Sprintf(format, args...)}
+}
+
+func succeeded(facts *spec.Facts, format string, args ...any) reconciler.Observation {
+	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: facts, Message: fmt.Sprintf(format, args...)}
+}
+
+func broken(final bool, reason, object, format string, args ...any) reconciler.Observation {
+	return reconciler.Observation{Seen: reconciler.Broken, Final: final, Reason: reason, Object: object, Message: fmt.Sprintf(format, args...)}
+}

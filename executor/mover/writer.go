@@ -1,0 +1,86 @@
+package mover
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// stepLastRestore is the name of the step that writes the last changes.
+const stepLastRestore = "last-restore"
+
+func writerName(e *kube.Env, g *writeGroup) string {
+	return e.ObjectName("writer/" + g.namespace + "/" + g.name)
+}
+
+// writer is the Job of one group. Its pod mounts every claim of the group, so
+// that claims which wait for their first consumer are bound together; it writes
+// those that need it.
+func (r *restoreView) writer(g *writeGroup) jobSpec {
+	s := jobSpec{
+		name: writerName(r.e, g), component: ComponentWriter, volumes: map[string]string{},
+		caps: []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "MKNOD", "SETFCAP"},
+	}
+	req := request(r.e, engine.OpRestore)
+	for i, w := range g.writes {
+		name, dir := fmt.Sprintf("volume-%d", i), fmt.Sprintf("/volumes/%d", i)
+		s.sources = append(s.sources, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.v.StagingClaim},
+		}})
+		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: !w.needed()})
+		if !w.needed() {
+			continue
+		}
+		req.Volumes = append(req.Volumes, w.request(dir))
+		s.volumes[key(w.v)] = w.v.Snapshot
+	}
+	s.assignment.Request = req
+	return s
+}
+
+// request is the order to write one claim. What the mark does not vouch for is
+// compared by content.
+func (w *writing) request(dir string) engine.VolumeRequest {
+	q := engine.VolumeRequest{Name: key(w.v), Path: dir, Snapshot: w.v.Snapshot, Content: w.verify || !w.mark.trusted()}
+	if w.mark.kind == spec.MarkClean {
+		q.Held = w.mark.held
+	}
+	return q
+}
+
+// verify says that the plan wants this copy verified: the last restore then
+// compares every file of the target by content with the repository, and
+// repairs what differs.
+func (r *restoreView) verify(v *spec.Volume) bool {
+	return r.e.Step.Name == stepLastRestore && verified(r.e.Plan(), v)
+}
+
+// place is where the group's pod runs on the target: where the application's
+// pod would, as long as a claim is still to be bound, for that decides where
+// the volume is made. Later the volume itself knows where it can be used, and
+// the source's node selectors may say "nowhere" because it is stopped.
+func (r *restoreView) place(ctx context.Context, g *writeGroup) (placement, error) {
+	n, err := readNamespace(ctx, r.e.Source, g.namespace)
+	if err != nil {
+		return placement{}, fmt.Errorf("cannot list namespace %s of cluster %s: %w", g.namespace, r.e.Source.Name, err)
+	}
+	like := n.podTemplate(g.name)
+	if like == nil {
+		return placement{}, nil
+	}
+	p := placement{tolerations: like.Tolerations}
+	if slices.ContainsFunc(g.writes, func(w *writing) bool { return w.claim.Spec.VolumeName == "" }) {
+		p.nodeSelector = like.NodeSelector
+		if a := like.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+			p.affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+				RequiredDuringSchedulingIgnoredDuringExecution: a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
+			}}
+		}
+	}
+	return p, nil
+}
