@@ -1,0 +1,44 @@
+// Package engine copies the files of a volume through a repository in an object
+// store: it is what the mover's Job runs. The kopia library is the repository
+// engine (chunking, deduplication, encryption, packing); the walk of the source,
+// the format of a directory and the walk of the target are our own, because the
+// library's uploader and restorer lose changes.
+//
+// # Upload
+//
+// One snapshot holds regular files, directories, symbolic links and FIFOs with
+// size, mode, owner, modification time in nanoseconds, extended attributes
+// (POSIX ACLs and file capabilities among them) and hard-link groups. Sockets
+// and devices are not copied and are reported as warnings. Nothing else is left
+// out: there are no ignore files and no CACHEDIR.TAG rule. Only `lost+found` at
+// the root of a volume belongs to its file system and stays where it is.
+//
+// A file counts as unchanged only if size, modification time, change time and
+// inode equal what the parent snapshot recorded AND its change time is older
+// than the start of that snapshot by a margin. Before the walk the source's file
+// system is synced (syncfs changes no file): a page that a program wrote through
+// mmap is clean from then on, so that its next store moves the change time. The
+// source is only read, with O_NOATIME where the kernel allows it.
+//
+// Directory objects are kopia directory manifests with one more field per entry
+// ("tranship"), which stock kopia ignores: a repository can be read without us.
+//
+// # Restore
+//
+// The wanted snapshot is walked entry by entry against the one that the target
+// holds and against an lstat of the target. Content is trusted only where the
+// target's type, size and modification time are those of the held snapshot;
+// elsewhere, and everywhere with Content set or Held unknown, the target's bytes
+// are hashed piece by piece and compared with the repository's piece names. All
+// paths are one component under a directory descriptor, opened by openat2 with
+// RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: a planted link is never followed.
+//
+// # Repository
+//
+// Nothing but ensureRepository creates one. It builds the format blob in memory
+// and stores it with a conditional PUT (If-None-Match: *), then reads it back:
+// of two movers that start at once one creates, the other uses what it finds. On
+// a store that answers NotImplemented the write is guarded by a look before and
+// a read-back after it only. Credentials reach the library through a memory
+// file, so that no secret touches a disk.
+package engine

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// Op names what a request wants done.
+type Op string
+
+// The operations of the mover.
+const (
+	// OpProbe opens the repository if there is one and changes nothing.
+	OpProbe Op = "probe"
+	// OpUpload takes a snapshot of each volume and creates the repository if there is none.
+	OpUpload Op = "upload"
+	// OpRestore makes each volume equal to a snapshot.
+	OpRestore Op = "restore"
+)
+
+// Request is what one run of the mover does; it is read from a JSON file.
+type Request struct {
+	Op         Op         `json:"op"`
+	Repository Repository `json:"repository"`
+	// CredentialsFile is an AWS credentials file with a [default] profile.
+	CredentialsFile string `json:"credentialsFile"`
+	// PasswordFile holds the password that encrypts the repository.
+	PasswordFile string `json:"passwordFile"`
+	// CacheDir takes the repository's caches: an empty directory of the pod.
+	CacheDir string          `json:"cacheDir"`
+	Volumes  []VolumeRequest `json:"volumes,omitempty"`
+	// Live says that the source is in use: a file that changes or vanishes while it is read is a
+	// warning then, and the error SourceChanged otherwise.
+	Live bool `json:"live,omitempty"`
+	// Parallel limits how many files are read or written at once; 0 means 8.
+	Parallel int `json:"parallel,omitempty"`
+}
+
+// Repository says where the repository lies.
+type Repository struct {
+	// Endpoint is host[:port] or a URL; https unless the URL says http.
+	Endpoint string `json:"endpoint"`
+	Region   string `json:"region,omitempty"`
+	Bucket   string `json:"bucket"`
+	// Prefix ends in "/"; the repository's objects have nothing else above them.
+	Prefix string `json:"prefix"`
+	// CABundle is PEM; it replaces the system's roots when set.
+	CABundle              string `json:"caBundle,omitempty"`
+	InsecureSkipTLSVerify bool   `json:"insecureSkipTLSVerify,omitempty"`
+}
+
+// VolumeRequest is one volume of a request.
+type VolumeRequest struct {
+	// Name is the stable identity "<source namespace>/<claim>" under which snapshots are kept.
+	Name string `json:"name"`
+	// Path is the directory where the volume is visible.
+	Path string `json:"path"`
+	// Parent is the previous snapshot of the same volume (upload); "" reads every file.
+	Parent string `json:"parent,omitempty"`
+	// Snapshot is the snapshot wanted on the target (restore).
+	Snapshot string `json:"snapshot,omitempty"`
+	// Held is the snapshot that the target holds (restore); "" means unknown.
+	Held string `json:"held,omitempty"`
+	// Content compares the content of every file and trusts no earlier snapshot.
+	Content bool `json:"content,omitempty"`
+}
+
+// Result is what a run did; it is written as JSON.
+type Result struct {
+	Volumes []VolumeResult `json:"volumes,omitempty"`
+	// RepositoryOpenMS is how long reaching and opening the repository took, in milliseconds.
+	RepositoryOpenMS int64 `json:"repositoryOpenMs"`
+	// RepositoryExists is false after a probe of a place where no repository was created yet.
+	RepositoryExists bool `json:"repositoryExists"`
+	// RepositoryCreated says that this run created the repository.
+	RepositoryCreated bool   `json:"repositoryCreated,omitempty"`
+	Error             string `json:"error,omitempty"`
+	Reason            Reason `json:"reason,omitempty"`
+}
+
+// VolumeResult is what a run did with one volume.
+type VolumeResult struct {
+	Name string `json:"name"`
+	// Snapshot is the snapshot made (upload) or now held by the target (restore).
+	Snapshot string `json:"snapshot"`
+	// Files and Bytes count the regular files of the snapshot and their sizes.
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"`
+	// ReadBytes were read from the volume: hashed for upload, compared for restore.
+	ReadBytes int64 `json:"readBytes"`
+	// UploadedBytes reached the store after deduplication, encryption included.
+	UploadedBytes int64 `json:"uploadedBytes"`
+	// WrittenBytes were written into files of the target.
+	WrittenBytes int64 `json:"writtenBytes"`
+	// ChangedFiles were read (upload) or rewritten (restore); UnchangedFiles were not.
+	ChangedFiles   int64 `json:"changedFiles"`
+	UnchangedFiles int64 `json:"unchangedFiles"`
+	// ChangedMetadata counts entries that kept their content, and directories, that got another
+	// owner, mode, time or attribute (restore).
+	ChangedMetadata int64 `json:"changedMetadata"`
+	// DeletedEntries were on the target and not in the snapshot.
+	DeletedEntries int64 `json:"deletedEntries"`
+	// Warnings are the first 20 of WarningCount.
+	Warnings     []string `json:"warnings,omitempty"`
+	WarningCount int64    `json:"warningCount"`
+	DurationMS   int64    `json:"durationMs"`
+}
+
+const defaultParallel = 8
+
+// validate refuses a request that cannot mean anything, before anything is touched.
+func (r Request) validate() error {
+	if r.CacheDir == "" || !filepath.IsAbs(r.CacheDir) {
+		return fail(ReasonBadRequest, nil, "the request's cacheDir %q is not an absolute path", r.CacheDir)
+	}
+	if r.Repository.Prefix != "" && !strings.HasSuffix(r.Repository.Prefix, "/") {
+		return fail(ReasonBadRequest, nil, "the repository's prefix %q does not end in a slash", r.Repository.Prefix)
+	}
+	if r.Op != OpProbe && len(r.Volumes) == 0 {
+		return fail(ReasonBadRequest, nil, "a request to %s names no volume", r.Op)
+	}
+	seen := map[string]bool{}
+	for i, v := range r.Volumes {
+		if err := v.validate(r.Op); err != nil {
+			return fail(ReasonBadRequest, err, "volumes[%d] of the request", i)
+		}
+		if seen[v.Name] {
+			return fail(ReasonBadRequest, nil, "volumes[%d] of the request names %q a second time", i, v.Name)
+		}
+		seen[v.Name] = true
+	}
+	return nil
+}
+
+func (v VolumeRequest) validate(op Op) error {
+	switch {
+	case v.Name == "":
+		return fmt.Errorf("has no name")
+	case !filepath.IsAbs(v.Path):
+		return fmt.Errorf("%s: path %q is not absolute", v.Name, v.Path)
+	case op == OpRestore && v.Snapshot == "":
+		return fmt.Errorf("%s: names no snapshot to restore", v.Name)
+	}
+	return nil
+}

@@ -1,0 +1,356 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// lostFound belongs to the file system and not to the data, at the root of a volume.
+const lostFound = "lost+found"
+
+// flushEvery is how often a long upload makes what it wrote known to the repository, so that the
+// next attempt after a kill does not send it again.
+const flushEvery = 5 * time.Minute
+
+// uploader takes one snapshot of one volume.
+type uploader struct {
+	*session
+	w        repo.RepositoryWriter
+	count    *counters
+	warn     *warnings
+	parentAt unix.Timespec // a change time before this is proof; zero proves nothing
+	rootDev  uint64
+
+	mu    sync.Mutex
+	links map[string]*linkedRead
+}
+
+// linkedRead is a file with several paths, read once.
+type linkedRead struct {
+	once sync.Once
+	node *node
+}
+
+// upload takes a snapshot of a volume and returns its ID.
+func (s *session) upload(ctx context.Context, v VolumeRequest, c *counters, w *warnings) (string, error) {
+	begin := s.now()
+	root, err := openRoot(v.Path)
+	if err != nil {
+		return "", fail(ReasonReadFailed, err, "cannot open the source directory %s", v.Path)
+	}
+	defer root.close()
+	if err := unix.Syncfs(root.fd); err != nil {
+		w.add("the source's file system could not be synced before reading: %v", err)
+	}
+	var id string
+	err = repo.WriteSession(ctx, s.repo, repo.WriteSessionOptions{
+		Purpose: "upload", OnUpload: func(n int64) { c.uploaded.Add(n) },
+	}, func(ctx context.Context, rw repo.RepositoryWriter) error {
+		u := &uploader{session: s, w: rw, count: c, warn: w, links: map[string]*linkedRead{}}
+		parent, err := u.parentTree(ctx, v)
+		if err != nil {
+			return err
+		}
+		defer u.flushing(ctx)()
+		m, err := u.root(ctx, root, parent)
+		if err != nil {
+			return err
+		}
+		m.Source, m.Tags = sourceOf(v.Name), map[string]string{formatTag: formatVersion}
+		m.StartTime, m.EndTime = fs.UTCTimestampFromTime(begin), fs.UTCTimestampFromTime(s.now())
+		saved, err := snapshot.SaveSnapshot(ctx, rw, m)
+		id = string(saved)
+		return err
+	})
+	if err != nil {
+		return "", storeFailed(err, "cannot store the snapshot")
+	}
+	return id, nil
+}
+
+// parentTree loads the previous snapshot's root. A parent that cannot be used costs time, not data:
+// everything is read then.
+func (u *uploader) parentTree(ctx context.Context, v VolumeRequest) (*tree, error) {
+	if v.Parent == "" || v.Content {
+		return nil, nil
+	}
+	m, err := u.manifest(ctx, v.Name, v.Parent)
+	var t *tree
+	if err == nil {
+		t, err = readTree(ctx, u.repo, m.RootEntry.ObjectID)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		u.warn.add("every file is read: the previous snapshot cannot be used: %v", err)
+		return nil, nil
+	}
+	u.parentAt = unix.NsecToTimespec(m.StartTime.ToTime().Add(-u.margin).UnixNano())
+	return t, nil
+}
+
+// flushing flushes the session now and then until the returned function is called.
+func (u *uploader) flushing(ctx context.Context) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(flushEvery):
+			}
+			if err := u.w.Flush(ctx); err != nil && ctx.Err() == nil {
+				u.pool.stop(storeFailed(err, "cannot flush the repository"))
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// root uploads the tree and describes its root, which has no parent to be an entry of.
+func (u *uploader) root(ctx context.Context, d *dir, parent *tree) (*snapshot.Manifest, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return nil, sourceFailed(err, "look at", ".")
+	}
+	u.rootDev = uint64(st.Dev)
+	self := nodeOf(".", &st)
+	attrs, err := attrsOfFD(d.fd).read()
+	if err != nil {
+		return nil, sourceFailed(err, "read the attributes of", ".")
+	}
+	self.attrs = attrs
+	sum, err := u.directory(ctx, d, self, parent, "")
+	if err != nil {
+		return nil, err
+	}
+	e := self.encode(sum)
+	return &snapshot.Manifest{RootEntry: &e.DirEntry, Stats: snapshot.Stats{
+		TotalFileCount: int32(min(sum.TotalFileCount, 1<<31-1)), TotalFileSize: sum.TotalFileSize,
+	}}, nil
+}
+
+// directory uploads what is in d and gives self its object.
+func (u *uploader) directory(ctx context.Context, d *dir, self *node, parent *tree, rel string) (*fs.DirectorySummary, error) {
+	names, err := d.names()
+	if err != nil {
+		return nil, sourceFailed(err, "list", rel)
+	}
+	entries := make([]*wireEntry, len(names))
+	g := u.pool.group()
+	for i, name := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		if rel == "" && name == lostFound && u.skipLostFound(d) {
+			continue
+		}
+		g.do(func() (err error) {
+			entries[i], err = u.entry(ctx, d, name, parent, join(rel, name))
+			return err
+		})
+	}
+	if err := g.wait(ctx); err != nil {
+		return nil, err
+	}
+	if err := u.heldStill(d, self, rel); err != nil {
+		return nil, err
+	}
+	wire := &wireDir{Summary: &fs.DirectorySummary{TotalDirCount: 1, MaxModTime: 0}}
+	for _, e := range entries {
+		if e != nil {
+			wire.Entries = append(wire.Entries, e)
+			addTo(wire.Summary, e)
+		}
+	}
+	if rel == "" {
+		wire.Self = self.extra()
+	}
+	if self.object, err = writeTree(ctx, u.w, wire); err != nil {
+		return nil, storeFailed(err, "cannot store directory %q", rel)
+	}
+	return wire.Summary, nil
+}
+
+// heldStill makes sure that no entry came or went while a source that should be at rest was read.
+// In a live source that is ordinary.
+func (u *uploader) heldStill(d *dir, self *node, rel string) error {
+	if u.req.Live {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return sourceFailed(err, "look at", rel)
+	}
+	if st.Ctim != self.ctime || st.Mtim != self.mtime {
+		return u.changing(fmt.Sprintf("directory %q changed while it was read", rel))
+	}
+	return nil
+}
+
+// skipLostFound says whether the root's lost+found is the file system's own.
+func (u *uploader) skipLostFound(d *dir) bool {
+	sub, err := d.openDir(lostFound)
+	if err != nil {
+		return false
+	}
+	defer sub.close()
+	if names, err := sub.names(); err == nil && len(names) > 0 {
+		u.warn.add("lost+found holds %d entries that a file system check put there; they are not copied", len(names))
+	}
+	return true
+}
+
+// entry uploads one entry; nil means that there is nothing to keep of it.
+func (u *uploader) entry(ctx context.Context, d *dir, name string, parent *tree, rel string) (*wireEntry, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	st, err := d.stat(name)
+	if err != nil {
+		return nil, u.lost(err, "look at", rel)
+	}
+	n := nodeOf(name, st)
+	var sum *fs.DirectorySummary
+	switch n.kind {
+	case kindDir:
+		sum, err = u.subdirectory(ctx, d, n, parent.child(name), rel)
+	case kindFile:
+		err = u.file(ctx, d, n, st, parent.child(name), rel)
+	case kindSymlink:
+		err = u.symlink(ctx, d, n, rel)
+	case kindFIFO:
+		err = u.fifo(ctx, d, n, rel)
+	default:
+		u.warn.add("%q is a socket or a device and is not copied", rel)
+		return nil, nil
+	}
+	if errors.Is(err, errSkipped) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n.encode(sum), nil
+}
+
+func (u *uploader) subdirectory(ctx context.Context, d *dir, n, was *node, rel string) (*fs.DirectorySummary, error) {
+	sub, err := d.openDir(n.name)
+	if err != nil {
+		return nil, u.lostOrSkip(err, "open", rel)
+	}
+	defer sub.close()
+	if n.attrs, err = attrsOfFD(sub.fd).read(); err != nil {
+		return nil, sourceFailed(err, "read the attributes of", rel)
+	}
+	var parent *tree
+	if was != nil && was.kind == kindDir && u.parentAt != (unix.Timespec{}) {
+		if parent, err = readTree(ctx, u.repo, was.object); err != nil {
+			u.warn.add("every file below %q is read: its previous snapshot cannot be used: %v", rel, err)
+		}
+	}
+	return u.directory(ctx, sub, n, parent, rel)
+}
+
+func (u *uploader) symlink(ctx context.Context, d *dir, n *node, rel string) error {
+	target, err := d.readlink(n.name)
+	if err != nil {
+		return u.lostOrSkip(err, "read the link", rel)
+	}
+	n.size = int64(len(target))
+	if n.attrs, err = attrsOfName(d, n.name).read(); err != nil {
+		return sourceFailed(err, "read the attributes of", rel)
+	}
+	n.object, err = u.store(ctx, []byte(target))
+	return err
+}
+
+func (u *uploader) fifo(ctx context.Context, d *dir, n *node, rel string) (err error) {
+	if n.attrs, err = attrsOfName(d, n.name).read(); err != nil {
+		return sourceFailed(err, "read the attributes of", rel)
+	}
+	n.object, err = u.store(ctx, nil)
+	return err
+}
+
+// store writes a small object.
+func (u *uploader) store(ctx context.Context, data []byte) (object.ID, error) {
+	w := u.w.NewObjectWriter(ctx, object.WriterOptions{MetadataCompressor: metadataCompressor})
+	defer w.Close()
+	if _, err := w.Write(data); err != nil {
+		return object.EmptyID, storeFailed(err, "cannot store an object")
+	}
+	id, err := w.Result()
+	if err != nil {
+		return object.EmptyID, storeFailed(err, "cannot store an object")
+	}
+	return id, nil
+}
+
+// errSkipped says that an entry vanished from a live source and was reported.
+var errSkipped = errors.New("skipped")
+
+// lost judges an error on an entry that was listed a moment ago: nil if a live source may do that.
+func (u *uploader) lost(err error, what, rel string) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE), // vanished
+		errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENXIO): // replaced
+		return u.changing(fmt.Sprintf("%q vanished or was replaced while it was read", rel))
+	}
+	return sourceFailed(err, what, rel)
+}
+
+func (u *uploader) lostOrSkip(err error, what, rel string) error {
+	if err := u.lost(err, what, rel); err != nil {
+		return err
+	}
+	return errSkipped
+}
+
+// changing reports that the source does not hold still.
+func (u *uploader) changing(what string) error {
+	if !u.req.Live {
+		return fail(ReasonSourceChanged, nil, "%s", what)
+	}
+	u.warn.add("%s", what)
+	return nil
+}
+
+// addTo sums an entry into its directory's summary, as kopia's own tools expect to find it.
+func addTo(sum *fs.DirectorySummary, e *wireEntry) {
+	if e.ModTime > sum.MaxModTime {
+		sum.MaxModTime = e.ModTime
+	}
+	switch e.Type {
+	case snapshot.EntryTypeSymlink:
+		sum.TotalSymlinkCount++
+	case snapshot.EntryTypeDirectory:
+		sum.TotalFileCount += e.DirSummary.TotalFileCount
+		sum.TotalFileSize += e.DirSummary.TotalFileSize
+		sum.TotalDirCount += e.DirSummary.TotalDirCount
+		sum.TotalSymlinkCount += e.DirSummary.TotalSymlinkCount
+		sum.MaxModTime = max(sum.MaxModTime, e.DirSummary.MaxModTime)
+	default:
+		sum.TotalFileCount++
+		sum.TotalFileSize += e.FileSize
+	}
+}
+
+func join(rel, name string) string {
+	if rel == "" {
+		return name
+	}
+	return rel + "/" + name
+}
