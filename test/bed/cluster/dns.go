@@ -9,7 +9,9 @@ import (
 )
 
 // StartDNS starts CoreDNS beside the control plane, behind the usual service: pods
-// see nothing but the service, and a program is lighter than a pod.
+// see nothing but the service, and a program is lighter than a pod. Names outside
+// the cluster do not exist: without a word on them CoreDNS would answer that it
+// failed, and resolvers would ask again and again.
 func (c *Cluster) StartDNS(ctx context.Context) error {
 	config := c.Of(c.Name, "Corefile")
 	text := fmt.Sprintf(`.:53 {
@@ -18,6 +20,9 @@ func (c *Cluster) StartDNS(ctx context.Context) error {
   cache 5
   kubernetes cluster.local in-addr.arpa {
     kubeconfig %s
+  }
+  template ANY ANY . {
+    rcode NXDOMAIN
   }
 }
 `, c.Nodes[0].IP, c.Kubeconfig())

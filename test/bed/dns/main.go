@@ -10,11 +10,12 @@ import (
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/template"
 )
 
 func main() {
 	// Directives is the order in which plugins are chained: a plugin that is not
 	// listed here is unknown to the Corefile, even if it is linked in.
-	dnsserver.Directives = []string{"bind", "log", "errors", "cache", "kubernetes"}
+	dnsserver.Directives = []string{"bind", "log", "errors", "cache", "kubernetes", "template"}
 	coremain.Run()
 }

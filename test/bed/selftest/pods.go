@@ -125,6 +125,7 @@ func (t *tester) network(ctx context.Context) error {
 	script := fmt.Sprintf(`set -e
 nslookup kube-dns.kube-system.svc.cluster.local | grep %[1]s
 nslookup kubernetes.default | grep %[2]s
+nslookup example.com 2>&1 | grep NXDOMAIN
 nc -w 5 %[2]s 443 -e true || { echo "own API server, through its service"; exit 1; }
 nc -w 5 %[3]s %[4]s -e true || { echo "object store"; exit 1; }
 nc -w 5 %[5]s 6443 -e true || { echo "API server of %[6]s"; exit 1; }
