@@ -19,7 +19,7 @@ const (
 // finish sums the run up.
 func finish(defs []StepDef, in Input) Decision {
 	run := clone(in.Run)
-	now := metav1.NewTime(in.Now)
+	now := metav1.NewMicroTime(in.Now)
 	run.Status.Ended = &now
 	failed, warnings := firstFailure(defs, run)
 	st := &run.Status

@@ -36,7 +36,7 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 			Commit: o.Commit, ApprovedBy: o.Approval, Digest: o.Closure.Digest(), Closure: *o.Closure,
 			Slot: o.Slot, Epoch: o.Epoch, Previous: st.Recorded.LastDigest,
 		},
-		Status: spec.RunStatus{Phase: spec.RunRunning, Started: metav1.NewTime(now)},
+		Status: spec.RunStatus{Phase: spec.RunRunning, Started: metav1.NewMicroTime(now)},
 	}
 	r.Facts.Volumes = o.Volumes
 	if o.Kind == spec.RunRollback {

@@ -225,7 +225,7 @@ func doTurn(d StepDef, in Input, i int) Decision {
 // begin records the intent of a step, with what its look found beforehand.
 func begin(d StepDef, in Input, i, attempt int) Decision {
 	run := clone(in.Run)
-	now := metav1.NewTime(in.Now)
+	now := metav1.NewMicroTime(in.Now)
 	s := &run.Steps[i]
 	s.State, s.Attempt, s.Started = spec.StepRunning, attempt, &now
 	if attempt == 1 {
@@ -257,7 +257,7 @@ func broken(d StepDef, in Input, i int) Decision {
 // settle records the outcome of a step.
 func settle(in Input, i int, state spec.StepState, reason, message string) Decision {
 	run := clone(in.Run)
-	now := metav1.NewTime(in.Now)
+	now := metav1.NewMicroTime(in.Now)
 	s := &run.Steps[i]
 	s.State, s.Ended, s.Reason, s.Message = state, &now, reason, message
 	if state == spec.StepFailed && s.Reason == "" {
@@ -341,7 +341,7 @@ const undoTimeout = 10 * time.Minute
 
 func beginUndo(in Input, i, attempt int) Decision {
 	run := clone(in.Run)
-	now := metav1.NewTime(in.Now)
+	now := metav1.NewMicroTime(in.Now)
 	s := &run.Steps[i]
 	s.State, s.Attempt = spec.StepUndoing, attempt
 	s.Undid = &spec.Undid{Started: &now}
@@ -354,7 +354,7 @@ func beginUndo(in Input, i, attempt int) Decision {
 
 func settleUndo(in Input, i int, state spec.StepState, reason, message string) Decision {
 	run := clone(in.Run)
-	now := metav1.NewTime(in.Now)
+	now := metav1.NewMicroTime(in.Now)
 	s := &run.Steps[i]
 	s.State = state
 	s.Undid.Ended, s.Undid.Reason, s.Undid.Message = &now, reason, message
@@ -371,13 +371,13 @@ func wait(in Input, s spec.Step, after time.Duration, reason, message, object st
 	}
 	w := &spec.Waiting{Reason: reason, Message: message, Object: object, Deadline: s.Deadline}
 	if s.Started != nil {
-		w.Since = *s.Started
+		w.Since = metav1.NewTime(s.Started.Time)
 	} else {
 		w.Since = metav1.NewTime(in.Now)
 	}
 	if s.State == spec.StepUndoing && s.Undid != nil && s.Undid.Started != nil {
 		end := metav1.NewTime(s.Undid.Started.Add(undoTimeout))
-		w.Since, w.Deadline = *s.Undid.Started, &end
+		w.Since, w.Deadline = metav1.NewTime(s.Undid.Started.Time), &end
 	}
 	return Decision{Kind: Wait, After: after, Waiting: w, Step: s.Name}
 }

@@ -131,7 +131,7 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path, digest string) *spec.PlanSt
 }
 
 func stageNote(run *spec.Run) *spec.StageNote {
-	n := &spec.StageNote{Run: run.Metadata.Name, Ended: *run.Status.Ended, Result: run.Status.Phase}
+	n := &spec.StageNote{Run: run.Metadata.Name, Ended: metav1.NewTime(run.Status.Ended.Time), Result: run.Status.Phase}
 	n.Seconds = run.Status.Ended.Sub(run.Status.Started.Time).Seconds()
 	for _, v := range run.Facts.Volumes {
 		n.ChangedBytes += v.ChangedBytes

@@ -95,13 +95,13 @@ const (
 
 // Step is the record of one step of a run. Name and Verb are frozen.
 type Step struct {
-	Name    string       `json:"name"`
-	Verb    string       `json:"verb"`
-	Undo    string       `json:"undo,omitempty"`
-	State   StepState    `json:"state,omitempty"`
-	Attempt int          `json:"attempt,omitempty"` // of the do or, when undoing, of the undo; from 1
-	Started *metav1.Time `json:"started,omitempty"`
-	Ended   *metav1.Time `json:"ended,omitempty"`
+	Name    string            `json:"name"`
+	Verb    string            `json:"verb"`
+	Undo    string            `json:"undo,omitempty"`
+	State   StepState         `json:"state,omitempty"`
+	Attempt int               `json:"attempt,omitempty"` // of the do or, when undoing, of the undo; from 1
+	Started *metav1.MicroTime `json:"started,omitempty"`
+	Ended   *metav1.MicroTime `json:"ended,omitempty"`
 	// Deadline of the current attempt; computed from Started, so that it survives restarts.
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 	Reason   string       `json:"reason,omitempty"`
@@ -111,21 +111,21 @@ type Step struct {
 
 // Undid is the record of a step's undo.
 type Undid struct {
-	Started *metav1.Time `json:"started,omitempty"`
-	Ended   *metav1.Time `json:"ended,omitempty"`
-	Reason  string       `json:"reason,omitempty"`
-	Message string       `json:"message,omitempty"`
+	Started *metav1.MicroTime `json:"started,omitempty"`
+	Ended   *metav1.MicroTime `json:"ended,omitempty"`
+	Reason  string            `json:"reason,omitempty"`
+	Message string            `json:"message,omitempty"`
 }
 
 // RunStatus sums a run up.
 type RunStatus struct {
-	Phase    RunPhase     `json:"phase"`
-	Reason   string       `json:"reason,omitempty"`
-	Message  string       `json:"message,omitempty"`
-	Started  metav1.Time  `json:"started"`
-	Ended    *metav1.Time `json:"ended,omitempty"`
-	Cancel   string       `json:"cancel,omitempty"` // why the run must be undone, once decided
-	Warnings []string     `json:"warnings,omitempty"`
+	Phase    RunPhase          `json:"phase"`
+	Reason   string            `json:"reason,omitempty"`
+	Message  string            `json:"message,omitempty"`
+	Started  metav1.MicroTime  `json:"started"`
+	Ended    *metav1.MicroTime `json:"ended,omitempty"`
+	Cancel   string            `json:"cancel,omitempty"` // why the run must be undone, once decided
+	Warnings []string          `json:"warnings,omitempty"`
 	// StopSeconds is from the first workload scaled down on the source to the
 	// target proven healthy; OwnSeconds is the part of it that the
 	// application itself took to stop and to become ready.
