@@ -1,0 +1,130 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// place is where to watch for what a Look has just listed.
+type place struct {
+	gvr       schema.GroupVersionResource
+	namespace string
+	version   string
+}
+
+// wake returns a channel that is sent on at the first change in any of the
+// places. Its watches end with ctx; without any, Poll does the waking.
+func wake(ctx context.Context, e *kube.Env, c *kube.Cluster, places []place) <-chan struct{} {
+	woken := make(chan struct{}, 1)
+	opened := 0
+	for _, p := range places {
+		ch, err := c.Wake(ctx, p.gvr, p.namespace, metav1.ListOptions{ResourceVersion: p.version})
+		if err != nil {
+			if e.Log != nil {
+				e.Log.Debug("no watch, looking again after the poll interval", "resource", p.gvr.Resource, "namespace", p.namespace, "error", err)
+			}
+			continue
+		}
+		opened++
+		go func() {
+			<-ch
+			select {
+			case woken <- struct{}{}:
+			default:
+			}
+		}()
+	}
+	if opened == 0 {
+		return nil
+	}
+	return woken
+}
+
+// covered lists the source's workloads that belong to the plan.
+func covered(ctx context.Context, e *kube.Env) ([]item, []place, error) {
+	sel, err := e.Selector()
+	if err != nil {
+		return nil, nil, err
+	}
+	var (
+		items  []item
+		places []place
+	)
+	for _, ns := range e.Namespaces(spec.Source) {
+		for _, k := range kinds {
+			list, err := e.Source.Dynamic.Resource(k.gvr).Namespace(ns).List(ctx, metav1.ListOptions{LabelSelector: sel})
+			if err != nil {
+				return nil, nil, fmt.Errorf("cannot list %s in namespace %s of cluster %s: %w", k.gvr.Resource, ns, e.Source.Name, err)
+			}
+			places = append(places, place{k.gvr, ns, list.GetResourceVersion()})
+			for n := range list.Items {
+				items = append(items, item{k, &list.Items[n]})
+			}
+		}
+	}
+	return items, places, nil
+}
+
+// get reads one workload; the item is empty when it does not exist.
+func get(ctx context.Context, c *kube.Cluster, k *kind, namespace, name string) (item, error) {
+	u, err := c.Dynamic.Resource(k.gvr).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return item{kind: k}, nil
+	}
+	if err != nil {
+		return item{}, fmt.Errorf("cannot read %s %s/%s on cluster %s: %w", k.name, namespace, name, c.Name, err)
+	}
+	return item{k, u}, nil
+}
+
+func (i item) exists() bool { return i.Unstructured != nil }
+
+// recorded returns the workloads with the counts that the run goes by. A run
+// that does not stop the source has no list of the stop's, and reads them
+// from the running source.
+func recorded(ctx context.Context, e *kube.Env) ([]spec.Workload, error) {
+	stops := slices.ContainsFunc(e.Run.Steps, func(s spec.Step) bool { return s.Verb == "workload.stop" })
+	if stops || e.Run.Spec.Kind == spec.RunRollback && len(e.Run.Facts.Workloads) > 0 {
+		return e.Run.Facts.Workloads, nil
+	}
+	if e.Source == nil {
+		return nil, fmt.Errorf("cannot tell what to run on the target: the run does not stop the source, so that its counts are read there, and cluster %s cannot be reached", e.Run.Spec.Closure.Source.Metadata.Name)
+	}
+	items, _, err := covered(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return intents(e, items)
+}
+
+// withTime returns the run's instants with one more; the first instant of a
+// name stays.
+func withTime(e *kube.Env, name string, at time.Time) []spec.NamedTime {
+	times := slices.Clone(e.Run.Facts.Times)
+	if at.IsZero() || slices.ContainsFunc(times, func(t spec.NamedTime) bool { return t.Name == name }) {
+		return times
+	}
+	return append(times, spec.NamedTime{Name: name, Time: metav1.NewMicroTime(at)})
+}
+
+const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
+
+// earliest is the first instant in an annotation of items.
+func earliest(items []item, annotation string) time.Time {
+	var first time.Time
+	for _, i := range items {
+		t, err := time.Parse(timeFormat, i.GetAnnotations()[annotation])
+		if err == nil && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}

@@ -1,0 +1,201 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+)
+
+func lookStartSource(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	items, places, err := covered(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	list, err := toRestart(ctx, e, items)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	verdicts := make([]verdict, len(list))
+	for n, p := range list {
+		if verdicts[n], err = sourceVerdict(e, p); err != nil {
+			return reconciler.Observation{}, err
+		}
+		if verdicts[n].seen == reconciler.Working {
+			verdicts[n].explain(ctx, e.Source, p.item)
+		}
+	}
+	o := fold(backward, verdicts)
+	if o.Seen == reconciler.Working {
+		o.Wake = wake(ctx, e, e.Source, places)
+	}
+	if o.Seen == reconciler.Succeeded && o.Message == "" {
+		o.Message = fmt.Sprintf("%d workloads of the source run as before the stop", len(list))
+	}
+	return o, nil
+}
+
+// toRestart pairs what was recorded with what the source has. An annotation
+// of ours on an object that is in no record counts as a record: journal and
+// ledger may be lost. A recorded object that the plan's selector no longer
+// finds is read by name: whoever changed its labels did not start it.
+func toRestart(ctx context.Context, e *kube.Env, items []item) ([]pair, error) {
+	var list []pair
+	for _, p := range pairs(e.Run.Facts.Workloads, items) {
+		if p.recorded != nil && !p.item.exists() && p.item.kind != nil {
+			i, err := get(ctx, e.Source, p.item.kind, p.recorded.Namespace, p.recorded.Name)
+			if err != nil {
+				return nil, err
+			}
+			p.item = i
+		}
+		if p.recorded == nil {
+			w, err := fromAnnotation(e, p.item)
+			if err != nil {
+				return nil, err
+			}
+			if w == nil {
+				continue // never ours
+			}
+			p.recorded = w
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// fromAnnotation is the record that a stopped object carries itself.
+func fromAnnotation(e *kube.Env, i item) (*spec.Workload, error) {
+	if !ours(e, i) {
+		return nil, nil
+	}
+	p, err := readPrevious(i)
+	if err != nil {
+		return nil, err
+	}
+	n, ok := recall[int32](p, keyReplicas)
+	if !ok {
+		n = i.replicas() // only its health is still to be proven, or only its retention is ours
+	}
+	return &spec.Workload{Object: i.object(spec.Source), Replicas: n, Paused: i.paused()}, nil
+}
+
+// sourceVerdict judges one workload of the source on its way back.
+func sourceVerdict(e *kube.Env, p pair) (verdict, error) {
+	w, i := p.recorded, p.item
+	working := func(reason, message string) verdict {
+		return verdict{reconciler.Working, reason, kube.Describe(w.Object) + ": " + message, w.Object, false}
+	}
+	if !i.exists() || string(i.GetUID()) != w.UID {
+		// Nobody could ever mend this, and the undo must not wait for ever:
+		// what somebody deleted or made anew is theirs.
+		return verdict{reconciler.Succeeded, "WorkloadGone", kube.Describe(w.Object) + " was deleted or made anew by somebody after it was stopped and is left as it is", w.Object, false}, nil
+	}
+	old, err := readOurs(e, i)
+	if err != nil {
+		return verdict{}, err
+	}
+	if _, ok := retentionToPutBack(e, w, i, old); ok {
+		return verdict{seen: reconciler.Absent, object: w.Object}, nil
+	}
+	if _, stopped := recall[int32](old, keyReplicas); stopped || i.replicas() == 0 && w.Replicas > 0 {
+		return verdict{seen: reconciler.Absent, object: w.Object}, nil
+	}
+	if pods, weak := recall[int32](old, keyPods); weak {
+		// It was not healthy before the stop, so that only its pods can be asked for.
+		if existAgain(i, old) {
+			return verdict{seen: reconciler.Absent, object: w.Object}, nil // Ensure removes the note
+		}
+		return working("WaitsForPods", fmt.Sprintf("%d of the %d pods that it had before the stop exist", i.counts("replicas"), pods)), nil
+	}
+	if i.replicas() != w.Replicas {
+		return verdict{reconciler.Succeeded, "ScaledByOthers", fmt.Sprintf("%s was scaled from %d to %d by somebody else meanwhile and is left so", kube.Describe(w.Object), w.Replicas, i.replicas()), w.Object, false}, nil
+	}
+	if manager, _ := i.scaler(); manager != "" && manager != FieldManager {
+		return verdict{seen: reconciler.Succeeded}, nil // never touched by us: nothing to prove
+	}
+	if missing := unready(i, w.Replicas); missing != "" {
+		return working("WaitsForHealth", missing), nil
+	}
+	return verdict{seen: reconciler.Succeeded}, nil
+}
+
+func ensureStartSource(ctx context.Context, e *kube.Env) error {
+	items, _, err := covered(ctx, e)
+	if err != nil {
+		return err
+	}
+	list, err := toRestart(ctx, e, items)
+	if err != nil {
+		return err
+	}
+	return each(list, func(p pair) error {
+		if !p.item.exists() || string(p.item.GetUID()) != p.recorded.UID {
+			return nil
+		}
+		return change(ctx, e, e.Source, p.item, func(i item) (*edit, error) { return restartEdit(e, p.recorded, i) })
+	})
+}
+
+// restartEdit puts the replicas back and takes the annotations off in one
+// patch. Only a workload that was unhealthy before the stop keeps a note of
+// how many pods it had, until they exist again.
+func restartEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
+	old, err := readOurs(e, i)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	ed := &edit{spec: map[string]any{}}
+	replicas, stopped := recall[int32](old, keyReplicas)
+	ready, noted := recall[int32](old, keyReady)
+	if !stopped {
+		replicas = w.Replicas
+	}
+	switch scale := i.replicas() == 0 && replicas > 0; {
+	case scale && noted && ready < replicas:
+		keys = []string{keyReplicas}
+	case scale, stopped, existAgain(i, old):
+		keys = []string{keyReplicas, keyReady, keyPods}
+	}
+	if i.replicas() == 0 && replicas > 0 {
+		ed.spec["replicas"] = replicas
+	}
+	if r, ok := retentionToPutBack(e, w, i, old); ok {
+		ed.spec["persistentVolumeClaimRetentionPolicy"] = r
+		keys = append(keys, keyClaimRetention)
+	}
+	if len(old) > 0 && len(keys) > 0 {
+		if ed.annotations, err = forget(i, keys...); err != nil {
+			return nil, err
+		}
+		ed.annotations[AnnotationStoppedAt] = nil
+	}
+	if len(ed.spec) == 0 && len(ed.annotations) == 0 {
+		return nil, nil
+	}
+	return ed, nil
+}
+
+// existAgain says whether a workload that was unhealthy before the stop has
+// the pods again that it had then.
+func existAgain(i item, old previous) bool {
+	pods, noted := recall[int32](old, keyPods)
+	return noted && i.observed() && i.counts("replicas") >= pods
+}
+
+// retentionToPutBack is the claim retention that the stop itself has changed:
+// a run without the retain step has nobody else to put it back.
+func retentionToPutBack(e *kube.Env, w *spec.Workload, i item, old previous) (spec.ClaimRetention, bool) {
+	if slices.ContainsFunc(e.Run.Steps, func(s spec.Step) bool { return s.Verb == "workload.retain" }) {
+		return spec.ClaimRetention{}, false
+	}
+	r, ok := recall[spec.ClaimRetention](old, keyClaimRetention)
+	if !ok && w.ClaimRetention != nil && !i.retentionIs(*w.ClaimRetention) {
+		r, ok = *w.ClaimRetention, true
+	}
+	return r, ok
+}

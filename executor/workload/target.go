@@ -1,0 +1,204 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+)
+
+// onTarget pairs every recorded workload, moved to its target namespace, with
+// what the target has. Places are where to watch.
+func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
+	list, err := recorded(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, mapping := make([]pair, len(list)), e.Mapping()
+	var places []place
+	numbers := make([]int, len(list))
+	for n, w := range list {
+		numbers[n] = n
+		k := kindNamed(w.Kind)
+		if k == nil {
+			return nil, nil, fmt.Errorf("cannot start %s: this version does not know its kind; use the version that wrote the record", kube.Describe(w.Object))
+		}
+		w.Side, w.Namespace, w.UID = spec.Target, mapping[w.Namespace], ""
+		found[n] = pair{recorded: &w, item: item{kind: k}}
+		p := place{gvr: k.gvr, namespace: w.Namespace}
+		if !slices.Contains(places, p) {
+			places = append(places, p)
+		}
+	}
+	err = each(numbers, func(n int) error {
+		w := found[n].recorded
+		i, err := get(ctx, e.Target, found[n].item.kind, w.Namespace, w.Name)
+		if err == nil && i.exists() {
+			w.UID = string(i.GetUID())
+		}
+		found[n].item = i
+		return err
+	})
+	return found, places, err
+}
+
+// alien says whether an object of the target stays as it is: the plan skips
+// what was there before, and this was. Why is for people.
+func alien(e *kube.Env, i item) bool {
+	if e.Plan().ExistingOrDefault() != spec.ExistingSkip || ours(e, i) {
+		return false
+	}
+	return !slices.ContainsFunc(e.Run.Facts.Created, func(o spec.Object) bool { return o.UID == string(i.GetUID()) })
+}
+
+func startVerdict(e *kube.Env, p pair) (verdict, error) {
+	w, i := p.recorded, p.item
+	switch {
+	case !i.exists() && w.Replicas == 0:
+		return verdict{seen: reconciler.Succeeded}, nil
+	case !i.exists():
+		return verdict{reconciler.Broken, "WorkloadMissing", kube.Describe(w.Object) + " does not exist, so that it cannot be started; see what the restore says about it", w.Object, true}, nil
+	case alien(e, i):
+		return verdict{reconciler.Succeeded, "SkippedExisting", kube.Describe(w.Object) + " was there before and is left as it is (existing: Skip)", w.Object, false}, nil
+	case i.replicas() == 0 && w.Replicas > 0:
+		return verdict{seen: reconciler.Absent, object: w.Object}, nil
+	}
+	return verdict{seen: reconciler.Succeeded}, nil
+}
+
+func lookStart(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	list, _, err := onTarget(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	var (
+		verdicts []verdict
+		items    []item
+	)
+	for _, p := range list {
+		v, err := startVerdict(e, p)
+		if err != nil {
+			return reconciler.Observation{}, err
+		}
+		verdicts = append(verdicts, v)
+		if p.item.exists() {
+			items = append(items, p.item)
+		}
+	}
+	o := fold(forward, verdicts)
+	if o.Seen == reconciler.Succeeded {
+		o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeStart, earliest(items, AnnotationStartedAt))}
+		if o.Message == "" {
+			o.Message = fmt.Sprintf("%d workloads of the target are started", len(list))
+		}
+	}
+	return o, nil
+}
+
+func ensureStart(ctx context.Context, e *kube.Env) error {
+	list, _, err := onTarget(ctx, e)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	return each(list, func(p pair) error {
+		if !p.item.exists() {
+			return nil // Look says so
+		}
+		return change(ctx, e, e.Target, p.item, func(i item) (*edit, error) { return startEdit(e, p.recorded, i, now) })
+	})
+}
+
+func startEdit(e *kube.Env, w *spec.Workload, i item, now time.Time) (*edit, error) {
+	if i.replicas() != 0 || w.Replicas == 0 || alien(e, i) {
+		return nil, nil
+	}
+	annotations, err := remember(e, i, map[string]any{keyReplicas: int32(0)})
+	if err != nil {
+		return nil, err
+	}
+	annotations[AnnotationStartedAt] = now.UTC().Format(timeFormat)
+	return &edit{spec: map[string]any{"replicas": w.Replicas}, annotations: annotations}, nil
+}
+
+func lookStopTarget(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	list, places, err := onTarget(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	var (
+		verdicts []verdict
+		items    []item
+	)
+	for _, p := range list {
+		if !p.item.exists() || alien(e, p.item) {
+			continue // nothing of it can run, or it is not ours to stop
+		}
+		items = append(items, p.item)
+		switch {
+		case p.item.replicas() > 0:
+			verdicts = append(verdicts, verdict{seen: reconciler.Absent, object: p.recorded.Object})
+		case !p.item.observed():
+			verdicts = append(verdicts, verdict{reconciler.Working, "WaitsForController", kube.Describe(p.recorded.Object) + " is set to zero, and its controller has not seen it yet", p.recorded.Object, false})
+		}
+	}
+	o := fold(forward, verdicts)
+	if o.Seen != reconciler.Succeeded {
+		if o.Seen == reconciler.Working {
+			o.Wake = wake(ctx, e, e.Target, places)
+		}
+		return o, nil
+	}
+	o, err = lookGone(ctx, e, e.Target, e.Namespaces(spec.Target), claimsOfTarget(e), items, places)
+	if err == nil && o.Seen == reconciler.Succeeded {
+		o.Message = "no pod of the application is left on the target"
+	}
+	return o, err
+}
+
+func claimsOfTarget(e *kube.Env) claimSet {
+	set := claimSet{}
+	for _, v := range e.Run.Facts.Volumes {
+		if v.Action != "skip" && v.TargetClaim != "" {
+			set[v.TargetNamespace+"/"+v.TargetClaim] = true
+		}
+	}
+	return set
+}
+
+func ensureStopTarget(ctx context.Context, e *kube.Env) error {
+	list, _, err := onTarget(ctx, e)
+	if err != nil {
+		return err
+	}
+	return each(list, func(p pair) error {
+		if !p.item.exists() {
+			return nil
+		}
+		return change(ctx, e, e.Target, p.item, func(i item) (*edit, error) { return stopTargetEdit(e, i) })
+	})
+}
+
+// stopTargetEdit sets i back to the zero that it was restored with.
+func stopTargetEdit(e *kube.Env, i item) (*edit, error) {
+	if i.replicas() == 0 || alien(e, i) {
+		return nil, nil
+	}
+	ed := &edit{spec: map[string]any{"replicas": 0}}
+	old, err := readOurs(e, i)
+	if err != nil {
+		return nil, err
+	}
+	if len(old) == 0 {
+		return ed, nil
+	}
+	if ed.annotations, err = forget(i, keyReplicas); err != nil {
+		return nil, err
+	}
+	ed.annotations[AnnotationStartedAt] = nil
+	return ed, nil
+}
