@@ -1,0 +1,31 @@
+// Package hook runs the Jobs of users at the four hook phases of a run. Each
+// Job has a deterministic name, so that a restarted daemon finds it again
+// instead of running a hook twice; all retrying is the Job's own.
+package hook
+
+import (
+	"context"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+)
+
+// Verbs returns the registry of this package: one verb a phase.
+func Verbs() map[string]kube.Verb {
+	verbs, k := map[string]kube.Verb{}, &keeper{}
+	for name, phase := range map[string]spec.Phase{
+		"hook.pre-backup":   spec.PreBackup,
+		"hook.post-backup":  spec.PostBackup,
+		"hook.pre-restore":  spec.PreRestore,
+		"hook.post-restore": spec.PostRestore,
+	} {
+		verbs[name] = kube.Verb{
+			Look: func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+				return look(ctx, e, k, phase)
+			},
+			Ensure: func(ctx context.Context, e *kube.Env) error { return ensure(ctx, e, phase) },
+		}
+	}
+	return verbs
+}
