@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/tranship/tranship/spec"
 )
@@ -44,6 +45,16 @@ func (e *Env) Labels() map[string]string {
 // RunLabel is the run's name as a label value (63 characters at most).
 func (e *Env) RunLabel() string {
 	return fmt.Sprintf("%s-%s-%d", Short(e.Run.Spec.Plan), e.Run.Spec.Kind, e.Run.Spec.Number)
+}
+
+// Origin is the label of the run whose effects are at hand: this run, or the
+// cutover that a rollback takes back.
+func (e *Env) Origin() string {
+	undoes, plan := e.Run.Spec.Undoes, e.Run.Spec.Plan
+	if undoes == "" {
+		return e.RunLabel()
+	}
+	return Short(plan) + strings.TrimPrefix(undoes, plan)
 }
 
 // ObjectName is the deterministic name of the object that this call makes,

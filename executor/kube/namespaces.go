@@ -142,7 +142,7 @@ func createdNamespaces(ctx context.Context, e *Env) ([]corev1.Namespace, error) 
 			return nil, e.Target.wrap(err, "read namespace %s", name)
 		}
 		uid, known := recorded[name]
-		if known && uid == string(ns.UID) || !known && ns.Annotations[AnnotationRun] == e.RunLabel() && ns.Annotations[AnnotationPlan] == e.Run.Spec.Plan {
+		if known && uid == string(ns.UID) || !known && ns.Annotations[AnnotationRun] == e.Origin() && ns.Annotations[AnnotationPlan] == e.Run.Spec.Plan {
 			own = append(own, *ns)
 		}
 	}
@@ -190,7 +190,7 @@ func lookNamespacesUndo(ctx context.Context, e *Env) (reconciler.Observation, er
 		}
 		kept = append(kept, fmt.Sprintf("%s (it holds %s)", ns.Name, namesOf(rest, 5)))
 	}
-	o := reconciler.Observation{Seen: reconciler.Succeeded}
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: "no namespace of this run is left on the target"}
 	if len(kept) > 0 {
 		o.Message = fmt.Sprintf("left on cluster %s because they hold objects that this run did not make: namespace %s", e.Target.Name, strings.Join(kept, ", "))
 	}

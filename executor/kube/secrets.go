@@ -88,7 +88,7 @@ func refString(ref spec.SecretRef, defaultKey string) string {
 }
 
 func notEmpty(value []byte, ref spec.SecretRef, defaultKey string) ([]byte, error) {
-	if len(trimSpace(value)) == 0 {
+	if len(TrimSpace(value)) == 0 {
 		return nil, fmt.Errorf("%s is empty", refString(ref, defaultKey))
 	}
 	return value, nil
@@ -98,4 +98,5 @@ func badPart(s string) bool {
 	return s == "" || s == "." || s == ".." || strings.ContainsAny(s, "/\\\x00")
 }
 
-func trimSpace(b []byte) []byte { return bytes.TrimSpace(b) }
+// TrimSpace drops the line end that editors and echo leave in secret files.
+func TrimSpace(b []byte) []byte { return bytes.TrimSpace(b) }

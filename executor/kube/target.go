@@ -44,9 +44,10 @@ func OfPlan(e *Env, o metav1.Object) bool {
 	return o.GetAnnotations()[AnnotationPlan] == e.Run.Spec.Plan || Ours(o) && o.GetLabels()[LabelPlan] == Short(e.Run.Spec.Plan)
 }
 
-// OfRun says that an object of the target was put there by this very run.
+// OfRun says that an object of the target was put there by this very run, or by
+// the cutover that it takes back.
 func OfRun(e *Env, o metav1.Object) bool {
-	return OfPlan(e, o) && o.GetAnnotations()[AnnotationRun] == e.RunLabel()
+	return OfPlan(e, o) && o.GetAnnotations()[AnnotationRun] == e.Origin()
 }
 
 // get returns nil for an object that is not there.

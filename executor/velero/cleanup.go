@@ -1,0 +1,248 @@
+package velero
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	velerov1 "github.com/vmware-tanzu/velero/pkg/apis/velero/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+var (
+	configMaps = corev1.SchemeGroupVersion.WithResource("configmaps")
+	secrets    = corev1.SchemeGroupVersion.WithResource("secrets")
+)
+
+func headOf(o metav1.Object) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetAPIVersion("v1")
+	u.SetKind("ConfigMap")
+	u.SetNamespace(o.GetNamespace())
+	u.SetName(o.GetName())
+	u.SetUID(o.GetUID())
+	return u
+}
+
+// Backups are deleted through Velero, which deletes their files in the bucket
+// as well. The copies on the target have no files of their own.
+
+func lookBackupUndo(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	return lookDeletion(ctx, e, selectRun(e))
+}
+
+func ensureBackupUndo(ctx context.Context, e *kube.Env) error {
+	return deleteBackups(ctx, e, selectRun(e))
+}
+
+// lookDeletion: Succeeded once no Backup that the selector matches is left.
+func lookDeletion(ctx context.Context, e *kube.Env, selector string) (reconciler.Observation, error) {
+	backups, err := listed[velerov1.Backup](ctx, e.Source, backupResource, selector)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	for n := range backups {
+		o, err := lookOneDeletion(ctx, e, &backups[n])
+		if err != nil || o.Seen != reconciler.Succeeded {
+			return o, err
+		}
+	}
+	copies, err := listed[velerov1.Backup](ctx, e.Target, backupResource, selector)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if len(copies) > 0 {
+		return reconciler.Observation{Message: fmt.Sprintf("%d copies of Backups are to be deleted on cluster %s", len(copies), e.Target.Name)}, nil
+	}
+	return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no Backup is left"}, nil
+}
+
+func lookOneDeletion(ctx context.Context, e *kube.Env, b *velerov1.Backup) (reconciler.Observation, error) {
+	o := reconciler.Observation{Seen: reconciler.Working, Reason: "BackupRunning", Object: fmt.Sprintf("source Backup %s/%s", b.Namespace, b.Name)}
+	var err error
+	if !terminal(string(b.Status.Phase)) {
+		o.Message = fmt.Sprintf("Backup %s/%s on cluster %s is still %s; it cannot be stopped and is deleted afterwards", b.Namespace, b.Name, e.Source.Name, phaseName(string(b.Status.Phase)))
+		o.Wake, err = wakeOn(ctx, e.Source, backupResource, b)
+		return o, err
+	}
+	d, err := read[velerov1.DeleteBackupRequest](ctx, e.Source, deletionResource, deletionName(e, b.Name))
+	if err != nil || d == nil {
+		return reconciler.Observation{Message: "Backup " + b.Name + " is to be deleted"}, err
+	}
+	if d.Status.Phase == velerov1.DeleteBackupRequestPhaseProcessed && len(d.Status.Errors) > 0 {
+		o.Seen, o.Reason = reconciler.Broken, "BackupDeletionFailed"
+		o.Message = fmt.Sprintf("Velero on cluster %s cannot delete Backup %s/%s: %s", e.Source.Name, b.Namespace, b.Name, short(d.Status.Errors))
+		return o, nil
+	}
+	o.Reason = "BackupDeleting"
+	o.Message = fmt.Sprintf("Velero on cluster %s deletes Backup %s/%s", e.Source.Name, b.Namespace, b.Name)
+	o.Wake, err = wakeOn(ctx, e.Source, backupResource, b)
+	return o, err
+}
+
+func deletionName(e *kube.Env, backup string) string {
+	return e.ObjectName(fmt.Sprintf("delete/%s", backup))
+}
+
+func deleteBackups(ctx context.Context, e *kube.Env, selector string) error {
+	backups, err := listed[velerov1.Backup](ctx, e.Source, backupResource, selector)
+	if err != nil {
+		return err
+	}
+	for _, b := range backups {
+		if !terminal(string(b.Status.Phase)) {
+			continue
+		}
+		d := &velerov1.DeleteBackupRequest{ObjectMeta: objectMeta(e, e.Source, deletionName(e, b.Name)), Spec: velerov1.DeleteBackupRequestSpec{BackupName: b.Name}}
+		// Velero looks its requests up by these.
+		d.Labels[velerov1.BackupNameLabel], d.Labels[velerov1.BackupUIDLabel] = b.Name, string(b.UID)
+		err := create(ctx, e.Source, deletionResource, "DeleteBackupRequest", d)
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return e.Source.Errorf(err, "ask Velero to delete Backup %s", b.Name)
+		}
+	}
+	if len(backups) > 0 {
+		return nil // while the source has it, the target's Velero would fetch it again
+	}
+	return dropCopies(ctx, e, selector)
+}
+
+func dropCopies(ctx context.Context, e *kube.Env, selector string) error {
+	copies, err := listed[velerov1.Backup](ctx, e.Target, backupResource, selector)
+	if err != nil {
+		return err
+	}
+	for n := range copies {
+		if err := remove(ctx, e.Target, backupResource, &copies[n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rest is what lies in a namespace beside Velero's own objects.
+type rest struct {
+	cluster   *kube.Cluster
+	gvr       schema.GroupVersionResource
+	namespace string
+}
+
+// lookCleanUp: the run's helpers. The Backup stays on the source until the
+// plan is closed, in case somebody wants to know what was moved.
+func lookCleanUp(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	return lookRest(ctx, e, runRest(e), selectRun(e))
+}
+
+func runRest(e *kube.Env) []rest {
+	s, t := e.Source, e.Target
+	return []rest{
+		{s, downloadResource, s.VeleroNamespace}, {t, downloadResource, t.VeleroNamespace},
+		{s, configMaps, s.VeleroNamespace}, {t, configMaps, t.VeleroNamespace},
+		{t, restoreResource, t.VeleroNamespace},
+	}
+}
+
+func planRest(e *kube.Env) []rest {
+	s, t := e.Source, e.Target
+	all := runRest(e)
+	for _, c := range []*kube.Cluster{s, t} {
+		all = append(all, rest{c, deletionResource, c.VeleroNamespace}, rest{c, locationResource, c.VeleroNamespace}, rest{c, secrets, c.VeleroNamespace},
+			rest{c, secrets, e.Settings.Namespace}, rest{c, configMaps, e.Settings.Namespace})
+	}
+	return all
+}
+
+func (r rest) list(ctx context.Context, selector string) ([]kube.Item, error) {
+	l, err := r.cluster.Dynamic.Resource(r.gvr).Namespace(r.namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, r.cluster.Errorf(err, "list %s in namespace %s", r.gvr.Resource, r.namespace)
+	}
+	var items []kube.Item
+	for n := range l.Items {
+		items = append(items, kube.Item{GVR: r.gvr, Unstructured: &l.Items[n]})
+	}
+	return items, nil
+}
+
+func lookRest(ctx context.Context, e *kube.Env, places []rest, selector string) (reconciler.Observation, error) {
+	var leaving []string
+	for _, p := range places {
+		items, err := p.list(ctx, selector)
+		if err != nil {
+			return reconciler.Observation{}, err
+		}
+		for _, i := range items {
+			if i.GetDeletionTimestamp() == nil {
+				return reconciler.Observation{Message: fmt.Sprintf("%s and others are to be deleted", kube.Describe(i.Record(p.cluster.Side)))}, nil
+			}
+			leaving = append(leaving, kube.Describe(i.Record(p.cluster.Side)))
+		}
+	}
+	if len(leaving) > 0 {
+		slices.Sort(leaving)
+		return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: leaving[0],
+			Message: "still being deleted: " + short(leaving)}, nil
+	}
+	return reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing of run " + strings.TrimSpace(e.Origin()) + " is left to clean up"}, nil
+}
+
+func dropRest(ctx context.Context, places []rest, selector string) error {
+	for _, p := range places {
+		items, err := p.list(ctx, selector)
+		if err != nil {
+			return err
+		}
+		for _, i := range items {
+			if i.GetDeletionTimestamp() != nil {
+				continue
+			}
+			if err := p.cluster.Delete(ctx, i.Record(p.cluster.Side)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func ensureCleanUp(ctx context.Context, e *kube.Env) error {
+	return dropRest(ctx, runRest(e), selectRun(e))
+}
+
+// lookPurge: first the plan's Backups with their files, then everything else
+// of the plan's in Velero's namespaces and ours.
+func lookPurge(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	o, err := lookDeletion(ctx, e, selectPlan(e))
+	if err != nil || o.Seen != reconciler.Succeeded {
+		return o, err
+	}
+	o, err = lookRest(ctx, e, planRest(e), selectPlan(e))
+	if o.Seen == reconciler.Succeeded {
+		o.Message = "the plan's backups, locations and credentials are gone from both clusters"
+	}
+	return o, err
+}
+
+func ensurePurge(ctx context.Context, e *kube.Env) error {
+	// Restores go first: Velero deletes their files through their Backup.
+	if err := dropRest(ctx, []rest{{e.Target, restoreResource, e.Target.VeleroNamespace}}, selectPlan(e)); err != nil {
+		return err
+	}
+	backups, err := listed[velerov1.Backup](ctx, e.Source, backupResource, selectPlan(e))
+	if err != nil {
+		return err
+	}
+	if err := deleteBackups(ctx, e, selectPlan(e)); err != nil || len(backups) > 0 {
+		return err
+	}
+	return dropRest(ctx, planRest(e), selectPlan(e))
+}
