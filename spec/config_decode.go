@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -58,17 +57,6 @@ func DecodeConfig(path string, data []byte) (*DaemonConfig, []Problem) {
 	}
 	config.setDefaults()
 	return config, nil
-}
-
-// fill decodes and validates a document into an object of its kind.
-func (d *Document) fill(root *yaml.Node, object any) {
-	s := &strictDecoder{budget: maxValues, offset: d.offset}
-	s.decode(root, object)
-	for _, p := range s.problems {
-		d.Problems = append(d.Problems, Problem{File: d.File, Line: p.line, Path: p.path, Message: p.message})
-	}
-	d.validate(root, object)
-	d.name(documentKey(d.Kind, d.Name))
 }
 
 func (c *DaemonConfig) setDefaults() {

@@ -148,8 +148,9 @@ func decodeChunk(file string, c chunk) *Document {
 	h := readHead(root)
 	if p := h.problem(); p != nil {
 		d.add(root, p.Path, p.Message)
-		if p.Document != "" {
-			d.name(p.Document)
+		d.name(p.Document)
+		if p.Document != "" && newObject[h.kind] != nil {
+			d.Kind, d.Name = h.kind, h.name
 		}
 		return d
 	}
@@ -195,7 +196,7 @@ func (d *Document) name(key string) {
 	if len(d.Problems) > maxProblems {
 		rest := len(d.Problems) - maxProblems
 		d.Problems = append(d.Problems[:maxProblems:maxProblems],
-			Problem{File: d.File, Line: d.Line, Message: fmt.Sprintf("and %d more problems in this document", rest)})
+			Problem{File: d.File, Line: d.Line, Message: fmt.Sprintf("and at least %d more problems in this document", rest)})
 	}
 	for i := range d.Problems {
 		d.Problems[i].Document = key
@@ -227,8 +228,8 @@ func parse(text []byte) (root *yaml.Node, err error) {
 	if err := stream.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if err := stream.Decode(&next); err == nil && len(next.Content) > 0 {
-		return nil, fmt.Errorf("yaml: line %d: a document starts here without a line \"---\" before it", next.Line)
+	if err := stream.Decode(&next); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("yaml: line %d: another document follows this one: write a line \"---\" between them", max(1, doc.Line))
 	}
 	if doc.Kind == 0 || len(doc.Content) == 0 {
 		return nil, nil

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -61,11 +63,29 @@ func DecodeDaemonStatus(data []byte) (*DaemonStatus, error) {
 
 func encodeRecord(record any, meta *TypeMeta, kind string) ([]byte, error) {
 	*meta = TypeMeta{APIVersion: APIVersion, Kind: kind}
-	data, err := yaml.Marshal(record)
+	data, err := json.Marshal(record)
+	if err == nil {
+		data, err = yaml.JSONToYAML(escapeControls(data))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the record of a %s: %w", kind, err)
 	}
 	return data, nil
+}
+
+// escapeControls writes as \uXXXX what JSON takes inside text and a YAML
+// parser does not, such as the DEL that some program's output holds. A message
+// must never make its record unwritable.
+func escapeControls(data []byte) []byte {
+	var out bytes.Buffer
+	for _, r := range string(data) {
+		if r >= 0x7f && r <= 0x9f || r == 0xfeff || r >= 0xfffe && r <= 0xffff {
+			fmt.Fprintf(&out, "\\u%04x", r)
+			continue
+		}
+		out.WriteRune(r)
+	}
+	return out.Bytes()
 }
 
 // decodeRecord refuses whatever this release would not have written: a record

@@ -21,20 +21,31 @@ type strictDecoder struct {
 	problems []fault
 	offset   int  // lines of the file before the tree
 	budget   int  // values left
-	null     bool // records: null means the zero value
+	null     bool // records: null means the zero value, and "<<" is a key like others
 }
 
 type fault struct {
 	line          int
 	path, message string
+	extra         bool // about something that should not be there at all
 }
 
 func (s *strictDecoder) decode(root *yaml.Node, object any) {
 	s.value(root, "", reflect.ValueOf(object).Elem())
 }
 
+// full ends the search: a document with so many problems is another thing
+// altogether, and looking for what each field may have meant takes time.
+func (s *strictDecoder) full() bool { return len(s.problems) > maxProblems }
+
 func (s *strictDecoder) fail(n *yaml.Node, path, format string, args ...any) {
 	s.problems = append(s.problems, fault{line: n.Line + s.offset, path: path, message: fmt.Sprintf(format, args...)})
+}
+
+// surplus reports what has no field to go to.
+func (s *strictDecoder) surplus(n *yaml.Node, path, format string, args ...any) {
+	s.fail(n, path, format, args...)
+	s.problems[len(s.problems)-1].extra = true
 }
 
 // resolve follows an alias to what it stands for.
@@ -187,7 +198,7 @@ func (s *strictDecoder) list(n *yaml.Node, path string, v reflect.Value) {
 		item := reflect.New(v.Type().Elem()).Elem()
 		s.value(c, fmt.Sprintf("%s[%d]", path, i), item)
 		out = reflect.Append(out, item)
-		if s.budget <= 0 {
+		if s.budget <= 0 || s.full() {
 			break
 		}
 	}
@@ -208,7 +219,7 @@ func (s *strictDecoder) object(n *yaml.Node, path string, v reflect.Value) {
 	s.fields(n, path, func(key string, k, c *yaml.Node) {
 		index, ok := known.index[key]
 		if !ok {
-			s.fail(k, join(path, key), "field %s is not known in %s%s", quote(key), place(path), meant(key, known.names))
+			s.surplus(k, join(path, key), "field %s is not known in %s%s", quote(key), place(path), strings.Replace(meant(key, known.names), ": write ", ", which takes ", 1))
 			return
 		}
 		s.value(c, join(path, key), v.FieldByIndex(index))
@@ -222,18 +233,18 @@ func (s *strictDecoder) fields(n *yaml.Node, path string, visit func(key string,
 		return
 	}
 	first := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !s.full(); i += 2 {
 		k := resolve(n.Content[i])
 		if k.Kind != yaml.ScalarNode {
-			s.fail(n.Content[i], path, "the name of a field in %s must be text, not %s", place(path), found(k))
+			s.surplus(n.Content[i], path, "the name of a field in %s must be text, not %s", place(path), found(k))
 			continue
 		}
-		if k.ShortTag() == "!!merge" {
-			s.fail(k, path, "merge keys (<<) are not understood: write the fields of %s out", place(path))
+		if k.ShortTag() == "!!merge" && !s.null {
+			s.surplus(k, path, "merge keys (<<) are not understood: write the fields of %s out", place(path))
 			continue
 		}
 		if line, twice := first[k.Value]; twice {
-			s.fail(k, join(path, k.Value), "field %s is written twice in %s, first on line %d: remove one of them", quote(k.Value), place(path), line+s.offset)
+			s.surplus(k, join(path, k.Value), "field %s is written twice in %s, first on line %d: remove one of them", quote(k.Value), place(path), line+s.offset)
 			continue
 		}
 		first[k.Value] = k.Line

@@ -21,19 +21,21 @@ type checker struct {
 
 func (c checker) addf(path, format string, args ...any) { c.add(path, fmt.Sprintf(format, args...)) }
 
-// validate runs every rule of the document's kind and adds what it finds. A
-// field that could not be decoded is not reported a second time.
-func (d *Document) validate(root *yaml.Node, object any) {
-	broken := make([]string, 0, len(d.Problems))
-	for _, p := range d.Problems {
-		broken = append(broken, p.Path)
+// fill decodes and validates a document into an object of its kind. A field
+// that could not be decoded is not reported as missing on top.
+func (d *Document) fill(root *yaml.Node, object any) {
+	s := &strictDecoder{budget: maxValues, offset: d.offset}
+	s.decode(root, object)
+	for _, p := range s.problems {
+		d.Problems = append(d.Problems, Problem{File: d.File, Line: p.line, Path: p.path, Message: p.message})
 	}
 	validate(d.Kind, object, func(path, message string) {
-		if !slices.ContainsFunc(broken, func(b string) bool { return within(path, b) }) {
+		if !slices.ContainsFunc(s.problems, func(f fault) bool { return !f.extra && within(path, f.path) }) {
 			d.add(root, path, message)
 		}
 	})
 	slices.SortStableFunc(d.Problems, compareProblems)
+	d.name(documentKey(d.Kind, d.Name))
 }
 
 // compareProblems orders problems as a reader meets them.

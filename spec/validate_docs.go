@@ -18,7 +18,7 @@ func (c checker) cluster(s *ClusterSpec) {
 		if s.Token == nil {
 			c.addf("spec.token", "token is missing: with server, write {from: NAME}, a Secret in the daemon's namespace with the token of a service account (F-108)")
 		}
-	} else {
+	} else if ways > 0 {
 		c.onlyWithServer("spec.token", s.Token != nil)
 		c.onlyWithServer("spec.caBundle", s.CABundle != "")
 		c.onlyWithServer("spec.insecureSkipTLSVerify", s.InsecureSkipTLSVerify)
