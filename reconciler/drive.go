@@ -101,7 +101,9 @@ func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err
 	case Act:
 		ctx, stop := context.WithTimeout(ctx, lookTimeout)
 		defer stop()
-		if err := d.executor.Ensure(ctx, dec.Call); err != nil {
+		if err := d.executor.Ensure(ctx, dec.Call); errors.Is(err, ErrSuperseded) {
+			return false, err
+		} else if err != nil {
 			d.report(&spec.Waiting{Reason: "Retrying", Message: err.Error(), Since: metav1.NewTime(in.Now)})
 			d.log.Warn("an effect is tried again", "run", d.run.Metadata.Name, "step", dec.Step, "error", err)
 			d.sleep(ctx, time.Second, nil)

@@ -1,0 +1,190 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// TestFailuresEndInAConditionWithTheSourceRunning breaks one thing a row: each
+// ends in a condition that says what to do, and the application runs on the
+// source as before.
+func TestFailuresEndInAConditionWithTheSourceRunning(t *testing.T) {
+	rows := []struct {
+		name   string
+		break_ func(l *lab, files map[string]string)
+		say    []string // words of the condition's or the run's message
+	}{
+		{"a broken manifest", func(l *lab, f map[string]string) { f["plan.yaml"] += "  sourceClutser: x\n" }, []string{"plan.yaml:", "sourceClutser"}},
+		{"an unknown cluster", func(l *lab, f map[string]string) {
+			f["plan.yaml"] = strings.Replace(f["plan.yaml"], "sourceCluster: old", "sourceCluster: olt", 1)
+		}, []string{"olt"}},
+		{"an unreachable cluster", func(l *lab, f map[string]string) {
+			f["clusters/new.yaml"] = strings.Replace(f["clusters/new.yaml"], l.bed.Target.Server, "https://10.199.0.1:9", 1)
+		}, []string{"10.199.0.1:9"}},
+		{"a wrong token", func(l *lab, f map[string]string) { l.write("secrets/new/token", "not-the-token-of-this-cluster") }, []string{"token"}},
+		{"an untrusted certificate", func(l *lab, f map[string]string) {
+			f["clusters/new.yaml"] = strings.Replace(f["clusters/new.yaml"], indent(l.text(l.bed.Target.CAFile), "    "), indent(l.text(l.bed.Source.CAFile), "    "), 1)
+		}, []string{"caBundle"}},
+		{"a missing bucket", func(l *lab, f map[string]string) {
+			f["repositories/main.yaml"] = strings.Replace(f["repositories/main.yaml"], "bucket: "+l.bed.S3.Bucket, "bucket: nowhere", 1)
+		}, []string{"nowhere"}},
+		{"a namespace that does not exist", func(l *lab, f map[string]string) {
+			f["plan.yaml"] = strings.Replace(f["plan.yaml"], "namespaces: [{name: "+l.name, "namespaces: [{name: no-such-namespace-"+l.name, 1)
+		}, []string{"no-such-namespace"}},
+		{"an object of someone else on the target", func(l *lab, f map[string]string) {
+			l.onTarget("create", "namespace", l.name)
+			l.onTarget("label", "namespace", l.name, "team=shop")
+			l.onTarget("-n", l.name, "create", "configmap", "settings", "--from-literal=owner=someone")
+		}, []string{"settings"}},
+		{"an unsupported workload", func(l *lab, f map[string]string) {
+			l.onSource("-n", l.name, "create", "cronjob", "nightly", "--image="+l.bed.Images["busybox"], "--schedule=0 0 1 1 *", "--", "true")
+		}, []string{"CronJob", "nightly"}},
+	}
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			l := newLab(t)
+			l.apply(l.stateless())
+			l.rolledOut("deployment/web")
+			files := l.infrastructure()
+			files["plan.yaml"] = l.plan(spec.Staged, "")
+			l.start()
+			l.commit("Plan the move", files)
+			l.wait("the plan", time.Minute, func(s *story) bool { return s.Status.Recorded.SeenState == spec.Staged })
+			files["plan.yaml"] = l.plan(spec.Migrated, "")
+			r.break_(l, files)
+			l.commit("Move the shop", files)
+			said := func(s *story) string {
+				text := fmt.Sprint(s.Status.Conditions, s.Status.Problems, s.Status.LastFailure)
+				if s.Run != nil {
+					text += fmt.Sprint(s.Run.Status)
+				}
+				return text
+			}
+			s := l.wait("a sentence with "+strings.Join(r.say, " and "), 2*time.Minute, func(s *story) bool {
+				text := said(s)
+				for _, w := range r.say {
+					if !strings.Contains(text, w) {
+						return false
+					}
+				}
+				return s.Status.Recorded.OpenRun == ""
+			})
+			_, message := s.condition("Ready")
+			t.Log(message)
+			if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"); got != "2" {
+				t.Errorf("the source has %q ready replicas, want 2", got)
+			}
+			l.nothingLeaks()
+		})
+	}
+}
+
+// TestKilledDuringTheCutover ends the daemon with SIGKILL again and again; the
+// cutover finishes after the last restart, once.
+func TestKilledDuringTheCutover(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.stateful())
+	l.rolledOut("statefulset/db")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, "")
+	l.commit("Plan the move", files)
+	l.start()
+	l.waitReason("Staged", time.Minute)
+	l.commit("Move the database", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	random := rand.New(rand.NewSource(time.Now().UnixNano()))
+	kills := 0
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); {
+		time.Sleep(time.Duration(1000+random.Intn(5000)) * time.Millisecond)
+		l.kill()
+		kills++
+		if s, err := l.status(); err == nil {
+			if r, _ := s.condition("Ready"); r == "Migrated" {
+				break
+			}
+		}
+		l.start()
+	}
+	if l.daemon == nil {
+		l.start()
+	}
+	s := l.waitReason("Migrated", 4*time.Minute)
+	t.Logf("%d kills, run %s", kills, s.Run.Metadata.Name)
+	if s.Status.Recorded.Numbers[spec.RunMigrate] != 1 {
+		t.Errorf("%d cutovers for one approval", s.Status.Recorded.Numbers[spec.RunMigrate])
+	}
+	for _, pod := range []string{"db-0", "db-1"} {
+		if got := strings.TrimSpace(l.onTarget("-n", l.name, "exec", pod, "--", "cat", "/data/born")); got != pod {
+			t.Errorf("%s on the target says it was born as %q", pod, got)
+		}
+	}
+}
+
+// TestGitOutageStartsNothing stops the way to Git by a wrong password: no
+// cutover starts, and it does once Git is back.
+func TestGitOutageStartsNothing(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.stateless())
+	l.rolledOut("deployment/web")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, "")
+	l.commit("Plan the move", files)
+	l.start()
+	l.waitReason("Staged", time.Minute)
+	l.write("secrets/git/password", "wrong")
+	time.Sleep(3 * time.Second)
+	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	time.Sleep(10 * time.Second)
+	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != "2" {
+		t.Fatalf("the source has %q replicas while Git cannot be reached", got)
+	}
+	l.write("secrets/git/password", l.text(l.bed.Git.Daemon.PasswordFile))
+	l.waitReason("Migrated", 3*time.Minute)
+}
+
+// TestEditorsReadNoCredential looks, as a user with `edit` in the application's
+// namespace, for anything that opens the store or the repository, during a
+// stage run.
+func TestEditorsReadNoCredential(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.stateful())
+	l.rolledOut("statefulset/db")
+	l.onSource("-n", l.name, "create", "rolebinding", "editor", "--clusterrole=edit", "--user=eve")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
+	l.commit("Plan the move", files)
+	l.start()
+	secrets := []string{l.text(l.bed.S3.SecretKeyFile), "correct horse battery staple"}
+	looks := 0
+	look := func() {
+		out, _ := l.kubectl(l.bed.Source.Kubeconfig, "--as=eve", "-n", l.name, "get", "secrets,configmaps,pods,jobs,pvc", "-o", "yaml")
+		looks++
+		for _, s := range secrets {
+			if strings.Contains(out, s) {
+				t.Errorf("eve reads a secret of %d characters", len(s))
+			}
+		}
+		for _, ns := range []string{"tranship-system", "velero"} {
+			if out, err := l.kubectl(l.bed.Source.Kubeconfig, "--as=eve", "-n", ns, "get", "secrets"); err == nil {
+				t.Errorf("eve lists the secrets of %s: %s", ns, out)
+			}
+		}
+		pods, _ := l.kubectl(l.bed.Source.Kubeconfig, "-n", l.name, "get", "pods", "-l", "app.kubernetes.io/managed-by=tranship", "-o", "name")
+		for _, pod := range strings.Fields(pods) {
+			out, _ := exec.Command(l.bed.Kubectl, "--kubeconfig", l.bed.Source.Kubeconfig, "--as=eve", "-n", l.name, "exec", filepath.Base(pod), "--", "/tranship", "mover", "env").CombinedOutput()
+			if strings.Contains(string(out), secrets[0]) {
+				t.Errorf("eve reads a secret through %s", pod)
+			}
+		}
+	}
+	l.wait("a stage run", 3*time.Minute, func(s *story) bool { look(); return s.Status.LastStage != nil })
+	if looks < 3 {
+		t.Errorf("only %d looks", looks)
+	}
+}
