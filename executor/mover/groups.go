@@ -54,8 +54,8 @@ func unite(sets []together, single map[string]bool) map[string]string {
 	for _, s := range sets {
 		leader[s.name] = s.name
 	}
-	for range sets { // each round shortens some path; there are no more than len(sets)
-		changed := false
+	for changed := true; changed; { // ends: every change puts an earlier name in place of a later one
+		changed = false
 		for _, s := range sets {
 			for _, c := range s.claims {
 				if !single[c] {
@@ -68,9 +68,6 @@ func unite(sets []together, single map[string]bool) map[string]string {
 					leader[s.name], changed = first, true
 				}
 			}
-		}
-		if !changed {
-			break
 		}
 	}
 	return leader
