@@ -9,10 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 
+	"github.com/tranship/tranship/executor/hook"
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/mover"
 	"github.com/tranship/tranship/executor/preflight"
 	"github.com/tranship/tranship/executor/velero"
+	"github.com/tranship/tranship/executor/workload"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,12 +25,16 @@ import (
 // Verbs is the registry: every name that an itinerary may use.
 func Verbs() map[string]kube.Verb {
 	all := map[string]kube.Verb{}
-	for _, verbs := range []map[string]kube.Verb{
-		kube.Verbs(), preflight.Verbs(), velero.Verbs(),
-	} {
+	for _, verbs := range packages() {
 		maps.Copy(all, verbs)
 	}
 	return all
+}
+
+func packages() []map[string]kube.Verb {
+	return []map[string]kube.Verb{
+		hook.Verbs(), kube.Verbs(), mover.Verbs(), preflight.Verbs(), velero.Verbs(), workload.Verbs(),
+	}
 }
 
 // Executor implements reconciler.Executor on real clusters.
@@ -61,7 +69,7 @@ func (x *Executor) Look(ctx context.Context, c reconciler.Call) (reconciler.Obse
 		return reconciler.Observation{}, err
 	}
 	o, err := v.Look(ctx, e)
-	return o, x.explain(e, c, err)
+	return o, x.explain(c, err)
 }
 
 // Ensure implements reconciler.Executor.
@@ -77,15 +85,12 @@ func (x *Executor) Ensure(ctx context.Context, c reconciler.Call) error {
 	if err != nil {
 		return err
 	}
-	for _, cluster := range []*kube.Cluster{e.Source, e.Target} {
-		if cluster == nil {
-			continue
-		}
-		if err := cluster.Guard(ctx, e.Settings); err != nil {
-			return x.explain(e, c, err)
+	for _, side := range needs(v) {
+		if err := e.On(side).Guard(ctx, e.Settings); err != nil {
+			return x.explain(c, err)
 		}
 	}
-	return x.explain(e, c, v.Ensure(ctx, e))
+	return x.explain(c, v.Ensure(ctx, e))
 }
 
 func (x *Executor) verb(c reconciler.Call) (kube.Verb, error) {
@@ -96,16 +101,14 @@ func (x *Executor) verb(c reconciler.Call) (kube.Verb, error) {
 	return v, nil
 }
 
-func (x *Executor) env(ctx context.Context, c reconciler.Call, v kube.Verb) (*kube.Env, error) {
-	e := &kube.Env{Call: c, Secrets: x.secrets, Settings: x.settings(), Log: x.log.With("run", c.Run.Metadata.Name, "step", c.Step.Name, "verb", c.Verb)}
-	for _, side := range []spec.Side{spec.Source, spec.Target} {
-		cluster, err := x.pool.Get(ctx, side, document(c, side))
-		if err != nil && needs(v, side) {
+func (x *Executor) env(ctx context.Context, c reconciler.Call, v kube.Verb) (e *kube.Env, err error) {
+	e = &kube.Env{Call: c, Secrets: x.secrets, Settings: x.settings(), Log: x.log.With("run", c.Run.Metadata.Name, "step", c.Step.Name, "verb", c.Verb)}
+	for _, side := range bothSides {
+		var cluster *kube.Cluster
+		if !slices.Contains(needs(v), side) {
+			cluster = x.pool.Try(ctx, side, document(c, side))
+		} else if cluster, err = x.pool.Get(ctx, side, document(c, side)); err != nil {
 			return nil, err
-		}
-		if err != nil {
-			e.Log.Warn("a cluster that this verb can do without is not reachable", "cluster", document(c, side).Metadata.Name, "error", err)
-			continue
 		}
 		if side == spec.Source {
 			e.Source = cluster
@@ -123,21 +126,19 @@ func document(c reconciler.Call, side spec.Side) *spec.Cluster {
 	return &c.Run.Spec.Closure.Target
 }
 
-func needs(v kube.Verb, side spec.Side) bool {
+var bothSides = []spec.Side{spec.Source, spec.Target}
+
+// needs are the clusters without which a verb can do nothing.
+func needs(v kube.Verb) []spec.Side {
 	if len(v.Needs) == 0 {
-		return true
+		return bothSides
 	}
-	for _, s := range v.Needs {
-		if s == side {
-			return true
-		}
-	}
-	return false
+	return v.Needs
 }
 
 // explain names the verb and, when access is the trouble, the cluster; a
 // refused token is read anew at the next call.
-func (x *Executor) explain(e *kube.Env, c reconciler.Call, err error) error {
+func (x *Executor) explain(c reconciler.Call, err error) error {
 	if err == nil || errors.Is(err, reconciler.ErrSuperseded) {
 		return err
 	}
@@ -166,6 +167,14 @@ func (x *Executor) Survey(ctx context.Context, closure *spec.Closure, recorded [
 	return survey(ctx, e)
 }
 
-func survey(_ context.Context, e *kube.Env) (reconciler.Survey, error) {
-	return reconciler.Survey{Volumes: e.Run.Facts.Volumes}, nil
+func survey(ctx context.Context, e *kube.Env) (reconciler.Survey, error) {
+	d, err := mover.Discover(ctx, e)
+	if err != nil {
+		return reconciler.Survey{}, fmt.Errorf("survey of plan %s: %w", e.Run.Spec.Plan, err)
+	}
+	s := reconciler.Survey{Volumes: d.Volumes}
+	if len(d.Problems) > 0 {
+		s.Reason, s.Problem = d.Problems[0].Reason, d.Problems[0].Message
+	}
+	return s, nil
 }

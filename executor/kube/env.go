@@ -78,7 +78,7 @@ type Verb struct {
 	Look   func(ctx context.Context, e *Env) (reconciler.Observation, error)
 	Ensure func(ctx context.Context, e *Env) error
 	// Needs lists the clusters without which the verb can do nothing; empty
-	// means both. A cluster that is not listed is nil in Env when it cannot be
-	// reached: the source must be startable while the target is dead.
+	// means both. A cluster that is not listed is nil in Env when it does not
+	// answer at once: the source must be startable while the target is dead.
 	Needs []spec.Side
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -19,6 +20,8 @@ type Pool struct {
 
 	mu    sync.Mutex
 	conns map[poolKey]*pooled
+	// failed is when Try last failed.
+	failed map[poolKey]time.Time
 }
 
 type poolKey struct {
@@ -31,11 +34,12 @@ type pooled struct {
 	print   string
 	checked time.Time
 	cluster *Cluster
+	opened  atomic.Pointer[Cluster] // cluster, for those who do not wait
 }
 
 // NewPool returns an empty pool that resolves references with secrets.
 func NewPool(secrets Secrets) *Pool {
-	return &Pool{secrets: secrets, now: time.Now, conns: map[poolKey]*pooled{}}
+	return &Pool{secrets: secrets, now: time.Now, conns: map[poolKey]*pooled{}, failed: map[poolKey]time.Time{}}
 }
 
 // Get returns the connection of a document, opening it if it is new or if the
@@ -70,7 +74,42 @@ func (p *Pool) Get(ctx context.Context, side spec.Side, doc *spec.Cluster) (*Clu
 		return nil, err
 	}
 	e.cluster, e.print, e.checked = c, print, p.now()
+	e.opened.Store(c)
 	return c, nil
+}
+
+// tryTimeout is how long a verb waits for a cluster that it can do without,
+// and tryAgain how long a failure of that is remembered.
+const (
+	tryTimeout = 3 * time.Second
+	tryAgain   = time.Minute
+)
+
+// Try is Get for a cluster that the caller can do without: an open connection
+// as it is, or else one short attempt a minute. Nil means that there is none.
+func (p *Pool) Try(ctx context.Context, side spec.Side, doc *spec.Cluster) *Cluster {
+	key := poolKey{side, documentDigest(doc)}
+	p.mu.Lock()
+	e, failed := p.conns[key], p.failed[key]
+	p.mu.Unlock()
+	if e != nil {
+		if c := e.opened.Load(); c != nil {
+			return c
+		}
+	}
+	if p.now().Sub(failed) < tryAgain {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	c, err := p.Get(ctx, side, doc)
+	if err != nil {
+		p.mu.Lock()
+		p.failed[key] = p.now()
+		p.mu.Unlock()
+		return nil
+	}
+	return c
 }
 
 // Forget drops the connections of a document: the next Get opens a new one.

@@ -1,0 +1,237 @@
+package preflight
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// identity: two URLs may be one cluster, so the UID of kube-system counts.
+func identity(_ context.Context, s *state) ([]Finding, error) {
+	if s.Source.UID != s.Target.UID {
+		return nil, nil
+	}
+	return []Finding{{Reason: "InvalidDestinationCluster",
+		Message: fmt.Sprintf("clusters %s and %s are one and the same (UID %s of kube-system); name two different ones", s.Source.Name, s.Target.Name, s.Source.UID)}}, nil
+}
+
+// rights that a side needs; a cluster administrator has them all, which one
+// question tells.
+var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
+	spec.Source: {
+		{Verb: "list", Resource: "secrets"},
+		{Verb: "list", Resource: "pods"},
+		{Verb: "patch", Group: "apps", Resource: "deployments"},
+		{Verb: "patch", Group: "apps", Resource: "statefulsets"},
+		{Verb: "patch", Resource: "persistentvolumes"},
+		{Verb: "create", Resource: "pods"},
+		{Verb: "create", Group: "batch", Resource: "jobs"},
+		{Verb: "create", Group: "velero.io", Resource: "backups"},
+		{Verb: "create", Group: "velero.io", Resource: "backupstoragelocations"},
+		{Verb: "list", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
+	},
+	spec.Target: {
+		{Verb: "create", Resource: "namespaces"},
+		{Verb: "create", Resource: "secrets"},
+		{Verb: "create", Resource: "persistentvolumeclaims"},
+		{Verb: "patch", Resource: "persistentvolumes"},
+		{Verb: "patch", Group: "apps", Resource: "deployments"},
+		{Verb: "delete", Group: "apps", Resource: "deployments"},
+		{Verb: "create", Group: "batch", Resource: "jobs"},
+		{Verb: "create", Group: "velero.io", Resource: "restores"},
+		{Verb: "create", Group: "velero.io", Resource: "backups"},
+		{Verb: "create", Group: "velero.io", Resource: "backupstoragelocations"},
+	},
+}
+
+func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
+	return func(ctx context.Context, s *state) ([]Finding, error) {
+		c := s.On(side)
+		all, err := may(ctx, c, authorizationv1.ResourceAttributes{Verb: "*", Group: "*", Resource: "*"})
+		if err != nil || all {
+			return nil, err
+		}
+		var missing []string
+		for _, r := range rights[side] {
+			ok, err := may(ctx, c, r)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				missing = append(missing, strings.TrimSuffix(r.Verb+" "+r.Resource+"."+r.Group, "."))
+			}
+		}
+		if len(missing) == 0 {
+			return nil, nil
+		}
+		return []Finding{{Reason: kube.ReasonTokenNotPrivileged,
+			Message: fmt.Sprintf("the account on cluster %s may not: %s; `tranship bootstrap %s` gives it the rights", c.Name, strings.Join(missing, ", "), c.Name)}}, nil
+	}
+}
+
+func may(ctx context.Context, c *kube.Cluster, r authorizationv1.ResourceAttributes) (bool, error) {
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &r}}
+	answer, err := c.Kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+	if err != nil {
+		return false, c.Errorf(err, "ask which rights this account has")
+	}
+	return answer.Status.Allowed, nil
+}
+
+// veleroKinds are those that the verbs use.
+var veleroKinds = []string{"backups", "restores", "backupstoragelocations", "downloadrequests", "deletebackuprequests"}
+
+func veleroOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
+	return func(ctx context.Context, s *state) ([]Finding, error) {
+		c := s.On(side)
+		problem := func(format string, args ...any) []Finding {
+			return []Finding{{Reason: "VeleroNotReady", Object: fmt.Sprintf("%s Deployment %s/velero", side, c.VeleroNamespace), Passing: true,
+				Message: fmt.Sprintf(format, args...)}}
+		}
+		install := fmt.Sprintf("`tranship bootstrap %s` installs it", c.Name)
+		served, err := c.Kube.Discovery().ServerResourcesForGroupVersion("velero.io/v1")
+		if apierrors.IsNotFound(err) {
+			return problem("Velero is not installed on cluster %s; %s", c.Name, install), nil
+		}
+		if err != nil {
+			return nil, c.Errorf(err, "read which of Velero's kinds there are")
+		}
+		have := map[string]bool{}
+		for _, r := range served.APIResources {
+			have[r.Name] = true
+		}
+		for _, k := range veleroKinds {
+			if !have[k] {
+				return problem("Velero on cluster %s does not know %s.velero.io/v1; %s", c.Name, k, install), nil
+			}
+		}
+		d, err := c.Kube.AppsV1().Deployments(c.VeleroNamespace).Get(ctx, "velero", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return problem("cluster %s has no Deployment velero in namespace %s; name the right one in spec.veleroNamespace, or %s", c.Name, c.VeleroNamespace, install), nil
+		}
+		if err != nil {
+			return nil, c.Errorf(err, "read Deployment %s/velero", c.VeleroNamespace)
+		}
+		if d.Status.AvailableReplicas == 0 {
+			return problem("Velero on cluster %s is not running: no pod of Deployment %s/velero is available; `kubectl -n %s describe deployment velero` says why", c.Name, c.VeleroNamespace, c.VeleroNamespace), nil
+		}
+		return nil, nil
+	}
+}
+
+// bucket asks for it as the daemon; Velero and the movers ask from the
+// clusters, and their answers come with the steps that follow.
+func bucket(ctx context.Context, s *state) ([]Finding, error) {
+	repository := &s.Run.Spec.Closure.Repository
+	r, name := &repository.Spec, repository.Metadata.Name
+	broken := func(reason, format string, args ...any) []Finding {
+		return []Finding{{Reason: reason, Object: "ReplicationRepository " + name, Message: fmt.Sprintf(format, args...)}}
+	}
+	if r.Provider != spec.ProviderAWS || r.Credentials == nil {
+		return broken("InvalidBackupStorageProvider", "ReplicationRepository %s: provider %q is not supported by this version", name, r.Provider), nil
+	}
+	client, endpoint, err := store(ctx, s.Env, r)
+	if err != nil {
+		return broken("InvalidBackupStorageSettings", "ReplicationRepository %s: %v", name, err), nil
+	}
+	exists, err := client.BucketExists(ctx, r.Bucket)
+	if err != nil {
+		return broken("BackupStorageProviderTestFailed", "%s", storeProblem(err, name, endpoint, r)), nil
+	}
+	if !exists {
+		return broken("BucketMissing", "ReplicationRepository %s: there is no bucket %s at %s; create it, Tranship never does", name, r.Bucket, endpoint), nil
+	}
+	return nil, nil
+}
+
+func store(ctx context.Context, e *kube.Env, r *spec.RepositorySpec) (client *minio.Client, endpoint string, err error) {
+	access, err := e.Secrets.Read(ctx, spec.SecretRef{From: r.Credentials.From}, "accessKey")
+	if err != nil {
+		return nil, "", err
+	}
+	secret, err := e.Secrets.Read(ctx, spec.SecretRef{From: r.Credentials.From}, "secretKey")
+	if err != nil {
+		return nil, "", err
+	}
+	endpoint = r.Endpoint
+	if endpoint == "" {
+		endpoint = "https://s3.amazonaws.com"
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		return nil, "", fmt.Errorf("spec.endpoint %q is no URL", endpoint)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: r.InsecureSkipTLSVerify}
+	if r.CABundle != "" {
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(r.CABundle)) {
+			return nil, "", errors.New("spec.caBundle holds no certificate")
+		}
+	}
+	transport.DisableKeepAlives = true // one question, one connection
+	client, err = minio.New(u.Host, &minio.Options{
+		Creds:  credentials.NewStaticV4(string(kube.TrimSpace(access)), string(kube.TrimSpace(secret)), ""),
+		Secure: u.Scheme == "https", Region: r.Region, Transport: transport, MaxRetries: 2,
+		BucketLookup: lookup(r),
+	})
+	return client, endpoint, err
+}
+
+func lookup(r *spec.RepositorySpec) minio.BucketLookupType {
+	if r.Endpoint != "" {
+		return minio.BucketLookupPath
+	}
+	return minio.BucketLookupAuto
+}
+
+// storeProblem is a sentence; minio's errors hold no secret, but the URL of a
+// request says more than people need.
+func storeProblem(err error, name, endpoint string, r *spec.RepositorySpec) string {
+	if m := kube.TLSProblem(err, "ReplicationRepository "+name, endpoint, "its spec.caBundle"); m != "" {
+		return m
+	}
+	answer := minio.ToErrorResponse(err)
+	switch {
+	case answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized || answer.Code == "InvalidAccessKeyId" || answer.Code == "SignatureDoesNotMatch":
+		return fmt.Sprintf("ReplicationRepository %s: %s refuses the credentials of secret %s for bucket %s (%s); put the right accessKey and secretKey there", name, endpoint, r.Credentials.From, r.Bucket, answer.Code)
+	case answer.StatusCode != 0:
+		return fmt.Sprintf("ReplicationRepository %s: %s answers %s to a question about bucket %s", name, endpoint, answer.Code, r.Bucket)
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Sprintf("ReplicationRepository %s: %s cannot be reached: %v; check the address, the network and any proxy between", name, endpoint, err)
+}
+
+func sourceNamespaces(ctx context.Context, s *state) ([]Finding, error) {
+	var found []Finding
+	for _, name := range s.Namespaces(spec.Source) {
+		ns, err := s.Source.Kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			found = append(found, Finding{Reason: "NamespaceNotFoundOnSourceCluster", Object: "source Namespace " + name,
+				Message: fmt.Sprintf("there is no namespace %s on cluster %s", name, s.Source.Name)})
+		case err != nil:
+			return nil, s.Source.Errorf(err, "read namespace %s", name)
+		case ns.DeletionTimestamp != nil:
+			found = append(found, Finding{Reason: "NamespaceTerminating", Object: "source Namespace " + name,
+				Message: fmt.Sprintf("namespace %s on cluster %s is being deleted", name, s.Source.Name)})
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,222 @@
+package preflight
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// limits are CAM's (F-127..F-132): more namespaces are refused, more pods or
+// volumes only said.
+func limits(_ context.Context, s *state) ([]Finding, error) {
+	l := s.Settings.Limits
+	pods := 0
+	for _, i := range s.listed {
+		if i.GetKind() == "Pod" && i.GVR.Group == "" && !kube.Finished(i) {
+			pods++
+		}
+	}
+	var found []Finding
+	for _, c := range []struct {
+		what, reason string
+		have, limit  int
+		warning      bool
+	}{
+		{"namespaces", "NamespaceLimitExceeded", len(s.Plan().Namespaces), cmp.Or(l.Namespaces, 10), false},
+		{"pods", "PodLimitExceeded", pods, cmp.Or(l.Pods, 100), true},
+		{"volumes", "PvLimitExceeded", len(s.volumes.Volumes), cmp.Or(l.Volumes, 100), true},
+	} {
+		if c.have > c.limit {
+			found = append(found, Finding{Reason: c.reason, Warning: c.warning,
+				Message: fmt.Sprintf("the plan has %d %s and the daemon's limit is %d; split the plan or raise spec.limits.%s of the daemon's configuration", c.have, c.what, c.limit, c.what)})
+		}
+	}
+	return found, nil
+}
+
+// targetNamespaces: one that exists must let the same pods run as the
+// source's does.
+func targetNamespaces(ctx context.Context, s *state) ([]Finding, error) {
+	var found []Finding
+	for _, m := range s.Plan().Namespaces {
+		have := s.targetNS[m.Target()]
+		if have == nil {
+			continue
+		}
+		object := "target Namespace " + m.Target()
+		if have.DeletionTimestamp != nil {
+			found = append(found, Finding{Reason: "NamespaceTerminating", Object: object, Passing: true,
+				Message: fmt.Sprintf("namespace %s on cluster %s is being deleted; wait for its end", m.Target(), s.Target.Name)})
+			continue
+		}
+		source, err := s.Source.Kube.CoreV1().Namespaces().Get(ctx, m.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, s.Source.Errorf(err, "read namespace %s", m.Name)
+		}
+		if d := differing(kube.PlacingOf(source), kube.PlacingOf(have)); len(d) > 0 {
+			found = append(found, Finding{Reason: "NamespaceDiffers", Object: object,
+				Message: fmt.Sprintf("namespace %s on cluster %s differs from the source's %s in what decides which pods may run: %s; make them equal or delete the namespace", m.Target(), s.Target.Name, m.Name, strings.Join(d, ", "))})
+		}
+	}
+	return found, nil
+}
+
+func differing(a, b map[string]string) []string {
+	var keys []string
+	for _, m := range []map[string]string{a, b} {
+		for k := range m {
+			if a[k] != b[k] && !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// unsupported are the kinds that this version does not move, with the reason
+// for people; any custom resource belongs to them too.
+var unsupported = map[schema.GroupKind]string{
+	{Group: "batch", Kind: "CronJob"}:                       "CronJobs",
+	{Group: "batch", Kind: "Job"}:                           "unfinished Jobs",
+	{Group: "apps", Kind: "DaemonSet"}:                      "DaemonSets",
+	{Kind: "Pod"}:                                           "pods without a controller",
+	{Group: "apps", Kind: "ReplicaSet"}:                     "ReplicaSets without a controller",
+	{Kind: "ReplicationController"}:                         "ReplicationControllers",
+	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}: "HorizontalPodAutoscalers",
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:  "DeploymentConfigs",
+	{Group: "keda.sh", Kind: "ScaledObject"}:                "ScaledObjects",
+}
+
+// workloads refuses by name what this version would not move faithfully.
+func workloads(_ context.Context, s *state) ([]Finding, error) {
+	refused := map[string][]string{}
+	for _, i := range s.covered {
+		gk := i.GroupVersionKind().GroupKind()
+		switch {
+		case unsupported[gk] != "":
+			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
+		case s.custom[i.GVR.GroupResource()]:
+			refused["custom resources"] = append(refused["custom resources"], describe(i))
+		}
+	}
+	for _, i := range s.listed {
+		if o := metav1.GetControllerOf(i); o != nil && !kube.Ours(i) && s.isCustomGroup(o.APIVersion) {
+			refused["objects that a custom resource controls"] = append(refused["objects that a custom resource controls"], fmt.Sprintf("%s (of %s %s)", describe(i), o.Kind, o.Name))
+		}
+	}
+	if len(refused) == 0 {
+		return nil, nil
+	}
+	var parts, all []string
+	for _, kind := range slices.Sorted(maps.Keys(refused)) {
+		parts = append(parts, kind+": "+names(refused[kind]))
+		all = append(all, refused[kind]...)
+	}
+	return []Finding{{Reason: "UnsupportedWorkload", Object: all[0],
+		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first"}}, nil
+}
+
+// kinds: what the source has in a version that the target does not serve.
+func kinds(_ context.Context, s *state) ([]Finding, error) {
+	missing := map[string][]string{}
+	known := map[schema.GroupVersionKind]bool{}
+	for _, i := range s.covered {
+		gvk := i.GroupVersionKind()
+		has, asked := known[gvk]
+		if !asked {
+			var err error
+			if has, err = s.Target.Has(i); err != nil {
+				return nil, err
+			}
+			known[gvk] = has
+		}
+		if !has {
+			k := i.GetAPIVersion() + " " + i.GetKind()
+			missing[k] = append(missing[k], describe(i))
+		}
+	}
+	var found []Finding
+	for _, k := range slices.Sorted(maps.Keys(missing)) {
+		found = append(found, Finding{Reason: "GVKsIncompatible", Object: missing[k][0],
+			Message: fmt.Sprintf("cluster %s does not know %s: %s", s.Target.Name, k, names(missing[k]))})
+	}
+	return found, nil
+}
+
+// volumes are the mover's own findings.
+func volumes(_ context.Context, s *state) ([]Finding, error) {
+	var found []Finding
+	for _, p := range s.volumes.Problems {
+		found = append(found, Finding{Reason: p.Reason, Object: p.Object, Message: p.Message})
+	}
+	for _, w := range s.volumes.Warnings {
+		found = append(found, Finding{Reason: "NotMigrated", Message: w, Warning: true})
+	}
+	var jobs []string
+	for _, i := range s.listed {
+		if i.GetKind() == "Job" && kube.Finished(i) && metav1.GetControllerOf(i) == nil {
+			jobs = append(jobs, describe(i))
+		}
+	}
+	if len(jobs) > 0 {
+		found = append(found, Finding{Reason: "NotMigrated", Warning: true, Message: "finished Jobs are not migrated, they would run again: " + names(jobs)})
+	}
+	return found, nil
+}
+
+// existingObjects refuses to meet others' objects on the target.
+func existingObjects(_ context.Context, s *state) ([]Finding, error) {
+	if s.Plan().ExistingOrDefault() != spec.ExistingFail {
+		return nil, nil
+	}
+	type key struct {
+		kind            schema.GroupKind
+		namespace, name string
+	}
+	have := map[key]kube.Item{}
+	for _, i := range s.target {
+		have[key{i.GroupVersionKind().GroupKind(), i.GetNamespace(), i.GetName()}] = i
+	}
+	var taken []string
+	for _, i := range s.covered {
+		if kube.DefaultAccount(i) {
+			continue
+		}
+		t, ok := have[key{i.GroupVersionKind().GroupKind(), s.Mapping()[i.GetNamespace()], i.GetName()}]
+		if ok && !kube.OfPlan(s.Env, t) {
+			taken = append(taken, kube.Describe(t.Record(spec.Target)))
+		}
+	}
+	if len(taken) == 0 {
+		return nil, nil
+	}
+	return []Finding{{Reason: "ExistingObject", Object: taken[0],
+		Message: fmt.Sprintf("on cluster %s there are already, and not of plan %s: %s; remove them, or map the namespace to another name", s.Target.Name, s.Run.Spec.Plan, names(taken))}}, nil
+}
+
+// existingClaims: the hand-over creates claims of these names.
+func existingClaims(_ context.Context, s *state) ([]Finding, error) {
+	var found []Finding
+	for _, v := range s.volumes.Volumes {
+		for _, i := range s.target {
+			if i.GetKind() == "PersistentVolumeClaim" && i.GetNamespace() == v.TargetNamespace && i.GetName() == v.TargetClaim && v.Action != "skip" && !kube.OfPlan(s.Env, i) {
+				found = append(found, Finding{Reason: "ExistingObject", Object: kube.Describe(i.Record(spec.Target)),
+					Message: fmt.Sprintf("claim %s/%s exists on cluster %s and is not of plan %s; remove it, or name another in volumes.overrides (targetClaim)", v.TargetNamespace, v.TargetClaim, s.Target.Name, s.Run.Spec.Plan)})
+			}
+		}
+	}
+	return found, nil
+}

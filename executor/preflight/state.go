@@ -1,0 +1,114 @@
+package preflight
+
+import (
+	"context"
+	"strings"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/mover"
+	"github.com/tranship/tranship/spec"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// state is what the detailed checks ask about, read once.
+type state struct {
+	*kube.Env
+	listed  []kube.Item // of the source: everything that the selector matches
+	covered []kube.Item // of those: what is moved as objects
+	target  []kube.Item // everything in the target namespaces
+	custom  map[schema.GroupResource]bool
+	// targetNS holds the target namespaces that exist.
+	targetNS map[string]*corev1.Namespace
+	volumes  mover.Discovery
+}
+
+func (s *state) read(ctx context.Context) error {
+	// Definitions may have come since the last run.
+	s.Source.Discovery.Invalidate()
+	s.Target.Mapper.Reset()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		s.listed, err = kube.Listed(ctx, s.Env)
+		s.covered = kube.Select(s.listed)
+		return err
+	})
+	g.Go(func() (err error) {
+		s.custom, err = customResources(ctx, s.Source)
+		return err
+	})
+	g.Go(func() (err error) {
+		s.volumes, err = mover.Discover(ctx, s.Env)
+		return err
+	})
+	g.Go(func() error { return s.readTarget(ctx) })
+	return g.Wait()
+}
+
+func (s *state) readTarget(ctx context.Context) error {
+	s.targetNS = map[string]*corev1.Namespace{}
+	var exist []string
+	for _, name := range s.Namespaces(spec.Target) {
+		ns, err := s.Target.Kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return s.Target.Errorf(err, "read namespace %s", name)
+		}
+		s.targetNS[name] = ns
+		exist = append(exist, name)
+	}
+	if len(exist) == 0 {
+		return nil
+	}
+	var err error
+	s.target, err = s.Target.ListAll(ctx, exist, "")
+	return err
+}
+
+// customResources are the resources that definitions on a cluster add.
+func customResources(ctx context.Context, c *kube.Cluster) (map[schema.GroupResource]bool, error) {
+	gvr := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	l, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, c.Errorf(err, "list the definitions of custom resources")
+	}
+	custom := map[schema.GroupResource]bool{}
+	for _, d := range l.Items {
+		group, _, _ := unstructured.NestedString(d.Object, "spec", "group")
+		plural, _, _ := unstructured.NestedString(d.Object, "spec", "names", "plural")
+		custom[schema.GroupResource{Group: group, Resource: plural}] = true
+	}
+	return custom, nil
+}
+
+// isCustomGroup says that definitions add kinds to the group of an API version.
+func (s *state) isCustomGroup(apiVersion string) bool {
+	group, _, found := strings.Cut(apiVersion, "/")
+	if !found {
+		return false
+	}
+	for gr := range s.custom {
+		if gr.Group == group {
+			return true
+		}
+	}
+	return false
+}
+
+// describe names a source object.
+func describe(i kube.Item) string { return kube.Describe(i.Record(spec.Source)) }
+
+// names lists objects for people, all of them up to a limit.
+func names(items []string) string {
+	const limit = 50
+	if len(items) <= limit {
+		return strings.Join(items, ", ")
+	}
+	return strings.Join(items[:limit], ", ") + ", …"
+}
