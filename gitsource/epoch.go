@@ -1,0 +1,193 @@
+package gitsource
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// Acquire makes this process the one daemon of the ledger: it raises the epoch
+// in status/_daemon.yaml by a compare-and-swap push and returns the new one.
+// Nothing can be recorded before. A daemon that restarts with its data
+// directory simply raises it. Otherwise the ledger must have been silent for
+// SeenWithin, or takeOver must be true: the error is then ErrHeld and names
+// the other daemon. A daemon that was superseded needs takeOver. Other errors
+// are those of Push. It tries until ctx ends.
+func (l *Ledger) Acquire(ctx context.Context, holder string, takeOver bool) (epoch int64, err error) {
+	if holder = oneLine(holder, 200); holder == "" {
+		return 0, fail(ErrMisconfigured, nil, "cannot acquire the ledger without a holder's name; set --holder")
+	}
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	free, err := l.take(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot acquire the ledger in time: %w", err)
+	}
+	defer free()
+	err = l.persist(ctx, func() (bool, error) {
+		epoch, err = l.raise(ctx, holder, takeOver)
+		return err == nil, err
+	})
+	return epoch, err
+}
+
+func (l *Ledger) raise(ctx context.Context, holder string, takeOver bool) (int64, error) {
+	if err := l.sync(ctx); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	tip, head := l.tip, l.j.head
+	l.mu.Unlock()
+	seen, err := l.daemonAt(tip)
+	if err != nil {
+		return 0, err
+	}
+	if err := l.mayTake(seen, tip, head, takeOver); err != nil {
+		return 0, err
+	}
+	epoch := max(seen.Epoch, head.Epoch) + 1
+	seen.Epoch, seen.Holder, seen.Version, seen.Time = epoch, holder, l.version, metav1.NewTime(time.Now().UTC())
+	c, err := l.raising(seen, tip, head.ID)
+	if err != nil {
+		l.unsync()
+		return 0, err
+	}
+	// The name goes to disk first: after a crash in between, the commit's
+	// journal trailer proves that the new epoch is ours.
+	if err := l.settle(0, func(h *journalHead) { h.Holder = holder }); err != nil {
+		return 0, err
+	}
+	if err := l.push(ctx, c, func(h *journalHead) { h.Epoch, h.Superseded = epoch, false }, 0); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.epoch, l.holder, l.superseded = epoch, holder, false
+	return epoch, nil
+}
+
+// raising is the commit that takes the ledger; on an empty branch it is the
+// first one.
+func (l *Ledger) raising(d spec.DaemonStatus, tip plumbing.Hash, journal string) (*draft, error) {
+	data, err := spec.EncodeDaemonStatus(&d)
+	if err != nil {
+		return nil, err
+	}
+	var root plumbing.Hash
+	if !tip.IsZero() {
+		if root, err = rootTree(l.store, tip); err != nil {
+			return nil, err
+		}
+	}
+	message := commitMessage([]entry{{Subject: fmt.Sprintf("Begin epoch %d of %s", d.Epoch, d.Holder)}},
+		[]string{fmt.Sprintf("%s: %d", epochTrailer, d.Epoch), fmt.Sprintf("%s: %s:0", journalTrailer, journal)})
+	return l.draft(tip, root, map[string][]byte{daemonFile: data}, message)
+}
+
+func (l *Ledger) mayTake(seen spec.DaemonStatus, tip plumbing.Hash, head journalHead, takeOver bool) error {
+	ours := head.Epoch > 0 && head.Epoch == seen.Epoch && head.Holder == seen.Holder
+	switch {
+	case takeOver, seen.Epoch == 0:
+		return nil
+	case head.Superseded:
+		return fail(ErrHeld, nil, "cannot acquire the ledger: %q took it over (epoch %d) from the daemon of this data directory; stop that one and start this one with --take-over, or leave it stopped", seen.Holder, seen.Epoch)
+	case ours:
+		return nil
+	}
+	last := seen.Time.Time
+	if c, err := l.store.commit(tip); err == nil && c.Committer.When.After(last) {
+		last = c.Committer.When
+	}
+	if ago := time.Since(last); ago < l.seen {
+		return fail(ErrHeld, nil, "cannot acquire the ledger: %q holds it (epoch %d) and wrote to it %s ago; stop that daemon and wait %s, or start this one with --take-over",
+			seen.Holder, seen.Epoch, max(ago, 0).Round(time.Second), l.seen)
+	}
+	return nil
+}
+
+// daemonAt reads status/_daemon.yaml of a commit; empty when there is none.
+func (l *Ledger) daemonAt(tip plumbing.Hash) (spec.DaemonStatus, error) {
+	if tip.IsZero() {
+		return spec.DaemonStatus{}, nil
+	}
+	root, err := rootTree(l.store, tip)
+	if err != nil {
+		return spec.DaemonStatus{}, err
+	}
+	rec := &records{s: l.store, root: root}
+	d, err := rec.daemon()
+	if err != nil || d == nil {
+		return spec.DaemonStatus{}, err
+	}
+	return *d, nil
+}
+
+// Adopt accepts the ledger as it is on the server, after somebody edited,
+// rewrote or deleted it. It records that in a commit without changes, which
+// every daemon of this ledger then respects. It needs no epoch, so the command
+// line can call it beside a running daemon.
+func (l *Ledger) Adopt(ctx context.Context) error {
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	free, err := l.take(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot adopt the ledger in time: %w", err)
+	}
+	defer free()
+	return l.persist(ctx, func() (bool, error) {
+		err := l.adopt(ctx)
+		return err == nil, err
+	})
+}
+
+func (l *Ledger) adopt(ctx context.Context) error {
+	tip, err := l.remote.tip(ctx)
+	if err != nil {
+		return err
+	}
+	var root plumbing.Hash
+	var seen spec.DaemonStatus
+	if !tip.IsZero() {
+		if _, err := bring(ctx, l.remote, l.store, plumbing.ZeroHash, tip); err != nil {
+			return err
+		}
+		if err := l.knownFormat(tip); err != nil {
+			return err
+		}
+		if root, err = rootTree(l.store, tip); err != nil {
+			return err
+		}
+		if seen, err = l.daemonAt(tip); err != nil {
+			return err
+		}
+	}
+	b, tree := &builder{s: l.store}, root
+	if tip.IsZero() {
+		if tree, err = b.put(root, map[string][]byte{formatFile: formatText(), readmeFile: []byte(readmeText)}); err != nil {
+			return err
+		}
+	}
+	message := commitMessage([]entry{{Subject: "Adopt the ledger as it is"}},
+		[]string{fmt.Sprintf("%s: %d", epochTrailer, seen.Epoch), fmt.Sprintf("%s: %s", adoptTrailer, tip)})
+	c, err := l.seal(b, tip, tree, message)
+	if err != nil {
+		return err
+	}
+	if err := l.remote.upload(ctx, c.parent, c.hash, c.objects); err != nil {
+		if now, lost := l.remote.tip(ctx); lost != nil || now != c.hash {
+			return err
+		}
+	}
+	if err := l.store.add(c.objects); err != nil {
+		return err
+	}
+	if err := l.store.keep(c.hash); err != nil {
+		return err
+	}
+	return l.accept(c.hash, news{adopt: c.hash.String()})
+}

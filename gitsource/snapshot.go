@@ -1,0 +1,274 @@
+package gitsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+)
+
+// Limits of what is read from a commit (gitops.md 5.2).
+const (
+	maxEntries = 50_000
+	maxFile    = 1 << 20 // bytes
+)
+
+// parsed is one file of a commit, decoded. It never changes and is shared by
+// every snapshot that has the same blob at the same path.
+type parsed struct {
+	blob plumbing.Hash
+	docs []spec.Document
+}
+
+// planAt is what is known of a plan's document at a commit.
+type planAt struct {
+	state   spec.State
+	attempt int
+	known   bool // false: there is a document, and no commit so far could be read
+	missing bool // not found, and a file that cannot be read may hide it
+}
+
+// snapshot is one commit's documents. It never changes once made.
+type snapshot struct {
+	commit  plumbing.Hash
+	dir     plumbing.Hash // tree of the configured folder
+	entries int           // files of any kind
+	files   map[string]*parsed
+	plans   map[string]planAt
+}
+
+// snapshot reads a commit, parsing only what differs from the snapshot from
+// (nil: everything).
+func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit) (*snapshot, error) {
+	dir, err := subtree(s.store, c.TreeHash, s.path)
+	if err != nil {
+		return nil, err
+	}
+	if from == nil {
+		from = &snapshot{}
+	}
+	changed, err := s.changes(from.dir, dir)
+	if err != nil && !from.dir.IsZero() && !isTyped(err) {
+		// The older tree is gone from the cache: compare with nothing instead.
+		from = &snapshot{}
+		changed, err = s.changes(plumbing.ZeroHash, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	next := &snapshot{commit: c.Hash, dir: dir, entries: from.entries, files: maps.Clone(from.files)}
+	if next.files == nil {
+		next.files = map[string]*parsed{}
+	}
+	var todo []change
+	for _, ch := range changed {
+		if ch.old.Hash.IsZero() {
+			next.entries++
+		}
+		if ch.new.Hash.IsZero() {
+			next.entries--
+		}
+		delete(next.files, ch.path)
+		if !ch.new.Hash.IsZero() && wanted(ch) {
+			todo = append(todo, ch)
+		}
+	}
+	if next.entries > maxEntries {
+		return nil, s.tooMany()
+	}
+	if err := s.parse(ctx, todo, next.files); err != nil {
+		return nil, err
+	}
+	next.plans = next.read()
+	return next, nil
+}
+
+func isTyped(err error) bool {
+	var typed *Error
+	return errors.As(err, &typed)
+}
+
+func (s *Source) tooMany() error {
+	return fail(ErrTooBig, nil, "cannot read branch %s of %s: it has more than %d files; set source.path to the folder with the plans", s.remote.branch.Short(), s.remote.url, maxEntries)
+}
+
+func (s *Source) changes(old, new plumbing.Hash) ([]change, error) {
+	var out []change
+	prefix := ""
+	if s.path != "" {
+		prefix = s.path + "/"
+	}
+	err := diffTrees(s.store, prefix, old, new, func(c change) error {
+		if out = append(out, c); len(out) > 2*maxEntries {
+			return s.tooMany()
+		}
+		return nil
+	})
+	return out, err
+}
+
+// wanted says which entries are looked at: documents, and links that could
+// stand for a folder of them.
+func wanted(c change) bool {
+	switch c.new.Mode {
+	case filemode.Symlink, filemode.Submodule:
+		return isDocument(c.path) || path.Ext(c.path) == ""
+	}
+	return isDocument(c.path)
+}
+
+// parse decodes files on all cores. The first failure to read a blob fails
+// all of it: a state is read whole or not at all.
+func (s *Source) parse(ctx context.Context, todo []change, into map[string]*parsed) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	next := make(chan change)
+	for range min(runtime.GOMAXPROCS(0), len(todo)) {
+		wg.Go(func() {
+			for c := range next {
+				p, err := s.parseOne(c)
+				mu.Lock()
+				if into[c.path] = p; err != nil {
+					failed = errors.Join(failed, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, c := range todo {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- c
+	}
+	close(next)
+	wg.Wait()
+	if failed != nil {
+		return failed
+	}
+	return ctx.Err()
+}
+
+func (s *Source) parseOne(c change) (*parsed, error) {
+	p := &parsed{blob: c.new.Hash}
+	switch c.new.Mode {
+	case filemode.Symlink:
+		p.docs = refused(c.path, "this is a symbolic link, which is not followed: put the document itself here")
+		return p, nil
+	case filemode.Submodule:
+		p.docs = refused(c.path, "this is a submodule, which is not read: an approval covers one repository, so put the documents here")
+		return p, nil
+	}
+	n, err := s.store.size(c.new.Hash)
+	if err != nil {
+		return nil, err
+	}
+	if n > maxFile {
+		p.docs = refused(c.path, fmt.Sprintf("the file has %d bytes, more than the %d that are read: split it", n, maxFile))
+		return p, nil
+	}
+	data, err := s.store.blob(c.new.Hash)
+	if err != nil {
+		return nil, err
+	}
+	p.docs, _ = spec.Decode(spec.File{Path: c.path, Blob: c.new.Hash.String(), Data: data})
+	return p, nil
+}
+
+// refused stands for whatever a file may hold. Without a kind and a name it
+// keeps missing plans from being taken for removed ones.
+func refused(file, message string) []spec.Document {
+	return []spec.Document{{File: file, Line: 1, Problems: []spec.Problem{{File: file, Line: 1, Message: message}}}}
+}
+
+// documents lists all of them, in the order of their paths.
+func (s *snapshot) documents() []spec.Document {
+	var docs []spec.Document
+	for _, file := range slices.Sorted(maps.Keys(s.files)) {
+		docs = append(docs, s.files[file].docs...)
+	}
+	return docs
+}
+
+// read finds the plans of a commit by itself, without what came before.
+func (s *snapshot) read() map[string]planAt {
+	plans := map[string]planAt{}
+	for _, f := range s.files {
+		for _, d := range f.docs {
+			if d.Kind != spec.KindMigrationPlan || d.Name == "" {
+				continue
+			}
+			p, ok := d.Object.(*spec.MigrationPlan)
+			if _, twice := plans[d.Name]; !ok || twice {
+				plans[d.Name] = planAt{} // there, and nobody can say which state it asks for
+				continue
+			}
+			plans[d.Name] = planAt{state: p.Spec.State, attempt: p.Spec.Cutover.AttemptOrDefault(), known: true}
+		}
+	}
+	return plans
+}
+
+func (s *snapshot) hidden() bool {
+	for _, f := range s.files {
+		for _, d := range f.docs {
+			if d.Kind == "" && len(d.Problems) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// after says what a commit changed against the one before, and hands on what
+// is known of plans that it does not show: a plan that cannot be read keeps
+// its last readable state, so that mending it is neither a flip that nobody
+// asked for nor one that is lost; and a plan that is missing while a file
+// cannot be read is not removed before that file can be read again.
+func (s *snapshot) after(before *snapshot, limits spec.Limits) reconciler.PlanCommit {
+	pc := reconciler.PlanCommit{Plans: map[string]reconciler.PlanFlip{}}
+	hidden := s.hidden()
+	for name, was := range before.plans {
+		now, there := s.plans[name]
+		switch {
+		case !there && hidden:
+			was.missing = true
+			s.plans[name] = was
+		case !there:
+			pc.Removed = append(pc.Removed, name)
+		case !now.known:
+			was.missing = false
+			s.plans[name] = was
+		}
+	}
+	slices.Sort(pc.Removed)
+	for name, now := range s.plans {
+		was, there := before.plans[name]
+		if now.known && !now.missing && (!there || !was.known || was.state != now.state || was.attempt != now.attempt) {
+			pc.Plans[name] = reconciler.PlanFlip{State: now.state, Attempt: now.attempt, Appeared: !there || !was.known}
+		}
+	}
+	if len(pc.Plans) == 0 {
+		return pc
+	}
+	closures, _, _, _ := spec.AssembleWithin(limits, s.documents())
+	for name, flip := range pc.Plans {
+		if c := closures[name]; c != nil {
+			flip.Digest = c.Digest()
+			pc.Plans[name] = flip
+		}
+	}
+	return pc
+}

@@ -1,0 +1,230 @@
+package gitsource
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+)
+
+const (
+	objectCache = 16 << 20 // bytes of decoded objects kept in memory
+	// After so many fetches or own objects a store is thrown away and fetched
+	// anew: go-git neither repacks nor collects garbage.
+	maxPacks = 60
+	maxLoose = 8000
+	// keptRef names the commit that the store is known to hold completely.
+	keptRef = plumbing.ReferenceName("refs/tranship/kept")
+)
+
+// store is a bare, shallow object store on disk, in a directory of mode 0700.
+// It is a cache: reset and fetch again repairs it. Safe for concurrent use;
+// one process at a time (lockDir).
+type store struct {
+	dir string
+
+	mu    sync.Mutex
+	st    *filesystem.Storage
+	packs int
+	loose int
+}
+
+// openStore opens the store in dir, or makes an empty one.
+func openStore(dir string) (*store, error) {
+	s := &store{dir: dir}
+	return s, s.open()
+}
+
+func (s *store) open() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("cannot make the Git cache: %w; give the daemon a writable --data-dir", err)
+	}
+	s.st = filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
+		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})
+	if err := s.st.Init(); err != nil {
+		return fmt.Errorf("cannot make the Git cache in %s: %w; give the daemon a writable --data-dir", s.dir, err)
+	}
+	packs, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*.pack"))
+	loose, err2 := filepath.Glob(filepath.Join(s.dir, "objects", "??", "*"))
+	s.packs, s.loose = len(packs), len(loose)
+	return errors.Join(err, err2)
+}
+
+// reset empties the store.
+func (s *store) reset() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.st.Close() // whatever it holds is thrown away
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fmt.Errorf("cannot empty the Git cache %s: %w; remove it by hand", s.dir, err)
+	}
+	return s.open()
+}
+
+func (s *store) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.Close()
+}
+
+// worn says that the store has grown enough to be fetched anew.
+func (s *store) worn() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.packs > maxPacks || s.loose > maxLoose
+}
+
+// kept is the commit set by keep; zero when there is none.
+func (s *store) kept() plumbing.Hash {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ref, err := s.st.Reference(keptRef)
+	if err != nil {
+		return plumbing.ZeroHash
+	}
+	return ref.Hash()
+}
+
+// keep remembers a commit whose objects have all been read or written. The
+// reference is set only then, so a torn fetch never counts as a "have".
+func (s *store) keep(h plumbing.Hash) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.st.SetReference(plumbing.NewHashReference(keptRef, h)); err != nil {
+		return fmt.Errorf("cannot write to the Git cache %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+func (s *store) haves() []plumbing.Hash {
+	if h := s.kept(); !h.IsZero() && s.has(h) {
+		return []plumbing.Hash{h}
+	}
+	return nil
+}
+
+func (s *store) has(h plumbing.Hash) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.st.HasEncodedObject(h) == nil
+}
+
+func (s *store) boundary() ([]plumbing.Hash, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, err := s.st.Shallow()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the Git cache %s: %w", s.dir, err)
+	}
+	return b, nil
+}
+
+// receive adds a pack from the network. An empty pack is no error: the store
+// then had everything.
+func (s *store) receive(pack io.Reader) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := packfile.UpdateObjectStorage(s.st, pack)
+	if errors.Is(err, packfile.ErrEmptyPackfile) {
+		return nil
+	}
+	s.packs++
+	return err
+}
+
+func (s *store) moveBoundary(shallow, unshallow []plumbing.Hash) error {
+	if len(shallow) == 0 && len(unshallow) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, err := s.st.Shallow()
+	if err != nil {
+		return fmt.Errorf("cannot read the Git cache %s: %w", s.dir, err)
+	}
+	set := map[plumbing.Hash]bool{}
+	for _, h := range append(now, shallow...) {
+		set[h] = true
+	}
+	for _, h := range unshallow {
+		delete(set, h)
+	}
+	var list []plumbing.Hash
+	for h := range set {
+		list = append(list, h)
+	}
+	if err := s.st.SetShallow(list); err != nil {
+		return fmt.Errorf("cannot write to the Git cache %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+func (s *store) commit(h plumbing.Hash) (*object.Commit, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := object.GetCommit(s.st, h)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read commit %s: %w", h, err)
+	}
+	return c, nil
+}
+
+func (s *store) tree(h plumbing.Hash) ([]object.TreeEntry, error) {
+	if h.IsZero() {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, err := object.GetTree(s.st, h)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read tree %s: %w", h, err)
+	}
+	return t.Entries, nil
+}
+
+func (s *store) size(h plumbing.Hash) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.st.EncodedObjectSize(h)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read blob %s: %w", h, err)
+	}
+	return n, nil
+}
+
+func (s *store) blob(h plumbing.Hash) (data []byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, err := s.st.EncodedObject(plumbing.BlobObject, h)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read blob %s: %w", h, err)
+	}
+	rd, err := o.Reader()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read blob %s: %w", h, err)
+	}
+	defer func() { err = errors.Join(err, rd.Close()) }()
+	return io.ReadAll(rd)
+}
+
+// add writes objects of our own.
+func (s *store) add(objects []plumbing.EncodedObject) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range objects {
+		if _, err := s.st.SetEncodedObject(o); err != nil {
+			return fmt.Errorf("cannot write to the Git cache %s: %w", s.dir, err)
+		}
+	}
+	s.loose += len(objects)
+	return nil
+}
