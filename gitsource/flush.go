@@ -13,12 +13,12 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// Run commits what is queued, once a batch interval, until ctx ends; then it
+// Serve commits what is queued, once a batch interval, until ctx ends; then it
 // tries a last time, for at most five seconds. It returns
 // reconciler.ErrSuperseded as soon as another daemon has taken over, and nil
 // at the end of ctx. Other failures are logged and tried again: the journal
 // keeps everything.
-func (l *Ledger) Run(ctx context.Context) error {
+func (l *Ledger) Serve(ctx context.Context) error {
 	var lastDaemon time.Time
 	for ctx.Err() == nil {
 		t := time.NewTimer(l.batch*9/10 + rand.N(l.batch/5+1))

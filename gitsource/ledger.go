@@ -33,7 +33,7 @@ const (
 )
 
 // Ledger is the record in Git, with the journal in front of it. Open it, call
-// Acquire, run Run in a goroutine, and Close it at the end. Safe for
+// Acquire, run Serve in a goroutine, and Close it at the end. Safe for
 // concurrent use.
 type Ledger struct {
 	remote  *remote

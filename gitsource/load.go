@@ -51,8 +51,8 @@ func (l *Ledger) Load(ctx context.Context) (*reconciler.Recorded, error) {
 	return nil, err
 }
 
-// RunRecord reads the record of a run by its path in the ledger (spec.RunPath).
-func (l *Ledger) RunRecord(ctx context.Context, file string) (*spec.Run, error) {
+// Run reads the record of a run by its path in the ledger (spec.RunPath).
+func (l *Ledger) Run(ctx context.Context, file string) (*spec.Run, error) {
 	l.mu.Lock()
 	synced := l.synced
 	l.mu.Unlock()
