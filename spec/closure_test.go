@@ -118,7 +118,7 @@ func TestAssembleLosesNothing(t *testing.T) {
 		with(t, planYAML, "metadata.name", "web"), with(t, planYAML, "metadata.name", "bad", "spec.state", "x"),
 		with(t, planYAML, "metadata.name", "far", "spec.targetCluster", "third"), strings.Replace(clusterYAML, "https", "http", 1),
 		with(t, hookYAML, "metadata.name", "other"), strings.Replace(planYAML, "{name: shop}", "{name: [}", 1), "text",
-		with(t, planYAML, "metadata.name", "hooked", "spec.hooks", "[{hook: other, phase: PreBackup, namespace: n}]"),
+		with(t, planYAML, "metadata.name", "hooked", "spec.hooks", "[{hook: other, phase: PreBackup, namespace: ns}]"),
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		picked := rapid.SliceOfN(rapid.SampledFrom(pool), 0, 14).Draw(t, "documents")

@@ -52,14 +52,14 @@ func TestDigestCoversEverythingElse(t *testing.T) {
 		{"metadata.name", "shop2"}, {"spec.namespaces", "[{name: shop}]"}, {"spec.namespaces", "[{name: shop-db, targetName: shop-data}, {name: shop}]"},
 		{"spec.labelSelector", "{matchLabels: {a: b}}"}, {"spec.volumes", "{defaults: {action: skip}}"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, verify: false}]}"}, {"spec.volumes", "{overrides: [{namespace: shop, claim: a}]}"},
-		{"spec.hooks", "[{hook: freeze-db, phase: PreBackup, namespace: n}]"}, {"spec.hooks", "[{hook: freeze-db, phase: PostBackup, namespace: n}]"},
+		{"spec.hooks", "[{hook: freeze-db, phase: PreBackup, namespace: ns}]"}, {"spec.hooks", "[{hook: freeze-db, phase: PostBackup, namespace: ns}]"},
 		{"spec.cutover", "{quiesce: true}"}, {"spec.cutover", "{quiesce: false}"}, {"spec.cutover", "{timeout: 1h}"}, {"spec.cutover", "{notAfter: '2026-12-01T10:00:00Z'}"},
 		{"spec.rollback", "{keepVolumes: false}"}, {"spec.rollback", "{targetWrites: Discard}"}, {"spec.existing", "Skip"}, {"spec.sourceCluster", "new", "spec.targetCluster", "old"},
 		{"spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h}]"},
 	} {
 		note(strings.Join(sets, "="), closureOf(t, with(t, planYAML, sets...)).Digest())
 	}
-	plan := with(t, planYAML, "spec.hooks", "[{hook: freeze-db, phase: PreBackup, namespace: n}]")
+	plan := with(t, planYAML, "spec.hooks", "[{hook: freeze-db, phase: PreBackup, namespace: ns}]")
 	for _, change := range [][2]string{{"api.old", "api2.old"}, {"from: old-token", "from: other"}, {"bucket: migrations", "bucket: elsewhere"}, {"[/freeze]", "[/freeze, now]"}} {
 		closures, problems, _ := assemble(t, strings.Replace(parts(t), change[0], change[1], 1), plan)
 		if len(closures) != 1 {
