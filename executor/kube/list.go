@@ -84,6 +84,10 @@ func (c *Cluster) ListAll(ctx context.Context, namespaces []string, selector str
 	if err != nil {
 		return nil, err
 	}
+	return c.listThese(ctx, resources, namespaces, selector)
+}
+
+func (c *Cluster) listThese(ctx context.Context, resources []schema.GroupVersionResource, namespaces []string, selector string) ([]Item, error) {
 	var (
 		mu  sync.Mutex
 		all []Item

@@ -22,11 +22,14 @@ type difference struct {
 	late    []string      // workloads and claims that came too late to be part of the move
 	foreign []string      // of the target: in the way, and not of this plan
 	created []spec.Object // of the target, by this run; the record, brought up to date
+
+	wanted map[itemKey]bool // what the target should have
+	found  []spec.Object    // of the target, read anew and as it should be
 }
 
 var backupResource = schema.GroupVersionResource{Group: "velero.io", Version: "v1", Resource: "backups"}
 
-// compare reads both clusters.
+// compare reads the source, and of the target what may differ.
 func compare(ctx context.Context, e *Env) (*difference, error) {
 	since, err := backupTime(ctx, e)
 	if err != nil {
@@ -36,17 +39,32 @@ func compare(ctx context.Context, e *Env) (*difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	target, err := e.Target.ListAll(ctx, e.Namespaces(spec.Target), "")
+	d, err := diff(e, Select(listed), since, func(i Item) (*Item, error) { return e.Target.same(ctx, i, e.Mapping()) })
 	if err != nil {
 		return nil, err
 	}
-	d := diff(e, Select(listed), target, since)
+	if err := d.sweep(ctx, e); err != nil {
+		return nil, err
+	}
 	for _, i := range listed {
 		if i.GetKind() == "PersistentVolumeClaim" && !Ours(i) && i.GetCreationTimestamp().After(since) && !knownClaim(e, i) {
 			d.late = append(d.late, Describe(i.Record(spec.Source)))
 		}
 	}
 	return d, nil
+}
+
+// same reads the target's object of an item's kind and name; nil when there
+// is none.
+func (c *Cluster) same(ctx context.Context, i Item, mapping map[string]string) (*Item, error) {
+	gvr, err := c.resource(i)
+	if meta.IsNoMatchError(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.wrap(err, "find out about %s %s", i.GetAPIVersion(), i.GetKind())
+	}
+	return c.get(ctx, gvr, mapped(mapping, i.GetNamespace()), i.GetName())
 }
 
 func backupTime(ctx context.Context, e *Env) (time.Time, error) {
@@ -71,40 +89,53 @@ type itemKey struct {
 	namespace, name string
 }
 
+func keyOfRecord(o spec.Object) itemKey {
+	gv, _ := schema.ParseGroupVersion(o.APIVersion) // it was read from a cluster
+	return itemKey{schema.GroupKind{Group: gv.Group, Kind: o.Kind}, o.Namespace, o.Name}
+}
+
 func keyOfItem(i Item, mapping map[string]string) itemKey {
 	return itemKey{i.groupKind(), mapped(mapping, i.GetNamespace()), i.GetName()}
 }
 
-// diff is pure: what list-again will do, from the two lists.
-func diff(e *Env, covered, target []Item, since time.Time) *difference {
-	d := &difference{}
+// diff decides what list-again does with each object of the source. An
+// object that nobody has touched since the backup, and that this run has
+// restored, needs no look at the target: on most runs that is all of them.
+func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, error)) (*difference, error) {
+	d := &difference{wanted: map[itemKey]bool{}}
 	mapping := e.Mapping()
-	have := map[itemKey]Item{}
-	for _, i := range target {
-		have[keyOfItem(i, nil)] = i
+	restored := map[itemKey]bool{}
+	for _, o := range e.Run.Facts.Created {
+		restored[keyOfRecord(o)] = true
 	}
-	wanted := map[itemKey]bool{}
 	for _, i := range covered {
 		if DefaultAccount(i) || Traffic(i) {
 			continue
 		}
 		k := keyOfItem(i, mapping)
-		wanted[k] = true
-		t, ok := have[k]
+		d.wanted[k] = true
+		if restored[k] && Untouched(i, since) {
+			continue
+		}
+		t, err := target(i)
 		switch {
-		case ok && !ofThisMove(e, t):
+		case err != nil:
+			return nil, err
+		case t == nil && workload(i):
+			d.late = append(d.late, Describe(i.Record(spec.Source)))
+		case t == nil:
+			d.apply = append(d.apply, i)
+		case !ofThisMove(e, *t):
 			if e.Plan().ExistingOrDefault() == spec.ExistingFail {
 				d.foreign = append(d.foreign, Describe(t.Record(spec.Target)))
 			}
-		case ok && settled(i, t, mapping, since):
-		case !ok && workload(i):
-			d.late = append(d.late, Describe(i.Record(spec.Source)))
+		case settled(i, *t, mapping):
+			d.found = append(d.found, t.Record(spec.Target))
 		default:
 			d.apply = append(d.apply, i)
 		}
 	}
-	d.sweep(e, target, wanted)
-	return d
+	return d, nil
 }
 
 // ofThisMove also knows what Velero restored but could not annotate.
@@ -112,11 +143,11 @@ func ofThisMove(e *Env, t Item) bool {
 	return OfPlan(e, t) || e.Run.Facts.Restore != "" && t.GetLabels()[LabelRestore] == e.Run.Facts.Restore
 }
 
-// settled says that the target needs no change: nobody touched the source's
-// object since the backup, or both have the same content, or this content was
-// applied already and an admission webhook of the target changed it.
-func settled(source, target Item, mapping map[string]string, since time.Time) bool {
-	return Untouched(source, since) || target.GetAnnotations()[AnnotationApplied] == Digest(source, mapping) || Same(source, target, mapping)
+// settled says that the target needs no change: both have the same content,
+// or this content was applied already and an admission webhook of the target
+// changed it.
+func settled(source, target Item, mapping map[string]string) bool {
+	return target.GetAnnotations()[AnnotationApplied] == Digest(source, mapping) || Same(source, target, mapping)
 }
 
 // workload says that the object runs pods: its count belongs to the stop.
@@ -125,22 +156,30 @@ func workload(i Item) bool {
 }
 
 // sweep finds what this run made and the source has no longer, and brings the
-// record of what it made up to date.
-func (d *difference) sweep(e *Env, target []Item, wanted map[itemKey]bool) {
-	for _, t := range target {
-		if e.Run.Facts.Restore == "" || t.GetLabels()[LabelRestore] != e.Run.Facts.Restore || !OfRun(e, t) || Traffic(t) || DefaultAccount(t) {
+// record of what it made up to date: what list-again applied is the run's too.
+func (d *difference) sweep(ctx context.Context, e *Env) error {
+	d.created = slices.Clone(d.found)
+	for _, o := range e.Run.Facts.Created {
+		if slices.ContainsFunc(d.found, func(f spec.Object) bool { return keyOfRecord(f) == keyOfRecord(o) }) {
 			continue
 		}
-		o := t.Record(spec.Target)
-		if metav1.GetControllerOf(t) != nil || t.GetKind() == "PersistentVolumeClaim" {
-			continue // its controller copied the label; claims are never touched
+		if d.wanted[keyOfRecord(o)] || !slices.Contains(e.Namespaces(spec.Target), o.Namespace) {
+			d.created = append(d.created, o) // those outside namespaces stay as they are
+			continue
 		}
-		if wanted[keyOfItem(t, nil)] {
-			d.created = append(d.created, o)
-		} else if t.GetDeletionTimestamp() == nil {
+		t, err := e.Target.get(ctx, GVROf(o), o.Namespace, o.Name)
+		if err != nil {
+			return err
+		}
+		if t != nil && string(t.GetUID()) == o.UID && t.GetDeletionTimestamp() == nil {
 			d.remove = append(d.remove, o)
+			d.created = append(d.created, o)
 		}
 	}
+	slices.SortFunc(d.created, func(a, b spec.Object) int {
+		return strings.Compare(a.Kind+"/"+a.Namespace+"/"+a.Name, b.Kind+"/"+b.Namespace+"/"+b.Name)
+	})
+	return nil
 }
 
 func lookListAgain(ctx context.Context, e *Env) (reconciler.Observation, error) {
@@ -158,19 +197,7 @@ func lookListAgain(ctx context.Context, e *Env) (reconciler.Observation, error) 
 	case len(d.apply)+len(d.remove) > 0:
 		return reconciler.Observation{Message: fmt.Sprintf("%d objects changed on the source since the backup, %d are gone", len(d.apply), len(d.remove))}, nil
 	}
-	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: &spec.Facts{Created: d.withOthers(e)}, Message: "the target has what the source had when it stopped"}, nil
-}
-
-// withOthers keeps what the record lists outside the plan's namespaces, such
-// as ClusterRoleBindings.
-func (d *difference) withOthers(e *Env) []spec.Object {
-	created := slices.Clone(d.created)
-	for _, o := range e.Run.Facts.Created {
-		if !slices.Contains(e.Namespaces(spec.Target), o.Namespace) {
-			created = append(created, o)
-		}
-	}
-	return created
+	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: &spec.Facts{Created: d.created}, Message: "the target has what the source had when it stopped"}, nil
 }
 
 func ensureListAgain(ctx context.Context, e *Env) error {

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -28,8 +29,31 @@ type lead struct {
 	open   bool // the target's object leads users
 }
 
+// leading are the kinds that lead users to an application.
+var leading = []schema.GroupResource{
+	{Resource: "services"},
+	{Group: "networking.k8s.io", Resource: "ingresses"},
+	{Group: "extensions", Resource: "ingresses"}, // of clusters before 1.22
+	{Group: "route.openshift.io", Resource: "routes"},
+}
+
+// leadingItems lists only what the step is about.
+func leadingItems(ctx context.Context, e *Env) ([]Item, error) {
+	selector, err := e.Selector()
+	if err != nil {
+		return nil, err
+	}
+	resources, err := e.Source.listable()
+	if err != nil {
+		return nil, err
+	}
+	resources = slices.DeleteFunc(resources, func(r schema.GroupVersionResource) bool { return !slices.Contains(leading, r.GroupResource()) })
+	items, err := e.Source.listThese(ctx, resources, e.Namespaces(spec.Source), selector)
+	return Select(items), err
+}
+
 func leads(ctx context.Context, e *Env) ([]lead, error) {
-	items, err := Covered(ctx, e)
+	items, err := leadingItems(ctx, e)
 	if err != nil {
 		return nil, err
 	}

@@ -2,25 +2,82 @@ package velero_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/kube/bedtest"
+	"github.com/tranship/tranship/executor/preflight"
+	"github.com/tranship/tranship/executor/velero"
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
+
+func verbs() map[string]kube.Verb {
+	all := map[string]kube.Verb{}
+	for _, m := range []map[string]kube.Verb{kube.Verbs(), velero.Verbs(), preflight.Verbs()} {
+		maps.Copy(all, m)
+	}
+	return all
+}
+
+func succeeds(t *testing.T, e *kube.Env, step, verb string) reconciler.Observation {
+	t.Helper()
+	o := bedtest.Drive(t, e, verbs(), step, verb, 1)
+	if o.Seen != reconciler.Succeeded {
+		t.Fatalf("%s: %s: %s", verb, o.Reason, o.Message)
+	}
+	return o
+}
+
+const app = `
+{apiVersion: v1, kind: ConfigMap, metadata: {name: changes}, data: {k: v, gone: later}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: stays}, data: {k: v}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: leaves}, data: {k: v}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: password, finalizers: [example.com/keep]}, stringData: {k: v}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: app}}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: app}, rules: [{apiGroups: [""], resources: [pods], verbs: [list]}]}
+---
+{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: app}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: app}, subjects: [{kind: ServiceAccount, name: app, namespace: NAMESPACE}]}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: headless}, spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: door}, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, nodePort: 31987}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: balanced}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: a, port: 80}, {name: b, port: 81}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: outside}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Endpoints, metadata: {name: outside}, subsets: [{addresses: [{ip: 192.0.2.7}], ports: [{port: 80}]}]}
+---
+{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: web}, spec: {rules: [{host: shop.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, labels: {app: web}}, spec: {replicas: 2, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}}, spec: {serviceAccountName: app, terminationGracePeriodSeconds: 0, containers: [{name: c, image: IMAGE, command: [sleep, "86400"]}]}}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {replicas: 1, serviceName: headless, persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete, whenScaled: Delete}, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: IMAGE, command: [sleep, "86400"]}]}}}}
+`
 
 // TestBedMove moves a small application without volumes between two real
 // clusters, with changes after the backup, and takes everything back.
 func TestBedMove(t *testing.T) {
 	id := fmt.Sprint(time.Now().UnixNano() % 1e8)
 	from, to := "verbs-"+id, "moved-"+id
-	e := onBed(t, "verbs-"+id, from, to)
-	namespace(t, e.Source, from, map[string]string{"pod-security.kubernetes.io/warn": "baseline", "team": "t1"})
+	e := bedtest.Env(t, "verbs-"+id, from, to)
+	bedtest.Namespace(t, e.Source, from, map[string]string{"pod-security.kubernetes.io/warn": "baseline", "team": "t1"})
 	bedImage(t, e.Source, from)
 
+	succeeds(t, e, "preflight", preflight.Check)
 	succeeds(t, e, "locations", "velero.locations")
 	succeeds(t, e, "namespaces", "kube.namespaces")
 	succeeds(t, e, "dry-run", "kube.dry-run")
@@ -53,7 +110,7 @@ func TestBedMove(t *testing.T) {
 
 func expect(t *testing.T, c *kube.Cluster, ns, resource, name, want string, path ...string) {
 	t.Helper()
-	if got := field(t, c, ns, resource, name, path...); got != want {
+	if got := bedtest.Field(t, c, ns, resource, name, path...); got != want {
 		t.Errorf("%s %s %s/%s: %s is %q, want %q", c.Name, resource, ns, name, strings.Join(path, "."), got, want)
 	}
 }
@@ -61,7 +118,7 @@ func expect(t *testing.T, c *kube.Cluster, ns, resource, name, want string, path
 func bedImage(t *testing.T, c *kube.Cluster, ns string) {
 	t.Helper()
 	text := strings.NewReplacer("IMAGE", "localhost/bed/busybox:1", "NAMESPACE", ns).Replace(strings.TrimSpace(app))
-	put(t, c, ns, text)
+	bedtest.Put(t, c, ns, text)
 }
 
 func heldAtZero(t *testing.T, e *kube.Env, to string) {
@@ -84,10 +141,10 @@ func heldAtZero(t *testing.T, e *kube.Env, to string) {
 	expect(t, e.Target, to, "v1:configmaps", "stays", e.Run.Spec.Plan, "metadata", "annotations", kube.AnnotationPlan)
 	expect(t, e.Target, to, "v1:endpoints", "outside", "outside", "metadata", "name")
 	expect(t, e.Target, "", "v1:namespaces", to, "t1", "metadata", "labels", "team")
-	if got := field(t, e.Target, to, "rbac.authorization.k8s.io/v1:rolebindings", "app", "subjects"); !strings.Contains(got, to) {
+	if got := bedtest.Field(t, e.Target, to, "rbac.authorization.k8s.io/v1:rolebindings", "app", "subjects"); !strings.Contains(got, to) {
 		t.Errorf("the RoleBinding's subjects are %s", got)
 	}
-	if got := field(t, e.Target, to, "networking.k8s.io/v1:ingresses", "web", "spec"); !strings.Contains(got, "not found") {
+	if got := bedtest.Field(t, e.Target, to, "networking.k8s.io/v1:ingresses", "web", "spec"); !strings.Contains(got, "not found") {
 		t.Errorf("the Ingress was created before its time: %s", got)
 	}
 	pods, err := e.Target.Kube.CoreV1().Pods(to).List(t.Context(), metav1.ListOptions{})
@@ -110,7 +167,7 @@ func changeSource(t *testing.T, e *kube.Env, from string) {
 			t.Fatal(err)
 		}
 	}
-	put(t, e.Source, from, "{apiVersion: v1, kind: ConfigMap, metadata: {name: comes}, data: {k: v}}")
+	bedtest.Put(t, e.Source, from, "{apiVersion: v1, kind: ConfigMap, metadata: {name: comes}, data: {k: v}}")
 }
 
 func second[T any](_ T, err error) error { return err }
@@ -120,7 +177,7 @@ func listedAgain(t *testing.T, e *kube.Env, to string) {
 	expect(t, e.Target, to, "v1:configmaps", "changes", `{"k":"w"}`, "data")
 	expect(t, e.Target, to, "v1:configmaps", "comes", `{"k":"v"}`, "data")
 	expect(t, e.Target, to, "v1:configmaps", "stays", `{"k":"v"}`, "data")
-	if got := field(t, e.Target, to, "v1:configmaps", "leaves", "data"); !strings.Contains(got, "not found") {
+	if got := bedtest.Field(t, e.Target, to, "v1:configmaps", "leaves", "data"); !strings.Contains(got, "not found") {
 		t.Errorf("the object that left the source is still on the target: %s", got)
 	}
 	names := ""
@@ -139,9 +196,11 @@ func nothingLeft(t *testing.T, e *kube.Env) {
 	t.Helper()
 	selector := kube.LabelPlan + "=" + kube.Short(e.Run.Spec.Plan)
 	for _, c := range []*kube.Cluster{e.Source, e.Target} {
-		items, err := c.ListAll(t.Context(), []string{c.VeleroNamespace, e.Settings.Namespace}, selector)
-		if err != nil {
-			t.Fatal(err)
+		var items []kube.Item
+		for _, r := range []string{"v1:secrets", "v1:configmaps", "velero.io/v1:backups", "velero.io/v1:restores", "velero.io/v1:backupstoragelocations", "velero.io/v1:deletebackuprequests", "velero.io/v1:downloadrequests"} {
+			for _, ns := range []string{c.VeleroNamespace, e.Settings.Namespace} {
+				items = append(items, bedtest.List(t, c, ns, r, selector)...)
+			}
 		}
 		for _, i := range items {
 			t.Errorf("left: %s", kube.Describe(i.Record(c.Side)))

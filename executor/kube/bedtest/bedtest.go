@@ -1,4 +1,6 @@
-package velero_test
+// Package bedtest lets tests of verbs run on the test bed (test/bed): two real
+// clusters with Velero and an S3 store. Without TRANSHIP_BED they are skipped.
+package bedtest
 
 import (
 	"context"
@@ -6,15 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tranship/tranship/executor/kube"
-	"github.com/tranship/tranship/executor/preflight"
-	"github.com/tranship/tranship/executor/velero"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,8 +51,8 @@ func readFile(t *testing.T, path string) []byte {
 	return raw
 }
 
-// onBed is an Env on the running bed, for a plan that maps one namespace.
-func onBed(t *testing.T, plan, from, to string) *kube.Env {
+// Env is an Env on the running bed, for a plan that maps one namespace.
+func Env(t *testing.T, plan, from, to string) *kube.Env {
 	t.Helper()
 	file := os.Getenv("TRANSHIP_BED")
 	if file == "" {
@@ -89,22 +88,14 @@ func onBed(t *testing.T, plan, from, to string) *kube.Env {
 	return e
 }
 
-func verbs() map[string]kube.Verb {
-	all := map[string]kube.Verb{}
-	for _, m := range []map[string]kube.Verb{kube.Verbs(), velero.Verbs(), preflight.Verbs()} {
-		maps.Copy(all, m)
-	}
-	return all
-}
-
-// drive does what the loop does with one step, and returns the last word.
-func drive(t *testing.T, e *kube.Env, step, verb string, attempt int) reconciler.Observation {
+// Drive does what the loop does with one step, and returns the last word.
+func Drive(t *testing.T, e *kube.Env, verbs map[string]kube.Verb, step, verb string, attempt int) reconciler.Observation {
 	t.Helper()
 	began := time.Now()
 	started := metav1.NewMicroTime(began)
 	e.Step = spec.Step{Name: step, Verb: verb, Attempt: attempt, Started: &started}
 	e.Verb = verb
-	v, ok := verbs()[verb]
+	v, ok := verbs[verb]
 	if !ok {
 		t.Fatalf("no verb %s", verb)
 	}
@@ -146,51 +137,8 @@ func mergeFacts(into, from *spec.Facts) {
 	_ = json.Unmarshal(raw, into)
 }
 
-func succeeds(t *testing.T, e *kube.Env, step, verb string) reconciler.Observation {
-	t.Helper()
-	o := drive(t, e, step, verb, 1)
-	if o.Seen != reconciler.Succeeded {
-		t.Fatalf("%s: %s: %s", verb, o.Reason, o.Message)
-	}
-	return o
-}
-
-const app = `
-{apiVersion: v1, kind: ConfigMap, metadata: {name: changes}, data: {k: v, gone: later}}
----
-{apiVersion: v1, kind: ConfigMap, metadata: {name: stays}, data: {k: v}}
----
-{apiVersion: v1, kind: ConfigMap, metadata: {name: leaves}, data: {k: v}}
----
-{apiVersion: v1, kind: Secret, metadata: {name: password, finalizers: [example.com/keep]}, stringData: {k: v}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: app}}
----
-{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: app}, rules: [{apiGroups: [""], resources: [pods], verbs: [list]}]}
----
-{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: app}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: app}, subjects: [{kind: ServiceAccount, name: app, namespace: NAMESPACE}]}
----
-{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}
----
-{apiVersion: v1, kind: Service, metadata: {name: headless}, spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}}
----
-{apiVersion: v1, kind: Service, metadata: {name: door}, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, nodePort: 31987}]}}
----
-{apiVersion: v1, kind: Service, metadata: {name: balanced}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: a, port: 80}, {name: b, port: 81}]}}
----
-{apiVersion: v1, kind: Service, metadata: {name: outside}, spec: {ports: [{port: 80}]}}
----
-{apiVersion: v1, kind: Endpoints, metadata: {name: outside}, subsets: [{addresses: [{ip: 192.0.2.7}], ports: [{port: 80}]}]}
----
-{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: web}, spec: {rules: [{host: shop.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}}
----
-{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, labels: {app: web}}, spec: {replicas: 2, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}}, spec: {serviceAccountName: app, terminationGracePeriodSeconds: 0, containers: [{name: c, image: IMAGE, command: [sleep, "86400"]}]}}}}
----
-{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {replicas: 1, serviceName: headless, persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete, whenScaled: Delete}, selector: {matchLabels: {app: db}}, template: {metadata: {labels: {app: db}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: IMAGE, command: [sleep, "86400"]}]}}}}
-`
-
-// put creates the objects of a YAML stream in a namespace.
-func put(t *testing.T, c *kube.Cluster, namespace, text string) {
+// Put creates the objects of a YAML stream in a namespace.
+func Put(t *testing.T, c *kube.Cluster, namespace, text string) {
 	t.Helper()
 	for _, doc := range strings.Split(text, "\n---\n") {
 		u := &unstructured.Unstructured{}
@@ -209,7 +157,8 @@ func put(t *testing.T, c *kube.Cluster, namespace, text string) {
 	}
 }
 
-func namespace(t *testing.T, c *kube.Cluster, name string, labels map[string]string) {
+// Namespace makes a namespace that goes with the test.
+func Namespace(t *testing.T, c *kube.Cluster, name string, labels map[string]string) {
 	t.Helper()
 	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
 	u.SetName(name)
@@ -223,15 +172,36 @@ func namespace(t *testing.T, c *kube.Cluster, name string, labels map[string]str
 	})
 }
 
-// field reads a value of an object, as text.
-func field(t *testing.T, c *kube.Cluster, namespace, resource, name string, path ...string) string {
+// resource reads "apps/v1:deployments".
+func resource(t *testing.T, name string) schema.GroupVersionResource {
 	t.Helper()
-	gv, r, _ := strings.Cut(resource, ":")
+	gv, r, _ := strings.Cut(name, ":")
 	group, err := schema.ParseGroupVersion(gv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := c.Dynamic.Resource(group.WithResource(r)).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	return group.WithResource(r)
+}
+
+// List lists the objects of a resource that a selector matches.
+func List(t *testing.T, c *kube.Cluster, namespace, of, selector string) []kube.Item {
+	t.Helper()
+	gvr := resource(t, of)
+	l, err := c.Dynamic.Resource(gvr).Namespace(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var items []kube.Item
+	for n := range l.Items {
+		items = append(items, kube.Item{GVR: gvr, Unstructured: &l.Items[n]})
+	}
+	return items
+}
+
+// Field reads a value of an object, as text.
+func Field(t *testing.T, c *kube.Cluster, namespace, of, name string, path ...string) string {
+	t.Helper()
+	u, err := c.Dynamic.Resource(resource(t, of)).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		return "error: " + err.Error()
 	}
