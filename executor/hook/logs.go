@@ -66,55 +66,58 @@ const lastLook = 3 * time.Second
 // daemon did not keep is said to be gone.
 type keeper struct {
 	mu   sync.Mutex
-	last map[types.UID]string
+	last map[types.UID]output
 }
 
 func (k *keeper) keep(ctx context.Context, c *kube.Cluster, j *batchv1.Job) {
-	text, ok := podLog(ctx, c, j)
-	if !ok {
+	out := podLog(ctx, c, j)
+	if out.pod == "" {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.last == nil {
-		k.last = map[types.UID]string{}
+		k.last = map[types.UID]output{}
 	}
-	k.last[j.UID] = text
+	k.last[j.UID] = out
 }
 
-// read returns a Job's output from its pod, or else what was kept.
+// read returns the output of a Job's newest pod; what was kept of a newer one
+// that is gone now wins over an older try that is still there.
 func (k *keeper) read(ctx context.Context, c *kube.Cluster, j *batchv1.Job) string {
-	text, ok := podLog(ctx, c, j)
+	out := podLog(ctx, c, j)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if kept := k.last[j.UID]; !ok && kept != "" {
-		text = kept
+	if kept, ok := k.last[j.UID]; ok && kept.pod != out.pod {
+		out = kept
 	}
 	if done, _, _, _ := outcome(j); done {
 		delete(k.last, j.UID)
 	}
-	return text
+	return out.text
 }
 
-// podLog is the end of the newest pod's output; ok is false when there is
-// none to read, and the text says why.
-func podLog(ctx context.Context, c *kube.Cluster, j *batchv1.Job) (text string, ok bool) {
+// output is what a pod has written; without a pod, why there is none.
+type output struct{ pod, text string }
+
+// podLog is the end of the newest pod's output.
+func podLog(ctx context.Context, c *kube.Cluster, j *batchv1.Job) output {
 	pod := newest(podsOf(ctx, c, j))
 	if pod == nil {
-		return "(its pods are gone, and their output with them)\n", false
+		return output{text: "(its pods are gone, and their output with them)\n"}
 	}
 	lines := logLines
 	stream, err := c.Kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &lines}).Stream(ctx)
 	if err != nil {
-		return fmt.Sprintf("(the output of pod %s cannot be read: %v)\n", pod.Name, err), false
+		return output{text: fmt.Sprintf("(the output of pod %s cannot be read: %v)\n", pod.Name, err)}
 	}
 	defer func() { _ = stream.Close() }()
-	output, err := io.ReadAll(io.LimitReader(stream, logRead))
+	text, err := io.ReadAll(io.LimitReader(stream, logRead))
 	head := fmt.Sprintf("pod %s, newest of %d tries\n", pod.Name, j.Status.Failed+j.Status.Succeeded)
 	if err != nil {
 		head += fmt.Sprintf("(broken off: %v)\n", err)
 	}
-	return head + tail(output, logCap), true
+	return output{pod.Name, head + tail(text, logCap)}
 }
 
 // tail keeps the last n bytes and says how many it cut.

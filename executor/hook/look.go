@@ -150,7 +150,7 @@ func progress(ctx context.Context, e *kube.Env, t task, j *batchv1.Job) (reason,
 	}
 	reason, message = workload.PodTrouble(pod)
 	message = fmt.Sprintf("%s: pod %s/%s: %s", head, pod.Namespace, pod.Name, message)
-	if ev := workload.LastWarning(ctx, c, pod.Namespace, pod.UID); ev != "" {
+	if ev := workload.PodWarning(ctx, c, pod); ev != "" {
 		message += "; last event: " + ev
 	}
 	return reason, message

@@ -31,7 +31,7 @@ func (v *verdict) explain(ctx context.Context, c *kube.Cluster, i item) {
 		reason, message := PodTrouble(&p)
 		v.reason = reason
 		v.message += fmt.Sprintf("; pod %s: %s", p.Name, message)
-		if ev := LastWarning(ctx, c, p.Namespace, p.UID); ev != "" {
+		if ev := PodWarning(ctx, c, &p); ev != "" {
 			v.message += "; last event: " + ev
 		}
 		return
@@ -91,8 +91,17 @@ func lastExit(t *corev1.ContainerStateTerminated) string {
 	return fmt.Sprintf(", ended with exit code %d (%s)", t.ExitCode, t.Reason)
 }
 
+// PodWarning is the newest warning event about a pod, without those that its
+// being on a node has settled.
+func PodWarning(ctx context.Context, c *kube.Cluster, p *corev1.Pod) string {
+	if p.Spec.NodeName != "" {
+		return LastWarning(ctx, c, p.Namespace, p.UID, "FailedScheduling")
+	}
+	return LastWarning(ctx, c, p.Namespace, p.UID)
+}
+
 // LastWarning is the newest warning event about an object, "" without one.
-func LastWarning(ctx context.Context, c *kube.Cluster, namespace string, uid types.UID) string {
+func LastWarning(ctx context.Context, c *kube.Cluster, namespace string, uid types.UID, settled ...string) string {
 	events, err := c.Kube.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.Set{"involvedObject.uid": string(uid), "type": corev1.EventTypeWarning}.String(),
 	})
@@ -102,6 +111,9 @@ func LastWarning(ctx context.Context, c *kube.Cluster, namespace string, uid typ
 	var newest *corev1.Event
 	for n := range events.Items {
 		ev := &events.Items[n]
+		if slices.Contains(settled, ev.Reason) {
+			continue
+		}
 		if newest == nil || when(ev).After(when(newest).Time) {
 			newest = ev
 		}

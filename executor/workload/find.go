@@ -54,15 +54,20 @@ func covered(ctx context.Context, e *kube.Env) ([]item, []place, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return listed(ctx, e.Source, e.Namespaces(spec.Source), sel)
+}
+
+// listed lists the workloads of namespaces that a selector matches.
+func listed(ctx context.Context, c *kube.Cluster, names []string, sel string) ([]item, []place, error) {
 	var (
 		items  []item
 		places []place
 	)
-	for _, ns := range e.Namespaces(spec.Source) {
+	for _, ns := range names {
 		for _, k := range kinds {
-			list, err := e.Source.Dynamic.Resource(k.gvr).Namespace(ns).List(ctx, metav1.ListOptions{LabelSelector: sel})
+			list, err := c.Dynamic.Resource(k.gvr).Namespace(ns).List(ctx, metav1.ListOptions{LabelSelector: sel})
 			if err != nil {
-				return nil, nil, fmt.Errorf("cannot list %s in namespace %s of cluster %s: %w", k.gvr.Resource, ns, e.Source.Name, err)
+				return nil, nil, c.Errorf(err, "list %s in namespace %s", k.gvr.Resource, ns)
 			}
 			places = append(places, place{k.gvr, ns, list.GetResourceVersion()})
 			for n := range list.Items {
@@ -113,6 +118,36 @@ func withTime(e *kube.Env, name string, at time.Time) []spec.NamedTime {
 		return times
 	}
 	return append(times, spec.NamedTime{Name: name, Time: metav1.NewMicroTime(at)})
+}
+
+// Instants at which the stop found a workload in trouble. Its restart can then
+// only prove that it is where it was.
+const (
+	unhealthyBefore = "unhealthy before the stop: "
+	podlessBefore   = "without a pod before the stop: "
+)
+
+// withTroubles returns the run's instants with those of the workloads that do
+// not run as they should while nothing has been stopped yet.
+func withTroubles(e *kube.Env, items []item) []spec.NamedTime {
+	times, now := e.Run.Facts.Times, time.Now()
+	for _, i := range items {
+		name := kube.Describe(i.object(spec.Source))
+		if i.replicas() == 0 || i.counts("readyReplicas") >= i.replicas() {
+			continue
+		}
+		prefix := unhealthyBefore
+		if i.counts("replicas") == 0 {
+			prefix = podlessBefore
+		}
+		times = append(slices.Clip(times), spec.NamedTime{Name: prefix + name, Time: metav1.NewMicroTime(now)})
+	}
+	return times
+}
+
+// troubled says whether a workload was in that kind of trouble at the stop.
+func troubled(e *kube.Env, w *spec.Workload, prefix string) bool {
+	return slices.ContainsFunc(e.Run.Facts.Times, func(t spec.NamedTime) bool { return t.Name == prefix+kube.Describe(w.Object) })
 }
 
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -60,7 +61,7 @@ func toRestart(ctx context.Context, e *kube.Env, items []item) ([]pair, error) {
 			if w == nil {
 				continue // never ours
 			}
-			p.recorded = w
+			p.recorded, p.lost = w, true
 		}
 		list = append(list, p)
 	}
@@ -104,12 +105,14 @@ func sourceVerdict(e *kube.Env, p pair) (verdict, error) {
 	if _, stopped := recall[int32](old, keyReplicas); stopped || i.replicas() == 0 && w.Replicas > 0 {
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
-	if pods, weak := recall[int32](old, keyPods); weak {
-		// It was not healthy before the stop, so that only its pods can be asked for.
-		if existAgain(i, old) {
+	if _, noted := recall[int32](old, keyPods); noted {
+		switch missing := unready(i, i.replicas()); {
+		case !proven(i, old):
+			return working("WaitsForHealth", cmp.Or(missing, "its pods do not exist again yet")), nil
+		case p.lost || missing == "":
 			return verdict{seen: reconciler.Absent, object: w.Object}, nil // Ensure removes the note
 		}
-		return working("WaitsForPods", fmt.Sprintf("%d of the %d pods that it had before the stop exist", i.counts("replicas"), pods)), nil
+		return asUnhealthy(w), nil
 	}
 	if i.replicas() != w.Replicas {
 		return verdict{reconciler.Succeeded, "ScaledByOthers", fmt.Sprintf("%s was scaled from %d to %d by somebody else meanwhile and is left so", kube.Describe(w.Object), w.Replicas, i.replicas()), w.Object, false}, nil
@@ -118,9 +121,19 @@ func sourceVerdict(e *kube.Env, p pair) (verdict, error) {
 		return verdict{seen: reconciler.Succeeded}, nil // never touched by us: nothing to prove
 	}
 	if missing := unready(i, w.Replicas); missing != "" {
+		hasPods := i.observed() && i.counts("replicas") > 0
+		if troubled(e, w, podlessBefore) || hasPods && troubled(e, w, unhealthyBefore) {
+			return asUnhealthy(w), nil
+		}
 		return working("WaitsForHealth", missing), nil
 	}
 	return verdict{seen: reconciler.Succeeded}, nil
+}
+
+// asUnhealthy is the end for what was not healthy before the stop either:
+// waiting for its health could last for ever.
+func asUnhealthy(w *spec.Workload) verdict {
+	return verdict{reconciler.Succeeded, "UnhealthyAsBefore", kube.Describe(w.Object) + " runs again and is not healthy, as it was not before the stop", w.Object, false}
 }
 
 func ensureStartSource(ctx context.Context, e *kube.Env) error {
@@ -136,14 +149,15 @@ func ensureStartSource(ctx context.Context, e *kube.Env) error {
 		if !p.item.exists() || string(p.item.GetUID()) != p.recorded.UID {
 			return nil
 		}
-		return change(ctx, e, e.Source, p.item, func(i item) (*edit, error) { return restartEdit(e, p.recorded, i) })
+		return change(ctx, e, e.Source, p.item, func(i item) (*edit, error) { return restartEdit(e, p, i) })
 	})
 }
 
 // restartEdit puts the replicas back and takes the annotations off in one
-// patch. Only a workload that was unhealthy before the stop keeps a note of
-// how many pods it had, until they exist again.
-func restartEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
+// patch. Only where no record could tell later what there is to prove, a note
+// of what ran before the stop stays until that is proven.
+func restartEdit(e *kube.Env, p pair, i item) (*edit, error) {
+	w := p.recorded
 	old, err := readOurs(e, i)
 	if err != nil {
 		return nil, err
@@ -155,10 +169,11 @@ func restartEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
 	if !stopped {
 		replicas = w.Replicas
 	}
+	known := troubled(e, w, unhealthyBefore) || troubled(e, w, podlessBefore)
 	switch scale := i.replicas() == 0 && replicas > 0; {
-	case scale && noted && ready < replicas:
+	case scale && noted && (p.lost || ready < replicas && !known):
 		keys = []string{keyReplicas}
-	case scale, stopped, existAgain(i, old):
+	case scale, stopped, proven(i, old) && (p.lost || unready(i, i.replicas()) == ""):
 		keys = []string{keyReplicas, keyReady, keyPods}
 	}
 	if i.replicas() == 0 && replicas > 0 {
@@ -180,11 +195,18 @@ func restartEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
 	return ed, nil
 }
 
-// existAgain says whether a workload that was unhealthy before the stop has
-// the pods again that it had then.
-func existAgain(i item, old previous) bool {
+// proven says whether a workload runs as its note says that it did before the
+// stop: ready, or at least with as many pods.
+func proven(i item, old previous) bool {
 	pods, noted := recall[int32](old, keyPods)
-	return noted && i.observed() && i.counts("replicas") >= pods
+	ready, _ := recall[int32](old, keyReady)
+	if !noted || !i.observed() {
+		return false
+	}
+	if ready >= i.replicas() {
+		return unready(i, i.replicas()) == ""
+	}
+	return i.counts("replicas") >= pods
 }
 
 // retentionToPutBack is the claim retention that the stop itself has changed:

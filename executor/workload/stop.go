@@ -55,7 +55,7 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 	}
 	if e.Step.State == spec.StepPending {
 		list, err := intents(e, items)
-		return reconciler.Observation{Facts: &spec.Facts{Workloads: list}}, err
+		return reconciler.Observation{Facts: &spec.Facts{Workloads: list, Times: withTroubles(e, items)}}, err
 	}
 	var verdicts []verdict
 	for _, p := range pairs(e.Run.Facts.Workloads, items) {
@@ -81,6 +81,7 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 type pair struct {
 	recorded *spec.Workload
 	item     item
+	lost     bool // recorded is read from the object's own annotation
 }
 
 // pairs matches by kind, namespace and name, so that a replaced object (same
@@ -100,11 +101,11 @@ func pairs(recorded []spec.Workload, items []item) []pair {
 			i = item{kind: kindNamed(w.Kind)}
 		}
 		delete(rest, k)
-		list = append(list, pair{w, i})
+		list = append(list, pair{recorded: w, item: i})
 	}
 	for _, i := range items {
 		if _, left := rest[key{i.kind.name, i.GetNamespace(), i.GetName()}]; left {
-			list = append(list, pair{nil, i})
+			list = append(list, pair{item: i})
 		}
 	}
 	return list

@@ -18,32 +18,32 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	found, mapping := make([]pair, len(list)), e.Mapping()
-	var places []place
-	numbers := make([]int, len(list))
-	for n, w := range list {
-		numbers[n] = n
-		k := kindNamed(w.Kind)
-		if k == nil {
+	var (
+		moved   []spec.Workload
+		mapping = e.Mapping()
+	)
+	for _, w := range list {
+		if kindNamed(w.Kind) == nil {
 			return nil, nil, fmt.Errorf("cannot start %s: this version does not know its kind; use the version that wrote the record", kube.Describe(w.Object))
 		}
 		w.Side, w.Namespace, w.UID = spec.Target, mapping[w.Namespace], ""
-		found[n] = pair{recorded: &w, item: item{kind: k}}
-		p := place{gvr: k.gvr, namespace: w.Namespace}
-		if !slices.Contains(places, p) {
-			places = append(places, p)
-		}
+		moved = append(moved, w)
 	}
-	err = each(numbers, func(n int) error {
-		w := found[n].recorded
-		i, err := get(ctx, e.Target, found[n].item.kind, w.Namespace, w.Name)
-		if err == nil && i.exists() {
-			w.UID = string(i.GetUID())
+	items, places, err := listed(ctx, e.Target, e.Namespaces(spec.Target), "")
+	if err != nil {
+		return nil, nil, err
+	}
+	var found []pair
+	for _, p := range pairs(moved, items) {
+		if p.recorded == nil {
+			continue // not part of the run
 		}
-		found[n].item = i
-		return err
-	})
-	return found, places, err
+		if p.item.exists() {
+			p.recorded.UID = string(p.item.GetUID())
+		}
+		found = append(found, p)
+	}
+	return found, places, nil
 }
 
 // alien says whether an object of the target stays as it is: the plan skips
