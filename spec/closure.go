@@ -91,7 +91,7 @@ func (a *assembly) index(d *Document, counts map[string]int) {
 func (a *assembly) twins(d *Document) []Problem {
 	var places []string
 	for _, t := range a.byKey[documentKey(d.Kind, d.Name)] {
-		if t != d {
+		if t != d && len(places) < 5 { // more places help nobody
 			places = append(places, fmt.Sprintf("%s:%d", t.File, t.Line))
 		}
 	}

@@ -101,6 +101,20 @@ func TestProblemsOfNoPlanAreTheOthers(t *testing.T) {
 	}
 }
 
+// A folder that was copied by mistake is said in short sentences, quickly.
+func TestAThousandTwins(t *testing.T) {
+	docs, _ := Decode(File{Path: "a.yaml", Data: []byte(strings.Repeat(planYAML+"---\n", MaxDocuments-1))})
+	_, problems, _, _ := Assemble(docs)
+	for _, p := range problems["shop"] {
+		if len(p.Message) > 500 {
+			t.Fatal(p)
+		}
+	}
+	if len(problems["shop"]) < MaxDocuments-1 {
+		t.Error(len(problems["shop"]))
+	}
+}
+
 func TestCounts(t *testing.T) {
 	docs, _ := Decode(File{Data: []byte(parts(t) + "---\n" + planYAML + "---\n" + strings.Replace(planYAML, "Staged", "x", 1) + "---\ntext\n")})
 	_, _, _, counts := Assemble(docs)

@@ -40,6 +40,9 @@ func TestRecordsSurviveTheirFile(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%v\n%s", err, first)
 				}
+				if run, ok := o.(*Run); ok && back.(*Run).Spec.Closure.Digest() != run.Spec.Closure.Digest() {
+					t.Fatalf("the record changes the digest of its closure:\n%s", first)
+				}
 				second, err := r.encode(back)
 				if err != nil || !bytes.Equal(first, second) {
 					t.Fatalf("%v\n%s\nbecame\n%s", err, first, second)
@@ -133,23 +136,4 @@ func TestRecordsThatWeDidNotWriteAreRefused(t *testing.T) {
 	if _, err := DecodeDaemonStatus(bytes.Repeat([]byte("#"), maxRecordBytes+1)); err == nil {
 		t.Error("a record without end was read")
 	}
-}
-
-// Documents decode to what they were written from.
-func TestDecodeIsTheInverseOfEncoding(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var run Run // its closure holds every kind of document
-		draw(t, reflect.ValueOf(&run.Spec.Closure).Elem())
-		data, err := EncodeRun(&run)
-		if err != nil {
-			t.Fatal(err)
-		}
-		back, err := DecodeRun(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if back.Spec.Closure.Digest() != run.Spec.Closure.Digest() {
-			t.Fatalf("the digest changed:\n%s", data)
-		}
-	})
 }

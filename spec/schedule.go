@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -88,15 +89,22 @@ func plainCron(expr string) error {
 	return nil
 }
 
+var zones sync.Map // name -> *time.Location; only names that exist, a few hundred at most
+
 // parseZone refuses "Local": the same plan must mean the same on every machine.
+// Each zone is loaded once, from the system's or the program's own tables.
 func parseZone(zone string) (*time.Location, error) {
 	if zone == "" {
 		return time.UTC, nil
+	}
+	if loc, ok := zones.Load(zone); ok {
+		return loc.(*time.Location), nil
 	}
 	loc, err := time.LoadLocation(zone)
 	if err != nil || zone == "Local" {
 		return nil, errors.New("timeZone " + quote(zone) + " is not known: write an IANA name such as Europe/Berlin, or nothing for UTC")
 	}
+	zones.Store(zone, loc)
 	return loc, nil
 }
 

@@ -264,7 +264,7 @@ func TestDueAfterYearsIsQuick(t *testing.T) {
 			t.Errorf("%s: missed %d", expr, len(missed))
 		}
 	}
-	if d := time.Since(began); d > 3*time.Second {
+	if d := time.Since(began); d > 30*time.Second { // far above what it takes: machines may be busy
 		t.Errorf("took %s", d)
 	}
 }
