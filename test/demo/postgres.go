@@ -32,8 +32,21 @@ var unneeded = regexp.MustCompile(`^lib(llvm|z3|perl|pam-modules|semanage|sepol|
 var wanted = regexp.MustCompile(`^(lib.*|zlib1g|postgresql-15|postgresql-client-15|dash|tzdata)$`)
 
 // postgresImage makes PostgreSQL's image from Debian's packages, from wherever
-// this machine's apt gets them.
+// this machine's apt gets them. If that fails the package lists may be missing or
+// older than the mirror: it reads them anew and tries once more.
 func (d *demo) postgresImage(ctx context.Context, cache string) (builtImage, error) {
+	b, first := d.postgresFromPackages(ctx, cache)
+	if first == nil {
+		return b, nil
+	}
+	d.say("images", "reading the package lists")
+	if _, err := output(apt(ctx, "update", "-qq")); err != nil {
+		return b, fmt.Errorf("%w; and the package lists cannot be read: %w", first, err)
+	}
+	return d.postgresFromPackages(ctx, cache)
+}
+
+func (d *demo) postgresFromPackages(ctx context.Context, cache string) (builtImage, error) {
 	packages, err := postgresPackages(ctx)
 	if err != nil {
 		return builtImage{}, err
@@ -60,17 +73,9 @@ func (d *demo) postgresImage(ctx context.Context, cache string) (builtImage, err
 // postgresPackages are the packages, as name=version, that PostgreSQL needs on
 // a machine with nothing on it.
 func postgresPackages(ctx context.Context) ([]string, error) {
-	list := func() (string, error) {
-		return output(apt(ctx, "--print-uris", "-qq", "-y", "--no-install-recommends", "-o", "Dir::State::status=/dev/null", "install", "postgresql-15", "dash"))
-	}
-	text, err := list()
-	if err != nil { // there may be no package lists yet
-		if _, err := output(apt(ctx, "update", "-qq")); err != nil {
-			return nil, fmt.Errorf("cannot read the package lists: %w", err)
-		}
-		if text, err = list(); err != nil {
-			return nil, fmt.Errorf("cannot find PostgreSQL 15 among this machine's packages (is it Debian 12?): %w", err)
-		}
+	text, err := output(apt(ctx, "--print-uris", "-qq", "-y", "--no-install-recommends", "-o", "Dir::State::status=/dev/null", "install", "postgresql-15", "dash"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find PostgreSQL 15 among this machine's packages (is it Debian 12?): %w", err)
 	}
 	var packages []string
 	for line := range strings.SplitSeq(text, "\n") {
@@ -108,11 +113,8 @@ func postgresRoot(ctx context.Context, work, root string, packages []string) err
 	}
 	download := apt(ctx, append([]string{"download", "-qq"}, packages...)...)
 	download.Dir = debs
-	if _, err := output(download); err != nil { // the lists may be older than the mirror
-		if _, err := output(apt(ctx, "update", "-qq")); err != nil {
-			return fmt.Errorf("cannot read the package lists: %w", err)
-		}
-		return fmt.Errorf("cannot download PostgreSQL; the package lists are fresh now, try again: %w", err)
+	if _, err := output(download); err != nil {
+		return fmt.Errorf("cannot download PostgreSQL's packages: %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
 	if err != nil {
