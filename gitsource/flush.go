@@ -115,6 +115,8 @@ func (l *Ledger) persist(ctx context.Context, attempt func() (done bool, err err
 			continue
 		case lasting(err):
 			return err
+		case errors.Is(err, errStale):
+			pause.last = min(pause.last, 200*time.Millisecond) // somebody got on: no reason to stand back
 		}
 		if pause.wait(ctx) != nil {
 			return fmt.Errorf("cannot push to the ledger in time: %w", err)
@@ -164,12 +166,13 @@ func (l *Ledger) push(ctx context.Context, c *draft, change func(*journalHead), 
 			return sent // nothing is known; the next attempt looks again
 		}
 		if tip != c.hash {
-			if tip != c.parent {
-				if err := l.advance(ctx, tip); err != nil {
-					return err
-				}
+			if tip == c.parent {
+				return sent
 			}
-			return l.unlessCovered(sent, covers)
+			if err := l.advance(ctx, tip); err != nil {
+				return err
+			}
+			return l.unlessCovered(covers)
 		}
 	}
 	if err := errors.Join(l.store.add(c.objects), l.store.keep(c.hash)); err != nil {
@@ -184,12 +187,15 @@ func (l *Ledger) push(ctx context.Context, c *draft, change func(*journalHead), 
 
 // unlessCovered forgives a failed push when the new tip contains our commit:
 // the reply was lost, and somebody else has committed since.
-func (l *Ledger) unlessCovered(sent error, covers int64) error {
+func (l *Ledger) unlessCovered(covers int64) error {
 	if batch := l.pending(); covers > 0 && (len(batch) == 0 || batch[0].Seq > covers) {
 		return nil
 	}
-	return sent
+	return errStale
 }
+
+// errStale says that another commit came first and was accepted: push again.
+var errStale = errors.New("the ledger has moved on")
 
 func (l *Ledger) settle(covers int64, change func(*journalHead)) error {
 	l.mu.Lock()
