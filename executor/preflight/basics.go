@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -147,15 +148,28 @@ func bucket(ctx context.Context, s *state) ([]Finding, error) {
 	if err != nil {
 		return broken("InvalidBackupStorageSettings", "ReplicationRepository %s: %v", name, err), nil
 	}
-	exists, err := client.BucketExists(ctx, r.Bucket)
+	err = list(ctx, client, r)
+	if minio.ToErrorResponse(err).Code == "NoSuchBucket" {
+		return broken("BucketMissing", "ReplicationRepository %s: there is no bucket %s at %s; create it, Tranship never does", name, r.Bucket, endpoint), nil
+	}
 	if err != nil {
 		return broken("BackupStorageProviderTestFailed", "%s", storeProblem(err, name, endpoint, r)), nil
 	}
-	if !exists {
-		return broken("BucketMissing", "ReplicationRepository %s: there is no bucket %s at %s; create it, Tranship never does", name, r.Bucket, endpoint), nil
-	}
 	return nil, nil
 }
+
+// list asks for one object. The answer to a HEAD has no body, and some
+// servers say "not found" there to wrong credentials.
+func list(ctx context.Context, client *minio.Client, r *spec.RepositorySpec) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel() // ends the listing after its first entry
+	for o := range client.ListObjects(ctx, r.Bucket, minio.ListObjectsOptions{Prefix: r.Prefix, MaxKeys: 1}) {
+		return o.Err
+	}
+	return nil
+}
+
+const storeTimeout = 20 * time.Second
 
 func store(ctx context.Context, e *kube.Env, r *spec.RepositorySpec) (client *minio.Client, endpoint string, err error) {
 	access, err := e.Secrets.Read(ctx, spec.SecretRef{From: r.Credentials.From}, "accessKey")
@@ -206,8 +220,9 @@ func storeProblem(err error, name, endpoint string, r *spec.RepositorySpec) stri
 	}
 	answer := minio.ToErrorResponse(err)
 	switch {
-	case answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized || answer.Code == "InvalidAccessKeyId" || answer.Code == "SignatureDoesNotMatch":
-		return fmt.Sprintf("ReplicationRepository %s: %s refuses the credentials of secret %s for bucket %s (%s); put the right accessKey and secretKey there", name, endpoint, r.Credentials.From, r.Bucket, answer.Code)
+	case answer.StatusCode >= 400 && answer.StatusCode < 500:
+		// Servers differ in how they say that they do not know an access key.
+		return fmt.Sprintf("ReplicationRepository %s: %s refuses the credentials of secret %s for bucket %s (%s); put the right accessKey and secretKey there, with the right to list, read and write", name, endpoint, r.Credentials.From, r.Bucket, answer.Code)
 	case answer.StatusCode != 0:
 		return fmt.Sprintf("ReplicationRepository %s: %s answers %s to a question about bucket %s", name, endpoint, answer.Code, r.Bucket)
 	}

@@ -65,6 +65,7 @@ func Env(t *testing.T, plan, from, to string) *kube.Env {
 	secrets := bedSecrets{
 		"source/token": readFile(t, b.Source.TokenFile), "target/token": readFile(t, b.Target.TokenFile),
 		"s3/accessKey": readFile(t, b.S3.AccessKeyFile), "s3/secretKey": readFile(t, b.S3.SecretKeyFile), "s3/password": []byte("for-the-test"),
+		"wrong/accessKey": []byte("nobody"), "wrong/secretKey": []byte("knows"),
 	}
 	var c spec.Closure
 	c.Plan.Metadata.Name = plan

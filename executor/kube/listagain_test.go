@@ -1,0 +1,75 @@
+package kube
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestDiff: each object of the source with what the target has, and what
+// list-again makes of it.
+func TestDiff(t *testing.T) {
+	since := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Kind: spec.RunMigrate, Number: 1}}
+	run.Spec.Closure.Plan.Spec.Namespaces = []spec.NamespaceMapping{{Name: "shop", TargetName: "store"}}
+	run.Facts = spec.Facts{Restore: "r", Created: []spec.Object{{Side: spec.Target, APIVersion: "v1", Kind: "ConfigMap", Namespace: "store", Name: "a", UID: "u"}}}
+	e := &Env{Call: reconciler.Call{Run: run}}
+	ours := func(i Item) *Item { m := e.Marked(i); return &m }
+	cm := func(ns, value string) Item {
+		return item(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: "+ns+"}, data: {k: "+value+"}}")
+	}
+	old := func(i Item) Item {
+		at := metav1.NewTime(since.Add(-time.Hour))
+		i.SetManagedFields([]metav1.ManagedFieldsEntry{{Time: &at}})
+		return i
+	}
+	applied := ours(cm("store", "mutated"))
+	applied.SetAnnotations(map[string]string{AnnotationPlan: "shop", AnnotationApplied: Digest(cm("shop", "w"), e.Mapping())})
+	foreign := cm("store", "theirs")
+	deployment := item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: new, namespace: shop}, spec: {replicas: 1}}")
+	ingress := item(t, "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: new, namespace: shop}}")
+	never := errors.New("the target was asked")
+
+	for name, c := range map[string]struct {
+		source                       Item
+		target                       *Item
+		err                          error
+		apply, late, foreigns, found int
+	}{
+		"untouched since the backup": {source: old(cm("shop", "v")), err: never},
+		"touched, and equal":         {source: cm("shop", "v"), target: ours(cm("store", "v")), found: 1},
+		"changed":                    {source: cm("shop", "w"), target: ours(cm("store", "v")), apply: 1},
+		"new":                        {source: cm("shop", "w"), apply: 1},
+		"applied, then mutated":      {source: cm("shop", "w"), target: applied, found: 1},
+		"somebody else's":            {source: cm("shop", "w"), target: &foreign, foreigns: 1},
+		"a new workload":             {source: deployment, late: 1},
+		"traffic comes later":        {source: ingress, err: never},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := diff(e, []Item{c.source}, since, func(Item) (*Item, error) { return c.target, c.err })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(d.apply) != c.apply || len(d.late) != c.late || len(d.foreign) != c.foreigns || len(d.found) != c.found {
+				t.Errorf("apply %d, late %d, foreign %d, found %d", len(d.apply), len(d.late), len(d.foreign), len(d.found))
+			}
+		})
+	}
+}
+
+func TestOrigin(t *testing.T) {
+	run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Kind: spec.RunMigrate, Number: 7}}
+	e := &Env{Call: reconciler.Call{Run: run}}
+	cutover := e.RunLabel()
+	if e.Origin() != cutover {
+		t.Errorf("a run's own effects: %s", e.Origin())
+	}
+	run.Spec.Kind, run.Spec.Number, run.Spec.Undoes = spec.RunRollback, 3, "shop-migrate-7"
+	if e.Origin() != cutover {
+		t.Errorf("a rollback's: %s, want %s", e.Origin(), cutover)
+	}
+}
