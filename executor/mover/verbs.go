@@ -37,6 +37,9 @@ func Verbs() map[string]kube.Verb {
 		"mover.estimate":     verb(thinkEstimate),
 		"mover.policies":     verb(thinkPolicies),
 		"mover.close-claims": verb(thinkCloseClaims),
+		"mover.stop-upload":  verb(thinkStopUpload),
+		"mover.stop-restore": verb(thinkStopRestore),
+		"mover.clean-up":     verb(thinkCleanUp),
 	}
 }
 

@@ -131,13 +131,14 @@ func (l *lab) try(name string, args ...string) (string, error) {
 	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer stop()
 	c := exec.CommandContext(ctx, name, args...)
+	c.Env = append(os.Environ(), "GIT_SSL_CAINFO="+l.bed.Git.CAFile) // a variable of the machine's would win over http.sslCAInfo
 	out, err := c.CombinedOutput()
 	return string(out), err
 }
 
 func (l *lab) git(args ...string) string {
 	l.t.Helper()
-	base := []string{"-C", filepath.Join(l.dir, "clone"), "-c", "http.sslCAInfo=" + l.bed.Git.CAFile, "-c", "user.name=Dana Dev", "-c", "user.email=dana@example.com"}
+	base := []string{"-C", filepath.Join(l.dir, "clone"), "-c", "user.name=Dana Dev", "-c", "user.email=dana@example.com"}
 	return l.run("git", append(base, args...)...)
 }
 
