@@ -19,7 +19,9 @@ type Config struct {
 	Clock    Clock
 	Notifier Notifier
 	Log      *slog.Logger
-	Interval time.Duration // between two polls
+	// Interval gives the time until the next poll; asked anew each time, so
+	// that many daemons do not poll in step.
+	Interval func() time.Duration
 	// Concurrency is the number of runs at a time.
 	Concurrency int
 	Epoch       int64
@@ -70,6 +72,7 @@ type message struct {
 	err     error
 	saved   *save
 	read    *readResult
+	word    *word
 }
 
 type readResult struct {
@@ -114,12 +117,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.start(ctx, run)
 	}
 	l.startRead(ctx)
-	timer := l.clock.After(l.Interval)
+	timer := l.clock.After(l.Interval())
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-timer:
-			timer = l.clock.After(l.Interval)
+			timer = l.clock.After(l.Interval())
 			l.startRead(ctx)
 		case <-l.Trigger:
 			l.startRead(ctx)

@@ -165,7 +165,7 @@ func (quiet) Notify(Event) {}
 func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	l := New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: 5 * time.Millisecond, Concurrency: 4})
+	l := New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Concurrency: 4})
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
 	return func() error {

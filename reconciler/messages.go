@@ -27,7 +27,45 @@ func (l *Loop) handle(ctx context.Context, m message) {
 		l.begin(ctx, m)
 	case m.survey != nil:
 		l.noteSurvey(ctx, m)
+	case m.word != nil:
+		l.hear(ctx, *m.word)
 	}
+}
+
+// word is what a person told the daemon.
+type word struct {
+	acknowledge string // a commit
+	adopt       bool
+}
+
+// Acknowledge takes over a rewritten branch, or one that lost many plans, as
+// of commit. Safe for concurrent use.
+func (l *Loop) Acknowledge(commit string) { l.send(message{word: &word{acknowledge: commit}}) }
+
+// Adopt takes the states of plans that no record explains as done. Safe for
+// concurrent use.
+func (l *Loop) Adopt() { l.send(message{word: &word{adopt: true}}) }
+
+func (l *Loop) hear(ctx context.Context, w word) {
+	if w.acknowledge != "" {
+		d := l.rec.Daemon
+		d.Acknowledged = w.acknowledge
+		if err := l.ledger.Record(ctx, Change{Daemon: &d, Message: "acknowledge " + w.acknowledge, Trailers: map[string]string{"Source-Commit": w.acknowledge}}); err != nil {
+			l.log.Error("an acknowledgement could not be recorded", "error", l.note(err))
+			return
+		}
+		l.rec.Daemon, l.want = d, nil
+		l.startRead(ctx)
+		return
+	}
+	for _, st := range l.rec.Plans {
+		if st.Recorded.Unrecorded {
+			st = copyStatus(st)
+			st.Recorded.Unrecorded, st.Recorded.State = false, st.Recorded.SeenState
+			l.keep(ctx, st)
+		}
+	}
+	l.decideAll(ctx)
 }
 
 // saveRun records a turn of a run: the journal has it before this returns.

@@ -134,7 +134,7 @@ type Ledger interface {
 	// Push returns nil once everything recorded so far is in Git. A higher
 	// epoch found there is ErrSuperseded: stop acting for ever.
 	Push(ctx context.Context) error
-	// Run reads a run's record by its path in the ledger (spec.RunPath).
+	// Run reads the record of a run by its path in the ledger (spec.RunPath).
 	Run(ctx context.Context, path string) (*spec.Run, error)
 }
 

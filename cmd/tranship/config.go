@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// configFlags name the daemon's configuration and where secrets are.
+type configFlags struct {
+	config     string
+	secretsDir string
+}
+
+func (f *configFlags) bind(c *cobra.Command) {
+	c.Flags().StringVar(&f.config, "config", "/etc/tranship/config.yaml", "the daemon's configuration (kind: DaemonConfig)")
+	c.Flags().StringVar(&f.secretsDir, "secrets-dir", "", "folder with a folder a secret and a file an entry; without it secrets are those of the pod's namespace")
+}
+
+func (f *configFlags) load() (*spec.DaemonConfig, error) {
+	data, err := os.ReadFile(f.config)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w; name it with --config", err)
+	}
+	cfg, problems := spec.DecodeConfig(f.config, data)
+	if len(problems) > 0 {
+		var all []string
+		for _, p := range problems {
+			all = append(all, fmt.Sprintf("%s:%d: %s: %s", p.File, p.Line, p.Path, p.Message))
+		}
+		return nil, fmt.Errorf("the configuration has %d problems:\n%s", len(all), strings.Join(all, "\n"))
+	}
+	return cfg, nil
+}
+
+// secrets reads files below --secrets-dir or the Secrets of our own namespace.
+func (f *configFlags) secrets(cfg *spec.DaemonConfig) (*remembering, error) {
+	if f.secretsDir != "" {
+		return &remembering{Secrets: kube.FileSecrets{Dir: f.secretsDir}}, nil
+	}
+	rc, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("secrets are neither in a cluster nor in a folder: give --secrets-dir (%w)", err)
+	}
+	client, err := kubernetes.NewForConfig(rc)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the pod's own access: %w", err)
+	}
+	return &remembering{Secrets: kube.NamespaceSecrets{Client: client, Namespace: cfg.Spec.Namespace}}, nil
+}
+
+// live is the configuration that holds now. Safe for concurrent use.
+type live struct {
+	flags *configFlags
+	mu    sync.Mutex
+	now   *spec.DaemonConfig
+}
+
+func (l *live) get() *spec.DaemonConfig {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now
+}
+
+func (l *live) reload() error {
+	cfg, err := l.flags.load()
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now = cfg
+	return nil
+}
+
+// remembering keeps every value that was read, so that the ledger can redact
+// it wherever it turns up. Safe for concurrent use.
+type remembering struct {
+	kube.Secrets
+	mu   sync.Mutex
+	seen [][]byte
+}
+
+// Read implements kube.Secrets.
+func (r *remembering) Read(ctx context.Context, ref spec.SecretRef, defaultKey string) ([]byte, error) {
+	v, err := r.Secrets.Read(ctx, ref, defaultKey)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v = bytes.TrimSpace(v)
+	if !slices.ContainsFunc(r.seen, func(b []byte) bool { return bytes.Equal(b, v) }) {
+		r.seen = append(r.seen, bytes.Clone(v))
+	}
+	return v, nil
+}
+
+func (r *remembering) values() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.seen)
+}
+
+// gitEntries are what a Git credential may have.
+var gitEntries = []string{"username", "password", "bearerToken"}
+
+// entries gives gitsource the entries of a credential that exist.
+func (r *remembering) entries(ctx context.Context, from string) (map[string][]byte, error) {
+	found := map[string][]byte{}
+	var first error
+	for _, key := range gitEntries {
+		v, err := r.Read(ctx, spec.SecretRef{From: from, Key: key}, key)
+		if err == nil {
+			found[key] = v
+		} else if first == nil {
+			first = err
+		}
+	}
+	if len(found) == 0 {
+		return nil, first
+	}
+	return found, nil
+}
+
+func readToken(file string) ([]byte, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the token of POST /reconcile: %w", err)
+	}
+	if b = bytes.TrimSpace(b); len(b) < 16 {
+		return nil, fmt.Errorf("the token in %s is shorter than 16 characters", file)
+	}
+	return b, nil
+}

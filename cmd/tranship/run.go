@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/fluxcd/pkg/runtime/jitter"
+	flux "github.com/fluxcd/pkg/runtime/logger"
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/tranship/tranship/executor"
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/gitsource"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+)
+
+// runFlags are the flags of the daemon.
+type runFlags struct {
+	common    configFlags
+	dataDir   string
+	listen    string
+	tokenFile string
+	takeOver  bool
+	profile   bool
+	log       flux.Options
+}
+
+func runCommand() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon: poll Git, stage, cut over, record",
+		Long: "Polls the repository of manifests, runs stage copies on their schedules and the cutover when a\n" +
+			"merged commit flips a plan, and records everything in Git. It needs no cluster for itself.\n" +
+			"SIGHUP reads the configuration again and polls now; SIGTERM ends it at the next turn of each run.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return f.run(ctx)
+		},
+	}
+	f.common.bind(c)
+	c.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/tranship", "journal and Git cache; keep it on a disk that survives restarts")
+	c.Flags().StringVar(&f.listen, "listen", ":9440", "address of /healthz, /readyz and /metrics; empty for none")
+	c.Flags().StringVar(&f.tokenFile, "reconcile-token-file", "", "file with the bearer token that allows POST /reconcile")
+	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take the ledger over from another daemon that is known to be gone")
+	c.Flags().BoolVar(&f.profile, "enable-pprof", false, "serve /debug/pprof")
+	f.log.BindFlags(c.Flags())
+	return c
+}
+
+// daemon is everything that `tranship run` holds.
+type daemon struct {
+	log      *slog.Logger
+	config   *live
+	secrets  *remembering
+	ledger   *gitsource.Ledger
+	source   *gitsource.Source
+	executor *executor.Executor
+	server   *server
+	loop     *reconciler.Loop
+	epoch    int64
+}
+
+func (f *runFlags) run(ctx context.Context) error {
+	sink := flux.NewLogger(f.log)
+	klog.SetLogger(sink)
+	d := &daemon{log: slog.New(logr.ToSlogHandler(sink))}
+	cfg, err := f.common.load()
+	if err != nil {
+		return err
+	}
+	d.config = &live{flags: &f.common, now: cfg}
+	if d.secrets, err = f.common.secrets(cfg); err != nil {
+		return err
+	}
+	if err := d.open(ctx, f); err != nil {
+		return err
+	}
+	defer d.close()
+	d.log.Info("the daemon runs", "version", version, "epoch", d.epoch, "source", cfg.Spec.Source.URL, "branch", cfg.Spec.Source.Branch)
+	return d.serve(ctx, f)
+}
+
+// open acquires the ledger and wires everything to it.
+func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
+	cfg := d.config.get()
+	git := gitConfig(cfg, f.dataDir, d.secrets, d.log)
+	if d.ledger, err = gitsource.OpenLedger(git); err != nil {
+		return err
+	}
+	holder, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("cannot learn this machine's name, which the ledger records: %w", err)
+	}
+	if d.epoch, err = d.ledger.Acquire(ctx, holder, f.takeOver); err != nil {
+		return errors.Join(err, d.ledger.Close())
+	}
+	if d.source, err = gitsource.OpenSource(git); err != nil {
+		return errors.Join(err, d.ledger.Close())
+	}
+	d.executor = executor.New(d.secrets, d.settings, d.log)
+	registry := prometheus.NewRegistry()
+	spread := jitter.Percent(0.1, nil)
+	d.loop = reconciler.New(reconciler.Config{
+		Source: d.source, Ledger: d.ledger, Executor: d.executor, Clock: clock{}, Notifier: newMetrics(registry, d.log), Log: d.log,
+		Interval: func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }, Concurrency: cfg.Spec.Concurrency, Epoch: d.epoch, Holder: holder, Version: version,
+	})
+	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, profile: f.profile}
+	if f.tokenFile != "" {
+		if d.server.token, err = readToken(f.tokenFile); err != nil {
+			return errors.Join(err, d.ledger.Close(), d.source.Close())
+		}
+	}
+	return nil
+}
+
+// settings is what verbs need of the configuration; asked at every call.
+func (d *daemon) settings() kube.Settings {
+	s := d.config.get().Spec
+	return kube.Settings{Namespace: s.Namespace, Mover: s.Mover, Limits: s.Limits, Epoch: d.epoch, Shard: shard(s.Ledger.Repository, s.Source)}
+}
+
+// shard tells our ledger from others on the same clusters.
+func shard(ledger, source spec.Repository) string {
+	at := ledger.URL
+	if at == "" {
+		at = source.URL
+	}
+	sum := sha256.Sum256([]byte(at + " " + ledger.Branch))
+	return hex.EncodeToString(sum[:5])
+}
+
+// serve runs until ctx ends or a part fails for good.
+func (d *daemon) serve(ctx context.Context, f *runFlags) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.loop.Run(ctx) })
+	g.Go(func() error { return d.ledger.Serve(ctx) })
+	g.Go(func() error { return d.server.serve(ctx, f.listen) })
+	g.Go(func() error { return d.reload(ctx) })
+	err := g.Wait()
+	if errors.Is(err, reconciler.ErrSuperseded) {
+		d.log.Error("stopped", "error", err)
+		return fmt.Errorf("%w; this daemon acts on nothing any more. If the other one is gone for good, start with --take-over", err)
+	}
+	d.log.Info("the daemon stops", "error", err)
+	return err
+}
+
+func (d *daemon) close() {
+	if err := errors.Join(d.ledger.Close(), d.source.Close()); err != nil {
+		d.log.Error("not everything could be closed", "error", err)
+	}
+}
+
+// reload reads the configuration again on SIGHUP and polls at once. A broken
+// configuration is reported and the old one kept.
+func (d *daemon) reload(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			if err := d.config.reload(); err != nil {
+				d.log.Error("the configuration was not reloaded; the old one holds", "error", err)
+			}
+			trigger(d.loop)
+		}
+	}
+}
+
+// clock is the real one.
+type clock struct{}
+
+func (clock) Now() time.Time                         { return time.Now() }
+func (clock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+var _ reconciler.Clock = clock{}
+
+func gitConfig(cfg *spec.DaemonConfig, dataDir string, s *remembering, log *slog.Logger) gitsource.Config {
+	return gitsource.Config{Spec: cfg.Spec, DataDir: dataDir, Secrets: s.entries, SecretValues: s.values, Version: version, Log: log}
+}
