@@ -14,12 +14,12 @@ import (
 )
 
 // Serve commits what is queued, once a batch interval, until ctx ends; then it
-// tries a last time, for at most five seconds. It returns
-// reconciler.ErrSuperseded as soon as another daemon has taken over, and nil
-// at the end of ctx. Other failures are logged and tried again: the journal
-// keeps everything.
+// tries a last time, for at most five seconds. When nothing is queued it looks
+// at the ledger once a minute. It returns reconciler.ErrSuperseded as soon as
+// it learns that another daemon has taken over, and nil at the end of ctx.
+// Other failures are logged and tried again: the journal keeps everything.
 func (l *Ledger) Serve(ctx context.Context) error {
-	var lastDaemon time.Time
+	var last time.Time // of a successful exchange
 	for ctx.Err() == nil {
 		t := time.NewTimer(l.batch*9/10 + rand.N(l.batch/5+1))
 		select {
@@ -28,29 +28,41 @@ func (l *Ledger) Serve(ctx context.Context) error {
 			t.Stop()
 			continue
 		}
-		if !worthCommit(l.pending(), time.Since(lastDaemon)) {
+		idle := time.Since(last) >= daemonEvery
+		err := l.usable()
+		switch batch := l.pending(); {
+		case err != nil:
+		case worthCommit(batch, idle):
+			err = l.round(ctx)
+		case idle:
+			err = l.Check(ctx)
+		default:
 			continue
 		}
-		err := l.round(ctx)
-		if errors.Is(err, reconciler.ErrSuperseded) {
+		if errors.Is(err, reconciler.ErrSuperseded) || errors.Is(err, ErrNotAcquired) {
 			return err
 		}
 		if err == nil {
-			lastDaemon = time.Now()
+			last = time.Now()
 		} else if ctx.Err() == nil {
 			l.log.Warn("the ledger could not be pushed; the journal keeps the records", "error", err)
 		}
 	}
+	return l.lastWords(ctx)
+}
+
+func (l *Ledger) lastWords(ctx context.Context) error {
 	if len(l.pending()) == 0 {
 		return nil
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := l.Push(last); err != nil {
+	err := l.Push(ctx)
+	if errors.Is(err, reconciler.ErrSuperseded) {
+		return err
+	}
+	if err != nil {
 		l.log.Warn("the last records are not in Git yet; the journal keeps them", "error", err)
-		if errors.Is(err, reconciler.ErrSuperseded) {
-			return err
-		}
 	}
 	return nil
 }
@@ -62,13 +74,14 @@ func (l *Ledger) round(ctx context.Context) error {
 	return l.Push(ctx)
 }
 
-func worthCommit(batch []entry, sinceDaemon time.Duration) bool {
+// worthCommit keeps commits that hold nothing but the daemon's own status rare.
+func worthCommit(batch []entry, idle bool) bool {
 	for i := range batch {
 		if !batch[i].quiet() {
 			return true
 		}
 	}
-	return len(batch) > 0 && sinceDaemon >= daemonEvery
+	return len(batch) > 0 && idle
 }
 
 // lasting failures do not pass by trying again.

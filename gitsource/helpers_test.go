@@ -70,6 +70,9 @@ func status(plan, message string) *spec.PlanStatus {
 	return &spec.PlanStatus{Metadata: spec.Metadata{Name: plan}, WaitsFor: &spec.Waiting{Reason: "Test", Message: message}}
 }
 
+func plans(p ...*spec.PlanStatus) []*spec.PlanStatus { return p }
+func runs(r ...*spec.Run) []*spec.Run                { return r }
+
 var runStart = metav1.NewMicroTime(time.Date(2026, 11, 3, 4, 5, 6, 0, time.UTC))
 
 // openRun is an unfinished cutover and the status that says so.

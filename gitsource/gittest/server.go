@@ -129,6 +129,13 @@ func (s *Server) Inject(service string, n int, f Fault) {
 	s.faults = append(s.faults, fault{service, n, f})
 }
 
+// Heal forgets the faults that were not met.
+func (s *Server) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
 // SetDown cuts every connection while down is true.
 func (s *Server) SetDown(down bool) {
 	s.mu.Lock()

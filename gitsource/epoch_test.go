@@ -1,0 +1,268 @@
+package gitsource
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/gitsource/gittest"
+	"github.com/tranship/tranship/reconciler"
+)
+
+func TestRestartRaisesTheEpoch(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	for want := range int64(3) {
+		l := openLedger(t, c)
+		got, err := l.Acquire(testContext(t), "a", false)
+		must(t, err)
+		if got != want+1 || l.Epoch() != got {
+			t.Errorf("epoch %d, want %d", got, want+1)
+		}
+		must(t, l.Close())
+	}
+	// A new name in the same directory is still this daemon.
+	l := openLedger(t, c)
+	_, err := l.Acquire(testContext(t), "renamed", false)
+	must(t, err)
+	ledgerSound(t, r)
+}
+
+func TestOneDaemonPerDataDirectory(t *testing.T) {
+	s := gittest.New(t)
+	c := testConfig(t, s, s.Repo("plans.git"))
+	_ = openLedger(t, c)
+	if _, err := OpenLedger(c); !errors.Is(err, ErrHeld) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestTakeOver(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	first := testConfig(t, s, r)
+	a := acquired(t, first, "a")
+	must(t, a.Record(testContext(t), planChange("shop", "from a")))
+	must(t, a.Push(testContext(t)))
+
+	b := openLedger(t, testConfig(t, s, r))
+	_, err := b.Acquire(testContext(t), "b", false)
+	if !errors.Is(err, ErrHeld) || !strings.Contains(err.Error(), `"a"`) || !strings.Contains(err.Error(), "--take-over") {
+		t.Fatalf("%v", err)
+	}
+	must(t, a.Record(testContext(t), planChange("shop", "late words of a")))
+	epoch, err := b.Acquire(testContext(t), "b", true)
+	must(t, err)
+	if epoch != 2 {
+		t.Errorf("epoch %d", epoch)
+	}
+	for range 2 { // for ever
+		if err := a.Push(testContext(t)); !errors.Is(err, reconciler.ErrSuperseded) {
+			t.Errorf("Push: %v", err)
+		}
+		if err := a.Record(testContext(t), planChange("shop", "x")); !errors.Is(err, reconciler.ErrSuperseded) {
+			t.Errorf("Record: %v", err)
+		}
+	}
+	a.batch = time.Millisecond
+	if err := a.Serve(testContext(t)); !errors.Is(err, reconciler.ErrSuperseded) {
+		t.Errorf("Serve: %v", err)
+	}
+	must(t, a.Close())
+
+	a = openLedger(t, first)
+	if _, err := a.Acquire(testContext(t), "a", false); !errors.Is(err, ErrHeld) || !strings.Contains(err.Error(), "took it over") {
+		t.Errorf("a superseded daemon raises again: %v", err)
+	}
+	if _, err := a.Acquire(testContext(t), "a", true); err != nil {
+		t.Fatal(err)
+	}
+	must(t, a.Push(testContext(t)))
+	if got := waits(t, load(t, a), "shop"); got != "from a" {
+		t.Errorf("a superseded journal was replayed: %q", got)
+	}
+	if kept, _ := filepath.Glob(filepath.Join(first.DataDir, "journal", "*.superseded-*")); len(kept) != 1 {
+		t.Errorf("kept for people: %v", kept)
+	}
+	b.batch = time.Millisecond
+	if err := b.Serve(testContext(t)); !errors.Is(err, reconciler.ErrSuperseded) {
+		t.Errorf("an idle daemon does not notice: %v", err)
+	}
+	ledgerSound(t, r)
+}
+
+// The other daemon takes over between two lives of this one, whose journal
+// holds a change that never reached Git.
+func TestSupersededWhileAway(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	must(t, a.Record(testContext(t), planChange("shop", "late words of a")))
+	must(t, a.Close())
+	b := openLedger(t, testConfig(t, s, r))
+	_, err := b.Acquire(testContext(t), "b", true)
+	must(t, err)
+	a = openLedger(t, c)
+	if rec := load(t, a); rec.Plans["shop"] != nil {
+		t.Error("a superseded journal is shown")
+	}
+	if _, err := a.Acquire(testContext(t), "a", false); !errors.Is(err, ErrHeld) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSilentLedgerMayBeTaken(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	_ = acquired(t, testConfig(t, s, r), "a")
+	c := testConfig(t, s, r)
+	c.SeenWithin = time.Nanosecond
+	_ = acquired(t, c, "b")
+}
+
+// The push of a raised epoch lands, its reply is lost, and the process dies.
+func TestCrashWhileAcquiring(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	must(t, a.Record(testContext(t), planChange("shop", "kept")))
+	must(t, a.Close())
+	a = openLedger(t, c)
+	s.Inject(receivePack, 1, gittest.LostReply(func() { s.SetDown(true) }))
+	ctx, cancel := context.WithTimeout(testContext(t), 500*time.Millisecond)
+	defer cancel()
+	if _, err := a.Acquire(ctx, "a", false); err == nil {
+		t.Fatal("the acquisition must fail")
+	}
+	must(t, a.Close())
+	s.SetDown(false)
+	a = openLedger(t, c)
+	epoch, err := a.Acquire(testContext(t), "a", false)
+	must(t, err)
+	must(t, a.Push(testContext(t)))
+	if epoch != 3 || waits(t, load(t, a), "shop") != "kept" {
+		t.Errorf("epoch %d", epoch)
+	}
+	ledgerSound(t, r)
+}
+
+func TestLostJournalWorks(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	run, st := openRun("shop", 1)
+	must(t, a.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run), Message: "frozen"}))
+	must(t, a.Push(testContext(t)))
+	must(t, a.Close())
+	must(t, os.RemoveAll(c.DataDir))
+	a = openLedger(t, c)
+	if rec := load(t, a); rec.Open["shop-migrate-1"] == nil || rec.Origin {
+		t.Errorf("%+v", rec)
+	}
+	if _, err := a.Acquire(testContext(t), "a", false); !errors.Is(err, ErrHeld) {
+		t.Errorf("nobody can tell whether the other \"a\" is dead: %v", err)
+	}
+	if _, err := a.Acquire(testContext(t), "a", true); err != nil {
+		t.Error(err)
+	}
+	ledgerSound(t, r)
+}
+
+func TestRewrittenLedgerIsRefused(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	for _, word := range []string{"one", "two"} {
+		must(t, a.Record(testContext(t), planChange("shop", word)))
+		must(t, a.Push(testContext(t)))
+	}
+	r.Git("update-ref", ledgerRef, ledgerRef+"~1")
+	must(t, a.Record(testContext(t), planChange("web", "three")))
+	if err := a.Push(testContext(t)); !errors.Is(err, ErrLedgerRewritten) {
+		t.Fatalf("Push: %v", err)
+	}
+	rec, err := a.Load(testContext(t))
+	if !errors.Is(err, ErrLedgerRewritten) || rec == nil || waits(t, rec, "shop") != "two" || waits(t, rec, "web") != "three" {
+		t.Errorf("Load: %v, %+v", err, rec)
+	}
+	must(t, a.Close())
+	a = openLedger(t, c)
+	if _, err := a.Acquire(testContext(t), "a", true); !errors.Is(err, ErrLedgerRewritten) {
+		t.Errorf("a restart forgets it: %v", err)
+	}
+	adopter := openLedger(t, testConfig(t, s, r)) // another machine, without an epoch
+	must(t, adopter.Adopt(testContext(t)))
+	_, err = a.Acquire(testContext(t), "a", false)
+	must(t, err)
+	must(t, a.Push(testContext(t)))
+	if rec := load(t, a); waits(t, rec, "shop") != "one" || waits(t, rec, "web") != "three" {
+		t.Error("after adoption Git's records count, and the journal's go on top")
+	}
+	// The adoption covers that rewrite, not the next one.
+	r.Git("update-ref", ledgerRef, ledgerRef+"~1")
+	if err := a.Check(testContext(t)); !errors.Is(err, ErrLedgerRewritten) {
+		t.Errorf("%v", err)
+	}
+	ledgerSound(t, r)
+}
+
+func TestDeletedLedgerIsRefused(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	a := acquired(t, testConfig(t, s, r), "a")
+	r.Git("update-ref", "-d", ledgerRef)
+	must(t, a.Record(testContext(t), planChange("shop", "x")))
+	if err := a.Push(testContext(t)); !errors.Is(err, ErrLedgerRewritten) {
+		t.Errorf("%v", err)
+	}
+	must(t, a.Adopt(testContext(t)))
+	must(t, a.Push(testContext(t)))
+	ledgerSound(t, r)
+}
+
+func TestHandEditedLedgerIsRefused(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	must(t, a.Record(testContext(t), planChange("shop", "one")))
+	must(t, a.Push(testContext(t)))
+	foreignCommit(r, "logs/note.txt", "harmless")
+	must(t, a.Check(testContext(t)))
+	foreignCommit(r, "runs/2026/11/x/stage-1.yaml", "not a record")
+	must(t, a.Record(testContext(t), planChange("shop", "two")))
+	err := a.Push(testContext(t))
+	if !errors.Is(err, ErrLedgerEdited) || !strings.Contains(err.Error(), "grace@example.com") || !strings.Contains(err.Error(), "runs/2026/11/x/stage-1.yaml") {
+		t.Fatalf("%v", err)
+	}
+	if rec, err := a.Load(testContext(t)); !errors.Is(err, ErrLedgerEdited) || waits(t, rec, "shop") != "two" {
+		t.Errorf("Load: %v", err)
+	}
+	must(t, a.Adopt(testContext(t)))
+	must(t, a.Push(testContext(t)))
+	if got := waits(t, load(t, a), "shop"); got != "two" {
+		t.Errorf("%q", got)
+	}
+	r.Fsck()
+}
+
+func TestLedgerBranchOfSomebodyElse(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	w := r.Clone()
+	w.Write("README.md", "a project").Push("first")
+	w.Git("push", "-q", "origin", "HEAD:refs/heads/tranship/ledger")
+	l := openLedger(t, testConfig(t, s, r))
+	if _, err := l.Acquire(testContext(t), "a", true); !errors.Is(err, ErrLedgerEdited) || !strings.Contains(err.Error(), "not a Tranship ledger") {
+		t.Errorf("%v", err)
+	}
+}

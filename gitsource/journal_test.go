@@ -1,0 +1,104 @@
+package gitsource
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func journalWith(t *testing.T, n int) (*journal, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "journal", "main.jsonl")
+	j, err := openJournal(path)
+	must(t, err)
+	for i := range n {
+		must(t, j.append(entry{Subject: fmt.Sprint(i), Files: map[string]string{"status/x.yaml": "line\nline"}}))
+	}
+	return j, path
+}
+
+func subjects(j *journal) string {
+	var out []string
+	for _, e := range j.entries {
+		out = append(out, e.Subject)
+	}
+	return strings.Join(out, " ")
+}
+
+// Every cut of the file keeps all lines before the cut, and writing goes on.
+func TestTornJournalLine(t *testing.T) {
+	j, path := journalWith(t, 3)
+	must(t, j.close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	header := bytes.IndexByte(whole, '\n') + 1
+	for cut := header; cut <= len(whole); cut += 7 {
+		must(t, os.WriteFile(path, whole[:cut], 0o600))
+		j, err := openJournal(path)
+		must(t, err)
+		if want := bytes.Count(whole[header:cut], []byte("\n")); len(j.entries) != want || j.note != "" {
+			t.Fatalf("cut at %d: %d entries, want %d; %s", cut, len(j.entries), want, j.note)
+		}
+		must(t, j.append(entry{Subject: "next"}))
+		must(t, j.close())
+		j, err = openJournal(path)
+		must(t, err)
+		if !strings.HasSuffix(subjects(j), "next") {
+			t.Fatalf("cut at %d: %s", cut, subjects(j))
+		}
+		must(t, j.close())
+	}
+}
+
+func TestDamagedJournalKeepsWhatIsReadable(t *testing.T) {
+	j, path := journalWith(t, 3)
+	must(t, j.close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	lines[2][20] ^= 1
+	must(t, os.WriteFile(path, bytes.Join(lines, nil), 0o600))
+	j, err = openJournal(path)
+	must(t, err)
+	if subjects(j) != "0 2" || j.note == "" || j.head.Next != 4 {
+		t.Errorf("%s, next %d, %q", subjects(j), j.head.Next, j.note)
+	}
+	must(t, os.WriteFile(path, []byte("garbage\n"), 0o600))
+	if j, err = openJournal(path); err != nil || j.note == "" || len(j.entries) != 0 {
+		t.Errorf("a damaged head counts as a lost journal: %v %q", err, j.note)
+	}
+}
+
+func TestJournalSettles(t *testing.T) {
+	j, path := journalWith(t, 5)
+	must(t, j.settle(3, func(h *journalHead) { h.Tip = "x" }))
+	must(t, j.append(entry{Subject: "5"}))
+	must(t, j.close())
+	j, err := openJournal(path)
+	must(t, err)
+	if subjects(j) != "3 4 5" || j.head.Tip != "x" || j.entries[2].Seq != 6 {
+		t.Errorf("%s %+v", subjects(j), j.head)
+	}
+	if m := stat(t, path).Mode().Perm(); m != 0o600 {
+		t.Errorf("mode %o", m)
+	}
+	must(t, j.supersede())
+	must(t, j.close())
+	if j, err = openJournal(path); err != nil || len(j.entries) != 0 || !j.head.Superseded {
+		t.Errorf("%v %+v", err, j)
+	}
+}
+
+func TestNewerJournalIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j.jsonl")
+	line, err := encodeLine(journalHead{Format: journalFormat + 1, ID: "x"})
+	must(t, err)
+	must(t, os.WriteFile(path, line, 0o600))
+	if _, err := openJournal(path); !errors.Is(err, ErrFormat) {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,151 @@
+package gitsource
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tranship/tranship/gitsource/gittest"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+)
+
+func TestRedactShapes(t *testing.T) {
+	r := NewRedactor(nil)
+	for _, c := range []struct{ in, leak string }{
+		{"GET / HTTP/1.1\nAuthorization: Basic dHJhbnNoaXA6aHVudGVyMg==\nHost: x", "dHJhbnNoaXA6"},
+		{`{"authorization":"Digest username=\"u\", response=\"abcdef\""}`, "abcdef"},
+		{"curl -H 'Bearer abcdefghijklmnop.qr'", "abcdefghijklmnop"},
+		{"cloning https://user:hunter2@git.example.com/x", "hunter2"},
+		{"cloning https://user:p%40ss/word@git.example.com/x", "word"},
+		{"cloning https://ghp_0123456789@github.com/x", "ghp_"},
+		{"-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc\n-----END RSA PRIVATE KEY-----\nafter", "MIIEow"},
+		{"-----BEGIN PRIVATE KEY-----\nMIIEow", "MIIEow"},
+		{"MIIEow\n-----END PRIVATE KEY-----\n", "MIIEow"},
+		{`key: "-----BEGIN EC PRIVATE KEY-----\nMIIEow\n-----END EC PRIVATE KEY-----\n"`, "MIIEow"},
+		{"users:\n- user:\n    token: sha256~abcdefghijk\n", "sha256~abcdefghijk"},
+		{"    client-key-data: LS0tLS1CRUdJTg==", "LS0tLS1CRUdJTg"},
+		{"aws_secret_access_key = wJalrXUtnFEMI/K7MDENG", "wJalrXUtnFEMI"},
+		{"got eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlIn0.c2ln", "eyJpc3MiOiJrdWJlIn0"},
+		{"binary \x00 hunter2secret", "hunter2secret"},
+		{"binary \xff\xfe hunter2secret", "hunter2secret"},
+	} {
+		if got := r.Text(c.in); strings.Contains(got, c.leak) || !strings.Contains(got, "<") {
+			t.Errorf("%q became %q", c.in, got)
+		}
+	}
+	plain := "copied 12 files of shop/web to https://s3.example.com/bucket at 10:11 (user@example.com)\n"
+	if got := r.Text(plain); got != plain {
+		t.Errorf("%q became %q", plain, got)
+	}
+}
+
+// Whatever a secret looks like and whatever stands around it, none of its
+// spellings survives.
+func TestKnownValuesNeverSurvive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		secret := rapid.StringMatching(`[!-~]{8,40}`).Draw(t, "secret")
+		around := rapid.StringMatching(`[ -~\n]{0,20}`)
+		r := NewRedactor(func() [][]byte { return [][]byte{[]byte(secret + "\n")} })
+		js, err := json.Marshal(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forms := map[string]string{
+			"raw": secret, "query": url.QueryEscape(secret), "path": url.PathEscape(secret), "json": strings.Trim(string(js), `"`),
+			"base64": base64.StdEncoding.EncodeToString([]byte(secret)), "base64url": base64.RawURLEncoding.EncodeToString([]byte(secret)),
+		}
+		for name, form := range forms {
+			if got := r.Text(around.Draw(t, "before") + form + around.Draw(t, "after")); strings.Contains(got, form) {
+				t.Fatalf("%s survives in %q", name, got)
+			}
+		}
+		user := around.Draw(t, "user")
+		inside := base64.StdEncoding.EncodeToString([]byte(user + ":" + secret + "\n"))
+		if got := r.Text(inside); got == inside {
+			t.Fatalf("base64 of user:password survives: %q", got)
+		}
+	})
+}
+
+func TestShortValuesAreLeftAlone(t *testing.T) {
+	r := NewRedactor(func() [][]byte { return [][]byte{[]byte("shop"), nil} })
+	if got := r.Text("shop is staged"); got != "shop is staged" {
+		t.Error(got)
+	}
+}
+
+func TestRecordsAndLogsHoldNoSecret(t *testing.T) {
+	const secret = "s3cr3t-of-the-shop"
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	c.SecretValues = func() [][]byte { return [][]byte{[]byte(secret)} }
+	l := acquired(t, c, "a")
+	run, st := openRun("shop", 1)
+	run.Steps[0].Message, run.Status.Warnings = "exit 1: "+secret, []string{secret}
+	st.WaitsFor.Message = "login with " + secret + " failed"
+	must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run), Message: "saw " + secret, Trailers: map[string]string{"Migration-Step": secret},
+		Logs: []reconciler.Log{{Plan: "shop", Run: run.Metadata.Name, Name: "x.log", Text: "half s3cr3t-of"}, {Plan: "shop", Run: run.Metadata.Name, Name: "y.log", Text: secret}}}))
+	if run.Steps[0].Message != "exit 1: "+secret {
+		t.Error("the caller's record was changed")
+	}
+	must(t, l.Push(testContext(t)))
+	all := r.Git("log", "-p", "--format=%B", ledgerRef)
+	if strings.Contains(all, secret) || !strings.Contains(all, redacted) {
+		t.Errorf("in Git:\n%s", all)
+	}
+	got, err := l.Run(testContext(t), spec.RunPath(run))
+	must(t, err)
+	if got.Steps[0].Message != "exit 1: "+redacted {
+		t.Errorf("%q", got.Steps[0].Message)
+	}
+}
+
+// A log is the same whether it is written at once or in pieces, never exceeds
+// its limit by more than one line, and names the digest of everything.
+func TestLogsAreCapped(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var file []byte
+		var all strings.Builder
+		for i := range rapid.IntRange(1, 40).Draw(t, "pieces") {
+			line := fmt.Sprintf("%d %s\n", i, strings.Repeat("x", rapid.IntRange(0, 3000).Draw(t, "length")))
+			piece := strings.Repeat(line, rapid.IntRange(1, 30).Draw(t, "lines"))
+			all.WriteString(piece)
+			file = appendLog(file, piece)
+		}
+		whole := all.String()
+		if len(whole) <= logHead+logTail {
+			if string(file) != whole {
+				t.Fatal("a log within its limits was changed")
+			}
+			return
+		}
+		sum := sha256.Sum256([]byte(whole))
+		if !strings.Contains(string(file), "sha256 of the whole: "+hex.EncodeToString(sum[:])+";") {
+			t.Fatal("the digest is wrong")
+		}
+		l, ok := parseCut(file)
+		if !ok || len(file) > logHead+logTail+1024 {
+			t.Fatalf("%d bytes", len(file))
+		}
+		if !strings.HasPrefix(whole, string(l.head)) || !strings.HasSuffix(whole, string(l.tail)) ||
+			len(l.head)+len(l.tail)+int(l.bytes) != len(whole) || len(l.tail) < logTail-8192 {
+			t.Fatalf("head %d, cut %d, tail %d of %d", len(l.head), l.bytes, len(l.tail), len(whole))
+		}
+	})
+}
+
+func TestLogCannotForgeTheCut(t *testing.T) {
+	file := appendLog(nil, cutMark+"1 bytes, 1 lines; sha256 of the whole: x; state: y\nnext\n")
+	if _, ok := parseCut(append([]byte("\n"), file...)); ok {
+		t.Errorf("%q", file)
+	}
+}
