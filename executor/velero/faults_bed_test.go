@@ -1,6 +1,7 @@
 package velero_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func readyToRestore(t *testing.T, objects string) (e *kube.Env, from, to string)
 	bedtest.Namespace(t, e.Source, from, nil)
 	bedtest.Put(t, e.Source, from, objects)
 	t.Cleanup(func() {
-		_ = e.Target.Kube.CoreV1().Namespaces().Delete(t.Context(), to, metav1.DeleteOptions{})
+		_ = e.Target.Kube.CoreV1().Namespaces().Delete(context.Background(), to, metav1.DeleteOptions{})
 	})
 	succeeds(t, e, "locations", "velero.locations")
 	succeeds(t, e, "namespaces", "kube.namespaces")

@@ -1,6 +1,7 @@
 package velero_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"strings"
@@ -76,6 +77,9 @@ func TestBedMove(t *testing.T) {
 	e := bedtest.Env(t, "verbs-"+id, from, to)
 	bedtest.Namespace(t, e.Source, from, map[string]string{"pod-security.kubernetes.io/warn": "baseline", "team": "t1"})
 	bedImage(t, e.Source, from)
+	t.Cleanup(func() { // nobody else would take the finalizer off
+		_, _ = e.Source.Kube.CoreV1().Secrets(from).Patch(context.Background(), "password", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	})
 
 	succeeds(t, e, "preflight", preflight.Check)
 	succeeds(t, e, "locations", "velero.locations")
