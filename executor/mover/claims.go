@@ -231,7 +231,9 @@ func thinkClaimsUndo(ctx context.Context, e *kube.Env) (thought, error) {
 		return thought{}, err
 	}
 	t := thought{}
-	if o := endWriters(&t, e, jobs, func(*helperJob) bool { return true }); o != nil || len(t.moves) > 0 {
+	keep := e.Plan().Rollback.KeepVolumesOrDefault()
+	// An ended writer does no harm, but its pod keeps the claim from going.
+	if o := endWriters(&t, e, jobs, func(h *helperJob) bool { return h.active() || !keep }); o != nil || len(t.moves) > 0 {
 		if o != nil {
 			t.seen = *o
 		}
@@ -247,7 +249,7 @@ func thinkClaimsUndo(ctx context.Context, e *kube.Env) (thought, error) {
 			return thought{}, err
 		}
 		if c == nil || !ours(e, c) {
-			if !e.Plan().Rollback.KeepVolumesOrDefault() {
+			if !keep {
 				forget(v)
 			}
 			continue

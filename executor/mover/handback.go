@@ -105,6 +105,7 @@ func (x *transfer) takeBack(e *kube.Env, t *thought, m mark) *reconciler.Observa
 		x.keep(e, t, m)
 		return nil
 	}
+	x.clear(e, t)
 	if c.DeletionTimestamp != nil {
 		return x.binding(e, c)
 	}
@@ -118,7 +119,8 @@ func (x *transfer) takeBack(e *kube.Env, t *thought, m mark) *reconciler.Observa
 // volume's own reclaim policy restored, so that deleting the claim frees it.
 func (x *transfer) staged(e *kube.Env, t *thought, m mark) *reconciler.Observation {
 	c := x.staging
-	if c.DeletionTimestamp != nil {
+	if c.DeletionTimestamp != nil { // the hand-over was interrupted here
+		x.clear(e, t)
 		return x.binding(e, c)
 	}
 	if c.Annotations[kube.AnnotationMark] != m.String() {

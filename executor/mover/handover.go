@@ -22,7 +22,8 @@ type transfer struct {
 	staging *corev1.PersistentVolumeClaim // ours, nil if gone
 	app     *corev1.PersistentVolumeClaim // the application's, nil if not there
 	pv      *corev1.PersistentVolume
-	user    *corev1.Pod // a pod that uses either claim
+	user    *corev1.Pod   // a pod that uses either claim
+	ended   []*corev1.Pod // pods that are over and still name a claim, which keeps it from going
 }
 
 // previous is what we changed on a volume, to put it back.
@@ -30,98 +31,17 @@ type previous struct {
 	Policy string `json:"reclaimPolicy"`
 }
 
-// transferView is every volume of a plan on its way.
-type transferView struct {
-	volumes []spec.Volume
-	xs      []*transfer
-	watches []watched
-}
-
-// transfers reads the three objects of every copied volume, and the pods.
-func transfers(ctx context.Context, e *kube.Env) (*transferView, error) {
-	volumes, err := volumesOf(ctx, e)
-	if err != nil {
-		return nil, err
-	}
-	selector := kube.LabelPlan + "=" + kube.Short(e.Run.Spec.Plan)
-	labelled, err := e.Target.Kube.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		return nil, fmt.Errorf("cannot list the persistent volumes of cluster %s: %w", e.Target.Name, err)
-	}
-	claims, err := e.Target.Kube.CoreV1().PersistentVolumeClaims("").List(ctx, metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		return nil, fmt.Errorf("cannot list the claims of cluster %s: %w", e.Target.Name, err)
-	}
-	view := &transferView{volumes: volumes, watches: []watched{
-		watchOf(e.Target, claimResource, "", selector, claims.ResourceVersion),
-		watchOf(e.Target, volumeResource, "", selector, labelled.ResourceVersion),
-	}}
-	pods := podLists{}
-	for i := range volumes {
-		v := &volumes[i]
-		if !copied(v) {
+// clear removes the ended pods on a claim: our ourPods', or, going back, those
+// of the application's Jobs on the target, which is being undone.
+func (x *transfer) clear(e *kube.Env, t *thought) {
+	for _, p := range x.ended {
+		if p.DeletionTimestamp != nil {
 			continue
 		}
-		x := &transfer{v: v}
-		if err := x.read(ctx, e, labelled.Items); err != nil {
-			return nil, err
-		}
-		for _, c := range []*corev1.PersistentVolumeClaim{x.staging, x.app} {
-			if c == nil {
-				continue
-			}
-			user, err := pods.user(ctx, e.Target, c)
-			if err != nil {
-				return nil, err
-			}
-			if user != nil {
-				x.user = user
-			}
-		}
-		view.xs = append(view.xs, x)
+		t.move(fmt.Sprintf("remove the ended pod %s/%s on cluster %s, which keeps its claim from going", p.Namespace, p.Name, e.Target.Name), func(ctx context.Context) error {
+			return gone(e.Target.Kube.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, exactly(p)))
+		})
 	}
-	return view, nil
-}
-
-// podLists are the pods of namespaces, each read once.
-type podLists map[string]*corev1.PodList
-
-// user finds a pod that uses a claim.
-func (l podLists) user(ctx context.Context, on *kube.Cluster, c *corev1.PersistentVolumeClaim) (*corev1.Pod, error) {
-	if l[c.Namespace] == nil {
-		pods, err := on.Kube.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return nil, fmt.Errorf("cannot list the pods of namespace %s of cluster %s: %w", c.Namespace, on.Name, err)
-		}
-		l[c.Namespace] = pods
-	}
-	for i := range l[c.Namespace].Items {
-		if p := &l[c.Namespace].Items[i]; usesClaim(p, c.Name) {
-			return p, nil
-		}
-	}
-	return nil, nil
-}
-
-func (x *transfer) read(ctx context.Context, e *kube.Env, labelled []corev1.PersistentVolume) error {
-	var err error
-	if x.staging, err = getClaim(ctx, e.Target, e.Settings.Namespace, x.v.StagingClaim); err != nil {
-		return err
-	}
-	if x.app, err = getClaim(ctx, e.Target, x.v.TargetNamespace, x.v.TargetClaim); err != nil {
-		return err
-	}
-	name := x.v.TargetPV
-	if name == "" && x.staging != nil && ours(e, x.staging) {
-		name = x.staging.Spec.VolumeName
-	}
-	for i := range labelled { // a lost journal: the volume itself says whose it is
-		if name == "" && labelled[i].Annotations[annotationVolume] == key(x.v) {
-			name = labelled[i].Name
-		}
-	}
-	x.pv, err = getVolume(ctx, e.Target, name)
-	return err
 }
 
 // thinkHandOver gives the copied volumes to the application's claims.
@@ -213,27 +133,29 @@ func bound(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) bool {
 //
 //	staged ──Retain──▶ kept ──delete our claim──▶ released ──claimRef──▶ reserved ──create the claim──▶ bound
 //
-// Every arrow is one API call, and every state shows on the objects.
+// A deleted claim lingers until its ended writer is gone from its node; the
+// volume does not wait for that. Every arrow is one API call, and every state shows on the objects.
 func (x *transfer) forward(e *kube.Env, t *thought) *reconciler.Observation {
 	if o := x.check(e); o != nil {
 		return o
 	}
 	x.record()
 	v := x.v
-	switch {
-	case x.staging != nil:
+	if s := x.staging; s != nil && (x.user != nil || s.DeletionTimestamp == nil) {
 		return x.release(e, t)
-	case x.app != nil && x.reserved(v.TargetNamespace, v.TargetClaim, x.app):
-		return x.binding(e, x.app)
-	case !x.reserved(v.TargetNamespace, v.TargetClaim, nil):
+	}
+	// Our claim is gone or on its way: no writer has it, and its end is not waited for.
+	x.clear(e, t)
+	switch reserved := x.reserved(v.TargetNamespace, v.TargetClaim, x.app); {
+	case !reserved:
 		x.moveReference(e, t, v.TargetNamespace, v.TargetClaim)
-		return nil
 	case x.app != nil:
 		return x.binding(e, x.app)
+	default:
+		t.move(fmt.Sprintf("create claim %s/%s on cluster %s", v.TargetNamespace, v.TargetClaim, e.Target.Name), func(ctx context.Context) error {
+			return x.createApp(ctx, e)
+		})
 	}
-	t.move(fmt.Sprintf("create claim %s/%s on cluster %s", v.TargetNamespace, v.TargetClaim, e.Target.Name), func(ctx context.Context) error {
-		return x.createApp(ctx, e)
-	})
 	return nil
 }
 
@@ -251,8 +173,8 @@ func (x *transfer) binding(e *kube.Env, c *corev1.PersistentVolumeClaim) *reconc
 // release lets go of our claim, once the volume is safe from going with it.
 func (x *transfer) release(e *kube.Env, t *thought) *reconciler.Observation {
 	c := x.staging
-	if c.DeletionTimestamp != nil {
-		o := working("ClaimLeaving", claimAt(c), "waits until our claim %s/%s of cluster %s is gone", c.Namespace, c.Name, e.Target.Name)
+	if x.user != nil {
+		o := working("ClaimInUse", object(spec.Target, "Pod", x.user.Namespace, x.user.Name), "waits until pod %s/%s of cluster %s lets go of its claim", x.user.Namespace, x.user.Name, e.Target.Name)
 		return &o
 	}
 	m, err := markOf(c)
@@ -260,10 +182,7 @@ func (x *transfer) release(e *kube.Env, t *thought) *reconciler.Observation {
 		o := broken(false, "NotRestored", claimAt(c), "claim %s/%s of cluster %s is marked %q and does not hold snapshot %q completely: it is not handed over", c.Namespace, c.Name, e.Target.Name, c.Annotations[kube.AnnotationMark], x.v.Snapshot)
 		return &o
 	}
-	if x.user != nil {
-		o := working("ClaimInUse", object(spec.Target, "Pod", x.user.Namespace, x.user.Name), "waits until pod %s/%s of cluster %s lets go of claim %s", x.user.Namespace, x.user.Name, e.Target.Name, c.Name)
-		return &o
-	}
+	x.clear(e, t)
 	if !x.kept(e, m) {
 		x.keep(e, t, m)
 		return nil

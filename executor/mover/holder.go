@@ -48,7 +48,7 @@ func holder(e *kube.Env, v *spec.Volume, like *corev1.PodSpec, where spot, shift
 			},
 			Containers: []corev1.Container{{
 				Name: "holder", Image: cmp.Or(m.HolderImage, m.Image), ImagePullPolicy: corev1.PullIfNotPresent,
-				Command: []string{"tranship", "mover", "hold"},
+				Args: []string{"mover", "hold"},
 				Resources: corev1.ResourceRequirements{
 					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("16Mi")},
 					Limits:   corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")},

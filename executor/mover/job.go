@@ -117,7 +117,8 @@ func (s jobSpec) pod(e *kube.Env) corev1.PodSpec {
 		},
 		Containers: []corev1.Container{{
 			Name: workContainer, Image: m.Image, ImagePullPolicy: corev1.PullIfNotPresent,
-			Command: []string{"tranship", "mover", "run", "--request", requestFile},
+			// The image starts tranship: where in it the program lies is the image's own business.
+			Args: []string{"mover", "run", "--request", requestFile},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: quantity(m.CPU, "100m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
 				Limits:   corev1.ResourceList{corev1.ResourceMemory: quantity(m.Memory, "512Mi")},

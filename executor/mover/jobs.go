@@ -108,7 +108,7 @@ func (h *helperJob) leaving() bool {
 		return h.job.DeletionTimestamp != nil
 	}
 	for i := range h.pods {
-		if h.pods[i].DeletionTimestamp == nil && !over(&h.pods[i]) {
+		if h.pods[i].DeletionTimestamp == nil {
 			return false
 		}
 	}

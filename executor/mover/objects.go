@@ -217,10 +217,12 @@ func gone(err error) error {
 }
 
 // usesClaim says that a pod mounts a claim of its namespace and is not over.
-func usesClaim(p *corev1.Pod, claim string) bool {
-	if over(p) {
-		return false
-	}
+func usesClaim(p *corev1.Pod, claim string) bool { return !over(p) && namesClaim(p, claim) }
+
+// namesClaim says that a pod mounts, or has mounted, a claim of its namespace. A
+// claim that is being deleted stays until no pod object names it any more, be
+// it over or not.
+func namesClaim(p *corev1.Pod, claim string) bool {
 	for _, v := range p.Spec.Volumes {
 		if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim {
 			return true

@@ -202,14 +202,14 @@ func (r *restoreView) group(t *thought, g *writeGroup) *reconciler.Observation {
 		if r.settle(t, g, h) {
 			return nil
 		}
-		if res := r.results[h]; res.Error != "" {
-			o := r.failed(g, h, res)
-			return &o
-		}
 	}
 	g.record()
 	if !slices.ContainsFunc(g.writes, (*writing).needed) {
 		return nil
+	}
+	if res := r.results[h]; res.Error != "" {
+		o := r.failed(g, h, res)
+		return &o
 	}
 	if h != nil { // it succeeded, and still something is not as wanted: not by this Job's doing
 		o := broken(false, "NotRestored", object(spec.Target, "Job", r.e.Settings.Namespace, h.name), "Job %s/%s on cluster %s succeeded, and yet a claim of %s does not hold its snapshot", r.e.Settings.Namespace, h.name, r.e.Target.Name, g.name)
@@ -328,14 +328,14 @@ func (r *restoreView) log() string {
 	return strings.Join(lines, "\n")
 }
 
-// endWriters asks the chosen Jobs to end and waits until they have.
+// endWriters removes the chosen Jobs and waits until they are gone.
 func endWriters(t *thought, e *kube.Env, jobs *jobList, which func(*helperJob) bool) *reconciler.Observation {
 	for _, h := range jobs.jobs {
-		if !which(h) || !h.active() {
+		if !which(h) {
 			continue
 		}
 		if !h.leaving() {
-			h.removal(t, e, e.Target, "which may still write")
+			h.removal(t, e, e.Target, "which is in the way")
 			continue
 		}
 		o := working("WriterLeaving", object(spec.Target, "Job", e.Settings.Namespace, h.name), "waits until Job %s/%s has ended on cluster %s", e.Settings.Namespace, h.name, e.Target.Name)

@@ -20,6 +20,7 @@ import (
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -84,21 +85,32 @@ func verb(think func(ctx context.Context, e *kube.Env) (thought, error)) kube.Ve
 			}
 			return t.observation(ctx, e), nil
 		},
-		Ensure: func(ctx context.Context, e *kube.Env) error {
-			for range rounds {
-				t, err := think(ctx, e)
-				if err != nil || len(t.moves) == 0 {
-					return err
-				}
-				for _, m := range t.moves {
-					if err := m.do(ctx); err != nil {
-						return fmt.Errorf("cannot %s: %w", m.what, err)
-					}
-				}
-			}
-			return nil
-		},
+		Ensure: func(ctx context.Context, e *kube.Env) error { return ensure(ctx, e, think) },
 	}
+}
+
+// ensure makes the moves of one thought after another, until one has none. A
+// conflict means that an object has changed since it was read: think again.
+func ensure(ctx context.Context, e *kube.Env, think func(context.Context, *kube.Env) (thought, error)) error {
+	var conflict error
+	for range rounds {
+		t, err := think(ctx, e)
+		if err != nil || len(t.moves) == 0 {
+			return err
+		}
+		conflict = nil
+		for _, m := range t.moves {
+			err := m.do(ctx)
+			if apierrors.IsConflict(err) {
+				conflict = fmt.Errorf("cannot %s: %w", m.what, err)
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("cannot %s: %w", m.what, err)
+			}
+		}
+	}
+	return conflict
 }
 
 // observation is the thought as the loop wants it.

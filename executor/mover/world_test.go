@@ -121,6 +121,14 @@ func (w *world) write(a k8stesting.Action) (runtime.Object, error) {
 		if p := a.DeleteOptions.Preconditions; p != nil && p.UID != nil && *p.UID != m.GetUID() {
 			return nil, apierrors.NewConflict(gvr.GroupResource(), a.GetName(), errors.New("uid"))
 		}
+		if c, ok := have.(*corev1.PersistentVolumeClaim); ok && w.named(c) {
+			c.DeletionTimestamp = ptr.To(metav1.Now())
+			w.put(c)
+			return nil, nil
+		}
+		if j, ok := have.(*batchv1.Job); ok {
+			_ = w.Tracker().Delete(podResource, j.Namespace, j.Name+"-pod")
+		}
 	}
 	_, o, err := w.reaction(a)
 	return o, err
@@ -223,8 +231,39 @@ func (w *world) volume(name string) *corev1.PersistentVolume {
 	return o.(*corev1.PersistentVolume)
 }
 
+// named says that a pod, ended or not, keeps a claim from going.
+func (w *world) named(c *corev1.PersistentVolumeClaim) bool {
+	o, err := w.Tracker().List(podResource, corev1.SchemeGroupVersion.WithKind("Pod"), c.Namespace)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i := range o.(*corev1.PodList).Items {
+		if namesClaim(&o.(*corev1.PodList).Items[i], c.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// protect lets claims go that are being deleted and that no pod names any more.
+func (w *world) protect() {
+	o, err := w.Tracker().List(claimResource, corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i := range o.(*corev1.PersistentVolumeClaimList).Items {
+		c := &o.(*corev1.PersistentVolumeClaimList).Items[i]
+		if c.DeletionTimestamp != nil && !w.named(c) {
+			if err := w.Tracker().Delete(claimResource, c.Namespace, c.Name); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+}
+
 // settle is the volume controller: it binds, releases and reclaims.
 func (w *world) settle() {
+	w.protect()
 	o, err := w.Tracker().List(volumeResource, corev1.SchemeGroupVersion.WithKind("PersistentVolume"), "")
 	if err != nil {
 		w.t.Fatal(err)
