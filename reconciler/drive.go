@@ -25,6 +25,8 @@ type driver struct {
 	cancel   chan string // at most one reason, from the loop
 	why      string
 	push     error
+	blind    int    // looks that failed in a row
+	said     string // the last error that was logged
 }
 
 // shell is what a run asks of the loop that owns the statuses.
@@ -110,7 +112,7 @@ func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err
 		}
 	case Wait:
 		d.report(dec.Waiting)
-		d.sleep(ctx, dec.After, in.Seen.Wake)
+		d.sleep(ctx, d.patience(dec.After), in.Seen.Wake)
 	case Finish:
 		return true, d.shell.finishRun(ctx, dec.Run)
 	}
@@ -126,10 +128,25 @@ func (d *driver) look(ctx context.Context, c Call) (Observation, error) {
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		err = errors.Join(err, context.Cause(ctx))
 	}
-	if err != nil {
+	if err == nil {
+		d.blind, d.said = 0, ""
+		return seen, nil
+	}
+	d.blind++
+	if err.Error() != d.said { // once a sentence, not once a look
+		d.said = err.Error()
 		d.log.Warn("nothing could be observed", "run", d.run.Metadata.Name, "step", c.Step.Name, "error", err)
 	}
 	return seen, err
+}
+
+// patience is how long to wait before the next look: longer with every look
+// that failed in a row, so that a cluster that is down is not hammered.
+func (d *driver) patience(after time.Duration) time.Duration {
+	if d.blind == 0 {
+		return after
+	}
+	return max(after, min(time.Second<<min(d.blind-1, 4), 15*time.Second))
 }
 
 func (d *driver) sleep(ctx context.Context, after time.Duration, wake <-chan struct{}) {

@@ -28,7 +28,10 @@ func TestFailuresEndInAConditionWithTheSourceRunning(t *testing.T) {
 		{"an unreachable cluster", func(l *lab, f map[string]string) {
 			f["clusters/new.yaml"] = strings.Replace(f["clusters/new.yaml"], l.bed.Target.Server, "https://10.199.0.1:9", 1)
 		}, []string{"10.199.0.1:9"}},
-		{"a wrong token", func(l *lab, f map[string]string) { l.write("secrets/new/token", "not-the-token-of-this-cluster") }, []string{"token"}},
+		{"a wrong token", func(l *lab, f map[string]string) {
+			l.write("secrets/expired/token", "not-the-token-of-this-cluster")
+			f["clusters/new.yaml"] = strings.Replace(f["clusters/new.yaml"], "token: {from: new}", "token: {from: expired}", 1)
+		}, []string{"refuses the token", "expired"}},
 		{"an untrusted certificate", func(l *lab, f map[string]string) {
 			f["clusters/new.yaml"] = strings.Replace(f["clusters/new.yaml"], indent(l.text(l.bed.Target.CAFile), "    "), indent(l.text(l.bed.Source.CAFile), "    "), 1)
 		}, []string{"caBundle"}},
