@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/zeebo/blake3"
@@ -18,10 +20,26 @@ type objects struct {
 	repo repo.DirectRepository
 	// key is the repository's secret for naming pieces; nil if it names them another way than ours.
 	key []byte
+
+	mu    sync.Mutex
+	packs map[blob.ID]*pack
+	// fetching bounds how many packs, of some 20 MiB each, are in memory at once.
+	fetching chan struct{}
 }
 
+// pack is a blob of the store that holds the contents of many objects.
+type pack struct {
+	reads int
+	fetch sync.Once
+}
+
+const (
+	fewReads    = 8
+	packsAtOnce = 3
+)
+
 func newObjects(r repo.DirectRepository) *objects {
-	o := &objects{repo: r}
+	o := &objects{repo: r, packs: map[blob.ID]*pack{}, fetching: make(chan struct{}, packsAtOnce)}
 	if f := r.FormatManager(); f.GetHashFunction() == hashName && len(f.GetHmacSecret()) == 32 {
 		o.key = f.GetHmacSecret()
 	}
@@ -59,6 +77,7 @@ func (o *objects) pieces(ctx context.Context, id object.ID, size int64) ([]objec
 
 // read returns a whole object, which must be small.
 func (o *objects) read(ctx context.Context, id object.ID, size int64) ([]byte, error) {
+	o.warm(ctx, id)
 	r, err := o.repo.OpenObject(ctx, id)
 	if err != nil {
 		return nil, err
@@ -95,15 +114,32 @@ func (o *objects) is(ctx context.Context, id object.ID, data []byte) (bool, erro
 	return bytes.Equal(want, data), nil
 }
 
-// prefetch brings small objects that lie in the same packs into the cache with few requests.
-func (o *objects) prefetch(ctx context.Context, ids []object.ID) {
-	var cids []content.ID
-	for _, id := range ids {
-		if cid, _, ok := id.ContentID(); ok {
-			cids = append(cids, cid)
-		}
+// warm sees to it that a pack of which much is wanted is fetched as a whole, with one request
+// instead of one for each of its thousands of small files. Which packs those are shows while reading:
+// what one snapshot added lies together, so that the first few reads from a pack announce the rest.
+func (o *objects) warm(ctx context.Context, id object.ID) {
+	cid, _, ok := id.ContentID()
+	if !ok {
+		return
 	}
-	if len(cids) > 1 {
-		o.repo.PrefetchContents(ctx, cids, "")
+	info, err := o.repo.ContentInfo(ctx, cid)
+	if err != nil {
+		return // the read itself will say so
+	}
+	o.mu.Lock()
+	p := o.packs[info.PackBlobID]
+	if p == nil {
+		p = &pack{}
+		o.packs[info.PackBlobID] = p
+	}
+	p.reads++
+	many := p.reads > fewReads
+	o.mu.Unlock()
+	if many {
+		p.fetch.Do(func() {
+			o.fetching <- struct{}{}
+			defer func() { <-o.fetching }()
+			o.repo.PrefetchContents(ctx, []content.ID{cid}, "blobs")
+		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/filesystem"
 	"github.com/kopia/kopia/repo/format"
@@ -73,6 +74,29 @@ type lab struct {
 	src, dst string
 	req      Request
 	opts     options
+	// open is a repository kept open between runs, for tests with very many; nil opens it each time.
+	open repo.DirectRepository
+}
+
+// keepOpen opens the repository once for all runs of the lab.
+func (l *lab) keepOpen() {
+	l.t.Helper()
+	ctx := context.Background()
+	st := must1(l.opts.openStore(l.req.Repository, secrets{}))
+	_, _, err := ensureRepository(ctx, st, "pw", true)
+	must(l.t, err)
+	l.open, err = openRepository(ctx, st, "pw", l.req.CacheDir, false, func(err error) { panic(err) })
+	must(l.t, err)
+	l.t.Cleanup(func() { _ = l.open.Close(ctx) })
+}
+
+// runOpen runs an operation on the repository that is kept open.
+func (l *lab) runOpen(req Request) (res Result, err error) {
+	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
+	must(l.t, l.open.Refresh(ctx))
+	s := &session{options: l.opts, req: req, repo: l.open, pool: newPool(req.Parallel, stop)}
+	return res, s.volume(ctx, operations()[req.Op], req.Volumes[0], &res)
 }
 
 // testMargin is above the granularity of time stamps of the file systems that tests run on.
@@ -117,7 +141,11 @@ func (l *lab) run(op Op, v VolumeRequest) (VolumeResult, error) {
 		v.Path = map[Op]string{OpUpload: l.src, OpRestore: l.dst}[op]
 	}
 	req.Volumes = []VolumeRequest{v}
-	res, err := run(context.Background(), req, l.opts)
+	doRun := func(req Request) (Result, error) { return run(context.Background(), req, l.opts) }
+	if l.open != nil {
+		doRun = l.runOpen
+	}
+	res, err := doRun(req)
 	if len(res.Volumes) == 0 {
 		return VolumeResult{}, err
 	}

@@ -103,6 +103,7 @@ func TestChangesTheLibraryLoses(t *testing.T) {
 
 func (c change) run(t *testing.T) {
 	l := newLab(t)
+	l.keepOpen()
 	l.write("untouched", "stays as it is")
 	c.before(l)
 	first := l.upload("")

@@ -250,6 +250,7 @@ func TestTargetEqualsSource(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
+			l.keepOpen()
 			rnd := rand.New(rand.NewSource(int64(seed)))
 			source := &mutator{t: t, rnd: rnd, root: l.src}
 			target := &mutator{t: t, rnd: rnd, root: l.dst}

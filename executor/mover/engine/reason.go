@@ -86,17 +86,12 @@ type Error struct {
 	Err  error
 }
 
-// Error returns what happened, the cause and what to do next.
+// Error returns what happened and the cause.
 func (e *Error) Error() string {
-	s := e.What
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
+	if e.Err == nil {
+		return e.What
 	}
-	var inner *Error
-	if n := e.Reason.next(); n != "" && !errors.As(e.Err, &inner) {
-		s += " (" + n + ")"
-	}
-	return s
+	return e.What + ": " + e.Err.Error()
 }
 
 // Unwrap returns the cause.
@@ -169,12 +164,22 @@ func storeReason(err error) Reason {
 	switch {
 	case errors.As(err, &resp) && resp.Code == minio.NoSuchBucket:
 		return ReasonBucketMissing
-	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden, refusedKey(resp.Code):
 		return ReasonAccessDenied
 	case resp.StatusCode != 0, errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return ReasonRepositoryUnreachable
 	}
 	return ReasonRepositoryFailed
+}
+
+// refusedKey knows the codes for credentials that are no good; stores disagree about their status.
+func refusedKey(code string) bool {
+	switch code {
+	case minio.InvalidAccessKeyID, minio.SignatureDoesNotMatch, minio.AuthorizationHeaderMalformed,
+		"InvalidToken", "ExpiredToken", "XAdminUserNotFound": // the last is versitygw's, with status 404
+		return true
+	}
+	return false
 }
 
 func untrusted(err error) bool {

@@ -7,7 +7,6 @@ import (
 	"sort"
 	"sync"
 
-	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sys/unix"
 )
@@ -121,14 +120,11 @@ func (r *restorer) directory(ctx context.Context, d *dir, want, held *tree, rel 
 		return err
 	}
 	g := r.pool.group()
-	for part := range chunks(want.nodes, prefetchBatch) {
+	for _, n := range want.nodes {
 		if ctx.Err() != nil {
 			break
 		}
-		r.prefetch(ctx, part, held, have)
-		for _, n := range part {
-			g.do(func() error { return r.entry(ctx, d, n, held.child(n.name), have[n.name], join(rel, n.name)) })
-		}
+		g.do(func() error { return r.entry(ctx, d, n, held.child(n.name), have[n.name], join(rel, n.name)) })
 	}
 	return g.wait(ctx)
 }
@@ -169,23 +165,6 @@ func (r *restorer) removeExtra(d *dir, want *tree, have map[string]*unix.Stat_t,
 		delete(have, name)
 	}
 	return nil
-}
-
-const prefetchBatch = 256
-
-// prefetch fetches together what the small files of a directory will need.
-func (r *restorer) prefetch(ctx context.Context, part []*node, held *tree, have map[string]*unix.Stat_t) {
-	var ids []object.ID
-	for _, n := range part {
-		if n.kind != kindFile || n.size == 0 || n.size > pieceSize {
-			continue
-		}
-		was := held.child(n.name)
-		if have[n.name] == nil || (was != nil && was.object != n.object) {
-			ids = append(ids, n.object)
-		}
-	}
-	r.objects.prefetch(ctx, ids)
 }
 
 // entry makes one name equal to want. was is the record of it, have what is there; both may be nil.
@@ -315,19 +294,6 @@ func (r *restorer) place(d *dir, want *node, rel string, create func(name string
 		return targetFailed(err, "replace", rel)
 	}
 	return nil
-}
-
-// chunks cuts a list into parts of at most n.
-func chunks(nodes []*node, n int) func(func([]*node) bool) {
-	return func(yield func([]*node) bool) {
-		for len(nodes) > 0 {
-			k := min(n, len(nodes))
-			if !yield(nodes[:k]) {
-				return
-			}
-			nodes = nodes[k:]
-		}
-	}
 }
 
 // openFile opens an existing file or FIFO of the target for reading.

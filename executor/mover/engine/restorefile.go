@@ -8,7 +8,6 @@ import (
 	"path"
 	"sync"
 
-	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sys/unix"
 )
@@ -153,15 +152,6 @@ func (r *restorer) fill(ctx context.Context, f *os.File, want *node, rel string)
 // copyPieces writes pieces to their places. A piece of zeros is left a hole: files that were sparse
 // on the source must fit into a target of the same size.
 func (r *restorer) copyPieces(ctx context.Context, f *os.File, pieces []object.IndirectObjectEntry, rel string) error {
-	if len(pieces) > 1 {
-		var ids []content.ID
-		for _, p := range pieces {
-			if id, _, ok := p.Object.ContentID(); ok {
-				ids = append(ids, id)
-			}
-		}
-		r.repo.PrefetchContents(ctx, ids, "")
-	}
 	for _, p := range pieces {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -80,6 +80,9 @@ func run(ctx context.Context, req Request, o options) (Result, error) {
 	if err != nil {
 		res.Reason = reasonOf(err)
 		res.Error = sec.clean(err.Error())
+		if next := res.Reason.next(); next != "" {
+			res.Error += " (" + next + ")"
+		}
 		err = &Error{Reason: res.Reason, What: res.Error}
 	}
 	for _, v := range res.Volumes {

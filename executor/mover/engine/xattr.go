@@ -2,10 +2,13 @@ package engine
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +17,39 @@ import (
 type xattrs map[string][]byte
 
 func (x xattrs) equal(y xattrs) bool { return maps.EqualFunc(x, y, bytes.Equal) }
+
+// wireAttr is an attribute in JSON, which cannot hold a name that is no UTF-8.
+type wireAttr struct {
+	Name    string `json:"name,omitempty"`
+	RawName []byte `json:"rawName,omitempty"`
+	Value   []byte `json:"value,omitempty"`
+}
+
+// MarshalJSON writes the attributes in the order of their names: equal attributes are equal bytes.
+func (x xattrs) MarshalJSON() ([]byte, error) {
+	list := make([]wireAttr, 0, len(x))
+	for _, name := range slices.Sorted(maps.Keys(x)) {
+		a := wireAttr{Name: name, Value: x[name]}
+		if !utf8.ValidString(name) {
+			a.Name, a.RawName = "", []byte(name)
+		}
+		list = append(list, a)
+	}
+	return json.Marshal(list)
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (x *xattrs) UnmarshalJSON(raw []byte) error {
+	var list []wireAttr
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return err
+	}
+	*x = make(xattrs, len(list))
+	for _, a := range list {
+		(*x)[a.Name+string(a.RawName)] = a.Value
+	}
+	return nil
+}
 
 // local says that an attribute belongs to the machine or the cluster and not to the data: the
 // SELinux label is given by the target's kubelet, IMA and EVM signatures hold for one inode.
