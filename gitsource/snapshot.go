@@ -46,6 +46,9 @@ type snapshot struct {
 	entries int           // files of any kind
 	files   map[string]*parsed
 	plans   map[string]planAt
+	edited  []string   // with only: the plans that differ from the snapshot before
+	only    bool       // nothing but plans that were whole and stay whole differs
+	asm     *assembled // nil until asked for
 }
 
 // snapshot reads a commit, parsing only what differs from the snapshot from
@@ -90,8 +93,30 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 	if err := s.parse(ctx, todo, next.files); err != nil {
 		return nil, err
 	}
+	if next.edited, next.only = editedPlans(from, next, changed); next.only {
+		next.edit(from.asm, next.edited, s.limits)
+		next.plans = maps.Clone(from.plans)
+		for _, name := range next.edited {
+			next.plans[name] = next.planIn(from.asm.where[name], name)
+		}
+		return next, nil
+	}
 	next.plans = next.read()
 	return next, nil
+}
+
+// planIn finds a plan that is known to be whole and alone in a file.
+func (s *snapshot) planIn(file, name string) planAt {
+	for _, d := range s.files[file].docs {
+		if p, ok := d.Object.(*spec.MigrationPlan); ok && d.Name == name {
+			return planOf(p)
+		}
+	}
+	return planAt{}
+}
+
+func planOf(p *spec.MigrationPlan) planAt {
+	return planAt{state: p.Spec.State, attempt: p.Spec.Cutover.AttemptOrDefault(), known: true}
 }
 
 func isTyped(err error) bool {
@@ -215,7 +240,7 @@ func (s *snapshot) read() map[string]planAt {
 				plans[d.Name] = planAt{} // there, and nobody can say which state it asks for
 				continue
 			}
-			plans[d.Name] = planAt{state: p.Spec.State, attempt: p.Spec.Cutover.AttemptOrDefault(), known: true}
+			plans[d.Name] = planOf(p)
 		}
 	}
 	return plans
@@ -239,6 +264,40 @@ func (s *snapshot) hidden() bool {
 // cannot be read is not removed before that file can be read again.
 func (s *snapshot) after(before *snapshot, limits spec.Limits) reconciler.PlanCommit {
 	pc := reconciler.PlanCommit{Plans: map[string]reconciler.PlanFlip{}}
+	if s.only {
+		for _, name := range s.edited {
+			s.flip(&pc, before, name)
+		}
+	} else {
+		pc.Removed = s.handOn(before)
+		for name := range s.plans {
+			s.flip(&pc, before, name)
+		}
+	}
+	if len(pc.Plans) == 0 {
+		return pc
+	}
+	closures := s.assemble(limits).closures
+	for name, flip := range pc.Plans {
+		if c := closures[name]; c != nil {
+			flip.Digest = c.Digest()
+			pc.Plans[name] = flip
+		}
+	}
+	return pc
+}
+
+func (s *snapshot) flip(pc *reconciler.PlanCommit, before *snapshot, name string) {
+	now := s.plans[name]
+	was, there := before.plans[name]
+	if now.known && !now.missing && (!there || !was.known || was.state != now.state || was.attempt != now.attempt) {
+		pc.Plans[name] = reconciler.PlanFlip{State: now.state, Attempt: now.attempt, Appeared: !there || !was.known}
+	}
+}
+
+// handOn takes over what is known of plans that cannot be seen, and returns
+// those that are gone.
+func (s *snapshot) handOn(before *snapshot) (removed []string) {
 	hidden := s.hidden()
 	for name, was := range before.plans {
 		now, there := s.plans[name]
@@ -247,28 +306,12 @@ func (s *snapshot) after(before *snapshot, limits spec.Limits) reconciler.PlanCo
 			was.missing = true
 			s.plans[name] = was
 		case !there:
-			pc.Removed = append(pc.Removed, name)
+			removed = append(removed, name)
 		case !now.known:
 			was.missing = false
 			s.plans[name] = was
 		}
 	}
-	slices.Sort(pc.Removed)
-	for name, now := range s.plans {
-		was, there := before.plans[name]
-		if now.known && !now.missing && (!there || !was.known || was.state != now.state || was.attempt != now.attempt) {
-			pc.Plans[name] = reconciler.PlanFlip{State: now.state, Attempt: now.attempt, Appeared: !there || !was.known}
-		}
-	}
-	if len(pc.Plans) == 0 {
-		return pc
-	}
-	closures, _, _, _ := spec.AssembleWithin(limits, s.documents())
-	for name, flip := range pc.Plans {
-		if c := closures[name]; c != nil {
-			flip.Digest = c.Digest()
-			pc.Plans[name] = flip
-		}
-	}
-	return pc
+	slices.Sort(removed)
+	return removed
 }

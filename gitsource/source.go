@@ -114,7 +114,8 @@ func (s *Source) read(ctx context.Context, base, tip plumbing.Hash) (*reading, e
 		return nil, fail(ErrMisconfigured, nil, "cannot find folder %q in branch %s of %s; correct source.path", s.path, s.remote.branch.Short(), s.remote.url)
 	}
 	d := &reconciler.Desired{Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked}
-	d.Closures, d.Problems, d.Other, d.Documents = spec.AssembleWithin(s.limits, snap.documents())
+	a := snap.assemble(s.limits)
+	d.Closures, d.Problems, d.Other, d.Documents = a.closures, a.problems, a.other, a.counts
 	return &reading{tip: tip, since: base, snap: snap, desired: d}, nil
 }
 
