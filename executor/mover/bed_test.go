@@ -94,7 +94,7 @@ func (l *bedLab) must(err error) {
 func (l *bedLab) step(step, verb string, attempt int) time.Duration {
 	l.t.Helper()
 	began := time.Now()
-	if o := bedtest.Drive(l.t, l.Env, tracedVerbs(l.t), step, verb, attempt); o.Seen != reconciler.Succeeded {
+	if o := bedtest.Drive(l.t, l.Env, Verbs(), step, verb, attempt); o.Seen != reconciler.Succeeded {
 		l.t.Fatalf("%s: %d %s: %s", verb, o.Seen, o.Reason, o.Message)
 	}
 	return time.Since(began)

@@ -140,8 +140,8 @@ func (u *uploadView) results(ctx context.Context) error {
 				r.job = h
 			}
 		}
-		if !h.current || h.active() || (h.job != nil && h.job.DeletionTimestamp != nil) {
-			continue
+		if !h.current || h.active() || h.job == nil || h.leaving() {
+			continue // what we ended ourselves, to make way, says nothing about the claims
 		}
 		res, err := h.report(ctx, u.e.Source)
 		if err != nil {

@@ -133,6 +133,9 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 	for _, node := range sortedKeys(byNode) {
 		s := u.reader(node, byNode[node])
 		if h := u.jobNamed(s.name); h != nil { // it is on its way out after making way
+			if !h.leaving() {
+				h.removal(t, u.e, u.e.Source, "of which only pods are left")
+			}
 			waits = append(waits, working("ReaderLeaving", object(spec.Source, "Job", u.e.Settings.Namespace, s.name), "waits until Job %s/%s has ended on cluster %s", u.e.Settings.Namespace, s.name, u.e.Source.Name))
 			continue
 		}
