@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -81,7 +82,7 @@ func change(ctx context.Context, e *kube.Env, c *kube.Cluster, i item, decide fu
 func superseded(e *kube.Env, i item, object string) error {
 	epoch, err := strconv.ParseInt(i.GetAnnotations()[kube.AnnotationEpoch], 10, 64)
 	if err == nil && epoch > e.Settings.Epoch {
-		return fmt.Errorf("%s was changed by a daemon with epoch %d, this one has %d: stop this daemon", object, epoch, e.Settings.Epoch)
+		return fmt.Errorf("%s was changed by a daemon with epoch %d, this one has %d: %w", object, epoch, e.Settings.Epoch, reconciler.ErrSuperseded)
 	}
 	return nil
 }

@@ -34,7 +34,10 @@ func lookStartSource(ctx context.Context, e *kube.Env) (reconciler.Observation, 
 		o.Wake = wake(ctx, e, e.Source, places)
 	}
 	if o.Seen == reconciler.Succeeded && o.Message == "" {
-		o.Message = fmt.Sprintf("%d workloads of the source run as before the stop", len(list))
+		o.Message = "nothing of the source is stopped any more"
+		if len(list) > 0 {
+			o.Message = fmt.Sprintf("%d workloads of the source run as before the stop", len(list))
+		}
 	}
 	return o, nil
 }

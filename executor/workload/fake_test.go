@@ -1,0 +1,370 @@
+package workload
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"pgregory.net/rapid"
+)
+
+// made builds a workload as the API server would return it: healthy, seen by
+// its controller.
+func made(kind, name string, replicas int64, more func(o map[string]any)) item {
+	o := map[string]any{
+		"apiVersion": "apps/v1", "kind": kind,
+		"metadata": map[string]any{"namespace": "shop", "name": name, "uid": "uid-" + name, "resourceVersion": "5", "generation": int64(2)},
+		"spec":     map[string]any{"replicas": replicas, "selector": map[string]any{"matchLabels": map[string]any{"app": name}}},
+		"status": map[string]any{"observedGeneration": int64(2), "replicas": replicas, "readyReplicas": replicas, "updatedReplicas": replicas,
+			"conditions": []any{map[string]any{"type": "Available", "status": "True"}}},
+	}
+	if more != nil {
+		more(o)
+	}
+	return item{kindNamed(kind), &unstructured.Unstructured{Object: o}}
+}
+
+func field(o map[string]any, path string, value any) {
+	fields := strings.Split(path, "/")
+	if err := unstructured.SetNestedField(o, value, fields...); err != nil {
+		panic(err)
+	}
+}
+
+func annotate(o map[string]any, key, value string) {
+	u := unstructured.Unstructured{Object: o}
+	a := u.GetAnnotations()
+	if a == nil {
+		a = map[string]string{}
+	}
+	a[key] = value
+	u.SetAnnotations(a)
+}
+
+func volumeNamed(name, policy, claim string) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "PersistentVolume",
+		"metadata": map[string]any{"name": name, "uid": "uid-" + name, "resourceVersion": "9"},
+		"spec":     map[string]any{"persistentVolumeReclaimPolicy": policy, "claimRef": map[string]any{"namespace": "shop", "name": claim, "uid": "uid-" + claim}},
+	}}
+}
+
+func claimNamed(name, volume string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID("uid-" + name)},
+		Spec:       corev1.PersistentVolumeClaimSpec{VolumeName: volume},
+	}
+}
+
+// fakeEnv has the objects on a source that is only a tracker: it shows what
+// the verbs send and lets faults be injected; what clusters do with it is
+// tried on the bed.
+func fakeEnv(dynamics []runtime.Object, typed ...runtime.Object) (*kube.Env, *dynamicfake.FakeDynamicClient) {
+	lists := map[schema.GroupVersionResource]string{volumeKind.gvr: "PersistentVolumeList", podsResource: "PodList"}
+	for _, k := range kinds {
+		lists[k.gvr] = k.name + "List"
+	}
+	client := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), lists, dynamics...)
+	e := testEnv("shop")
+	e.Source = &kube.Cluster{Side: spec.Source, Name: "old", Dynamic: client, Kube: kubefake.NewClientset(typed...)}
+	e.Target = &kube.Cluster{Side: spec.Target, Name: "new", Dynamic: client, Kube: e.Source.Kube}
+	return e, client
+}
+
+// turns runs a verb as the loop does: errors are transient, facts recorded.
+func turns(t interface{ Fatalf(string, ...any) }, e *kube.Env, verb string, forget func()) reconciler.Observation {
+	v := Verbs()[verb]
+	l := &lab{env: e}
+	for range 60 {
+		o, err := v.Look(t2ctx(), e)
+		if err != nil {
+			continue
+		}
+		l.merge(o.Facts)
+		if o.Seen == reconciler.Succeeded || o.Seen == reconciler.Broken {
+			return o
+		}
+		if o.Seen == reconciler.Absent {
+			_ = v.Ensure(t2ctx(), e)
+			if forget != nil {
+				forget()
+			}
+		}
+	}
+	t.Fatalf("%s does not end", verb)
+	return reconciler.Observation{}
+}
+
+// Whatever was there before, whatever is lost on the way and however often a
+// call fails before or after its effect: there and back leaves every object
+// as it was (safety property 5).
+func TestThereAndBackChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var objects []runtime.Object
+		before := map[string]map[string]any{}
+		policy := rapid.SampledFrom([]string{"Retain", "Delete"})
+		for _, name := range []string{"a", "b", "c"} {
+			k := rapid.SampledFrom([]string{"Deployment", "StatefulSet"}).Draw(t, "kind")
+			i := made(k, name, rapid.Int64Range(0, 3).Draw(t, "replicas"), func(o map[string]any) {
+				if k == "StatefulSet" {
+					field(o, "spec/persistentVolumeClaimRetentionPolicy", map[string]any{"whenScaled": policy.Draw(t, "scaled"), "whenDeleted": policy.Draw(t, "deleted")})
+				} else if rapid.Bool().Draw(t, "paused") {
+					field(o, "spec/paused", true)
+				}
+				if rapid.Bool().Draw(t, "annotated") {
+					annotate(o, "example.com/own", "stays")
+				}
+			})
+			objects = append(objects, i.Unstructured)
+			before[name] = i.DeepCopy().Object
+		}
+		pv := volumeNamed("pv", policy.Draw(t, "reclaim"), "data")
+		objects = append(objects, pv)
+		before["pv"] = pv.DeepCopy().Object
+		e, client := fakeEnv(objects, claimNamed("data", "pv"))
+		e.Run.Facts.Volumes = []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy"}}
+		withRetain := rapid.Bool().Draw(t, "retain")
+		if !withRetain {
+			e.Run.Steps = e.Run.Steps[1:]
+		}
+		faults := rapid.SliceOfN(rapid.IntRange(0, 3), 0, 12).Draw(t, "faults")
+		inject(client, func() (fault int) {
+			if len(faults) > 0 {
+				fault, faults = faults[0], faults[1:]
+			}
+			return fault
+		})
+		if withRetain {
+			pendFake(e, "workload.retain")
+			turns(t, e, "workload.retain", nil)
+		}
+		pendFake(e, "workload.stop")
+		turns(t, e, "workload.stop", nil)
+		for name := range before {
+			if i := fetch(client, name); i.kind != volumeKind && (i.replicas() != 0 || !i.retains() && before[name]["spec"].(map[string]any)["replicas"] != int64(0)) {
+				t.Fatalf("%s is not stopped and safe: %v", name, i.Object)
+			}
+		}
+		lose := func() {
+			if rapid.Bool().Draw(t, "lost") {
+				e.Run.Facts = spec.Facts{Volumes: []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy"}}}
+			}
+		}
+		lose()
+		turns(t, e, "workload.start-source", lose)
+		if withRetain {
+			turns(t, e, "workload.retain-undo", lose)
+		}
+		for name, want := range before {
+			if got := fetch(client, name).Object; !reflect.DeepEqual(normal(got), normal(want)) {
+				t.Fatalf("%s: got  %v\nwant %v", name, normal(got), normal(want))
+			}
+		}
+	})
+}
+
+// inject makes patches fail: 1 before the effect, 2 after it, 3 as a conflict.
+func inject(client *dynamicfake.FakeDynamicClient, next func() int) {
+	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		fault := next()
+		gr := a.GetResource().GroupResource()
+		switch fault {
+		case 1:
+			return true, nil, errors.New("connection refused")
+		case 2:
+			_, _, err := clienttesting.ObjectReaction(client.Tracker())(a)
+			return true, nil, errors.Join(errors.New("connection reset"), err)
+		case 3:
+			return true, nil, apierrors.NewConflict(gr, "x", errors.New("changed"))
+		}
+		return false, nil, nil
+	})
+}
+
+func fetch(client *dynamicfake.FakeDynamicClient, name string) item {
+	for _, k := range append([]*kind{volumeKind}, kinds...) {
+		ns := "shop"
+		if k == volumeKind {
+			ns = ""
+		}
+		if u, err := client.Resource(k.gvr).Namespace(ns).Get(t2ctx(), name, metav1.GetOptions{}); err == nil {
+			return item{k, u}
+		}
+	}
+	panic("no " + name)
+}
+
+// normal drops what the server owns, and tells numbers by value.
+func normal(o map[string]any) map[string]any {
+	text, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	var n map[string]any
+	if err := json.Unmarshal(text, &n); err != nil {
+		panic(err)
+	}
+	m := n["metadata"].(map[string]any)
+	delete(m, "managedFields")
+	if a, ok := m["annotations"].(map[string]any); ok && len(a) == 0 {
+		delete(m, "annotations")
+	}
+	return n
+}
+
+func pendFake(e *kube.Env, verb string) {
+	e.Step = spec.Step{Name: verb, Verb: verb, Attempt: 1}
+	o, err := Verbs()[verb].Look(t2ctx(), e)
+	if err != nil {
+		panic(err)
+	}
+	(&lab{env: e}).merge(o.Facts)
+	e.Step.State = spec.StepRunning
+}
+
+// Defect 5 of mig-controller: one API error ended the migration. Here it is
+// an error to be retried, never a verdict; and a patch states its conditions.
+func TestTransientErrorsAreErrors(t *testing.T) {
+	e, client := fakeEnv([]runtime.Object{made("Deployment", "web", 2, nil).Unstructured})
+	pendFake(e, "workload.stop")
+	inject(client, func() int { return 1 })
+	if err := ensureStop(t.Context(), e); err == nil || !strings.Contains(err.Error(), "source Deployment shop/web") || !strings.Contains(err.Error(), "old") {
+		t.Errorf("error %v", err)
+	}
+	client.PrependReactor("list", "deployments", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("timeout")
+	})
+	if _, err := lookStop(t.Context(), e); err == nil {
+		t.Error("a failed list became a verdict")
+	}
+	for _, a := range client.Actions() {
+		if p, ok := a.(clienttesting.PatchAction); ok && (!strings.Contains(string(p.GetPatch()), `"uid":"uid-web"`) || !strings.Contains(string(p.GetPatch()), `"resourceVersion":"5"`)) {
+			t.Errorf("patch without preconditions: %s", p.GetPatch())
+		}
+	}
+}
+
+// Without a watch the loop looks again after Poll, and nothing fails.
+func TestNoWatchIsNoError(t *testing.T) {
+	e, client := fakeEnv([]runtime.Object{made("Deployment", "web", 0, func(o map[string]any) { field(o, "metadata/generation", int64(3)) }).Unstructured})
+	client.PrependWatchReactor("*", clienttesting.DefaultWatchReactor(nil, errors.New("forbidden")))
+	pendFake(e, "workload.stop")
+	o, err := lookStop(t.Context(), e)
+	if err != nil || o.Seen != reconciler.Working || o.Wake != nil || o.Poll == 0 {
+		t.Errorf("%+v %v", o, err)
+	}
+}
+
+// Between the list and the stop the world may change: nothing that is not
+// what was recorded is scaled.
+func TestStopRefusesWhatItDidNotList(t *testing.T) {
+	cases := map[string]struct {
+		now    item
+		reason string
+	}{
+		"replaced": {made("Deployment", "web", 2, func(o map[string]any) { field(o, "metadata/uid", "other") }), "WorkloadReplaced"},
+		"new":      {made("Deployment", "new", 1, nil), "NewWorkload"},
+		"foreign": {made("Deployment", "web", 2, func(o map[string]any) {
+			annotate(o, kube.AnnotationPrevious, `{"replicas":9}`)
+			annotate(o, kube.AnnotationRun, "other-0123456789-migrate-1")
+		}), "ChangedByOtherPlan"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			e, client := fakeEnv([]runtime.Object{c.now.Unstructured})
+			if name != "new" {
+				e.Run.Facts.Workloads = []spec.Workload{{Object: made("Deployment", "web", 2, nil).object(spec.Source), Replicas: 2}}
+			}
+			e.Step.State = spec.StepRunning
+			if err := ensureStop(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			o, err := lookStop(t.Context(), e)
+			if err != nil || o.Seen != reconciler.Broken || !o.Final || o.Reason != c.reason {
+				t.Errorf("%+v %v", o, err)
+			}
+			for _, a := range client.Actions() {
+				if a.GetVerb() == "patch" {
+					t.Errorf("it was patched: %v", a)
+				}
+			}
+		})
+	}
+}
+
+// What a newer daemon has changed is not touched.
+func TestSupersededDaemonChangesNothing(t *testing.T) {
+	e, client := fakeEnv([]runtime.Object{made("Deployment", "web", 2, func(o map[string]any) { annotate(o, kube.AnnotationEpoch, "8") }).Unstructured})
+	pendFake(e, "workload.stop")
+	if err := ensureStop(t.Context(), e); !errors.Is(err, reconciler.ErrSuperseded) {
+		t.Errorf("error %v", err)
+	}
+	if n := fetch(client, "web").replicas(); n != 2 {
+		t.Errorf("scaled to %d", n)
+	}
+}
+
+// Defects 4 and 11 of mig-controller: volumes to be moved and pods without a
+// claim were not waited for, and claims were told by name without namespace.
+func TestDrainedWaitsFor(t *testing.T) {
+	pod := func(ns, name, claim string, phase corev1.PodPhase, owner *metav1.OwnerReference) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{"app": "web"}}, Status: corev1.PodStatus{Phase: phase}}
+		if claim != "" {
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}}}
+		}
+		if owner != nil {
+			p.OwnerReferences = []metav1.OwnerReference{*owner}
+		}
+		return p
+	}
+	yes := true
+	by := func(kind, uid string) *metav1.OwnerReference {
+		return &metav1.OwnerReference{Kind: kind, Name: uid, UID: types.UID(uid), Controller: &yes}
+	}
+	rs := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "rs", UID: "rs", OwnerReferences: []metav1.OwnerReference{*by("Deployment", "uid-web")}}}
+	cases := map[string]struct {
+		pod   *corev1.Pod
+		waits bool
+	}{
+		"claim to be moved":             {pod("shop", "p", "media", "Running", nil), true},
+		"claim, node lost":              {pod("shop", "p", "media", "Unknown", by("DaemonSet", "x")), true},
+		"claim, not scheduled":          {pod("shop", "p", "media", "Pending", nil), true},
+		"stateless, of the Deployment":  {pod("shop", "p", "", "Running", by("ReplicaSet", "rs")), true},
+		"its ReplicaSet is gone":        {pod("shop", "p", "", "Running", by("ReplicaSet", "gone")), true},
+		"ended":                         {pod("shop", "p", "media", "Failed", by("ReplicaSet", "rs")), false},
+		"same claim name elsewhere":     {pod("other", "p", "media", "Running", nil), false},
+		"skipped claim":                 {pod("shop", "p", "cache", "Running", nil), false},
+		"stateless, of somebody else's": {pod("shop", "p", "", "Running", by("StatefulSet", "x")), false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			e, _ := fakeEnv([]runtime.Object{made("Deployment", "web", 0, nil).Unstructured}, c.pod, rs, claimNamed("media", ""), claimNamed("cache", ""))
+			e.Run.Spec.Closure.Plan.Spec.Namespaces = append(e.Plan().Namespaces, spec.NamespaceMapping{Name: "other"})
+			e.Run.Facts.Volumes = []spec.Volume{{Namespace: "shop", Claim: "media", Action: "move"}, {Namespace: "shop", Claim: "cache", Action: "skip"}}
+			pendFake(e, "workload.stop")
+			o, err := lookDrained(t.Context(), e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if waits := o.Seen == reconciler.Working; waits != c.waits || waits && !strings.Contains(o.Message, "shop/p") {
+				t.Errorf("%+v", o)
+			}
+		})
+	}
+}
