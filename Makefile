@@ -5,7 +5,7 @@ BED     := $(BED_DIR)/bed.json
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 KEEP    ?=
 
-.PHONY: build lint test test-short test-bed bed-up bed-down bed-status demo bench clean
+.PHONY: build lint test test-short bed-up bed-down bed-status demo bench clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -20,15 +20,13 @@ lint: ## formatting, vet, import arrows and size budgets
 test-short: lint ## everything that needs no cluster, in under two minutes
 	$(GO) test -race -short ./...
 
-test: lint build ## everything, unit to end to end on the bed
-	$(GO) test -race ./...
+test: lint build bed-up ## everything, unit to end to end on the bed
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
-	$(MAKE) test-bed demo; status=$$?; $(MAKE) bed-down; exit $$status
-
-test-bed: build bed-up ## the tests on two real clusters
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
-	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship $(GO) test -race -count=1 -p 1 -timeout 30m ./executor/... ./gitsource/... ./cmd/...
+	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship $(GO) test -race -count=1 -p 1 -timeout 40m ./...
+	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship
+	$(MAKE) bed-down
 
 bed-up: ## boot two real clusters, Velero, S3 and Git on this machine (root)
 	cd test/bed && $(GO) run . up --dir $(BED_DIR)
@@ -44,7 +42,7 @@ demo: build bed-up ## move an application with data because a commit was merged;
 	$(if $(KEEP),,$(MAKE) bed-down)
 
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
-	cd test/demo && $(GO) run . bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
+	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
 
 clean:
 	rm -rf build

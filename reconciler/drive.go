@@ -27,6 +27,7 @@ type driver struct {
 	push     error
 	blind    int    // looks that failed in a row
 	said     string // the last error that was logged
+	driving  bool   // the run was frozen; only the loop reads and writes it
 }
 
 // shell is what a run asks of the loop that owns the statuses.

@@ -228,33 +228,38 @@ func (l *Loop) decideAll(ctx context.Context) {
 	}
 }
 
-// decide asks the core about one plan and does what it says.
+// decide asks the core about one plan and does what it says. A start is not
+// recorded here: the run is, once it is frozen, together with the status.
 func (l *Loop) decide(ctx context.Context, plan string) time.Time {
-	st := l.rec.Plans[plan]
-	in := PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan],
-		Status: st, Hold: l.hold, Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec.Plans)}
 	d := l.drivers[plan]
-	if d != nil {
-		in.Open = l.rec.Open[st.Recorded.OpenRun]
-		if in.Open == nil {
-			return time.Time{} // being frozen
-		}
+	if d != nil && !d.driving {
+		return time.Time{} // being prepared
 	}
+	in := l.input(plan)
 	dec := Decide(in)
-	if dec.Start != nil && len(l.drivers) >= l.Concurrency {
+	switch {
+	case dec.Start != nil && len(l.drivers) >= l.Concurrency:
 		return in.Now.Add(5 * time.Second)
+	case dec.Start != nil:
+		l.launch(ctx, dec.Start)
+		return dec.Wake
 	}
 	l.keep(ctx, dec.Status)
 	switch {
 	case dec.Cancel != "" && d != nil:
 		d.stop(dec.Cancel)
-	case dec.Start != nil:
-		l.launch(ctx, dec.Start)
 	case in.Open == nil && in.Closure != nil && l.surveys[plan] != dec.Status.Digest:
 		l.surveys[plan] = dec.Status.Digest
 		l.survey(ctx, plan, in.Closure, dec.Status.Volumes)
 	}
 	return dec.Wake
+}
+
+// input is all that the decision about a plan depends on, as of now.
+func (l *Loop) input(plan string) PlanInput {
+	st := l.rec.Plans[plan]
+	return PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan], Status: st, Hold: l.hold,
+		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec.Plans), Open: l.rec.Open[st.Recorded.OpenRun]}
 }
 
 // keep records a status when it says something new.
@@ -318,7 +323,7 @@ func (l *Loop) start(ctx context.Context, run *spec.Run) {
 		d = l.newDriver()
 		l.drivers[run.Spec.Plan] = d
 	}
-	d.run = run
+	d.run, d.driving = run, true
 	l.runs.Add(1)
 	go func() {
 		defer l.runs.Done()

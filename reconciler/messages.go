@@ -183,23 +183,25 @@ func runTrailers(run *spec.Run) map[string]string {
 	return t
 }
 
-// begin freezes, records and starts a run that was prepared.
+// begin freezes, records and starts a run that was prepared. Git may have said
+// something else meanwhile, so the core is asked again.
 func (l *Loop) begin(ctx context.Context, m message) {
-	plan, st := m.plan, l.rec.Plans[m.plan]
+	plan := m.plan
 	if m.err != nil || m.survey.Problem != "" {
 		delete(l.drivers, plan)
-		reason, say := m.survey.Reason, m.survey.Problem
-		if m.err != nil {
-			reason, say = "ClustersUnreachable", m.err.Error()
-		}
-		st = copyStatus(st)
-		st.WaitsFor = &spec.Waiting{Reason: reason, Message: say, Since: metav1.NewTime(l.clock.Now())}
-		summarize(st, &PlanInput{Now: l.clock.Now(), Open: &spec.Run{}}, stalled(reason, say))
-		l.keep(ctx, st)
+		l.keep(ctx, l.cannotStart(plan, m))
 		return
 	}
-	run := Freeze(l.clock.Now(), *m.order, st)
-	st = Started(st, run)
+	dec := Decide(l.input(plan))
+	if dec.Start == nil || dec.Start.Kind != m.order.Kind {
+		delete(l.drivers, plan)
+		l.keep(ctx, dec.Status)
+		return
+	}
+	o := dec.Start
+	o.Volumes, o.Undoes, o.Epoch = m.order.Volumes, m.order.Undoes, l.Epoch
+	run := Freeze(l.clock.Now(), *o, dec.Status)
+	st := Started(dec.Status, run)
 	c := Change{Plans: []*spec.PlanStatus{st}, Runs: []*spec.Run{run}, Message: runSubject(run), Trailers: runTrailers(run)}
 	if err := l.ledger.Record(ctx, c); err != nil {
 		delete(l.drivers, plan)
@@ -209,6 +211,22 @@ func (l *Loop) begin(ctx context.Context, m message) {
 	l.rec.Plans[plan], l.rec.Open[run.Metadata.Name] = st, run
 	l.Notifier.Notify(Event{Plan: plan, Run: run.Metadata.Name, State: string(run.Status.Phase), Reason: "Started", Message: "frozen from commit " + run.Spec.Commit})
 	l.start(ctx, run)
+}
+
+// cannotStart says in the status why the run that is wanted does not start;
+// the approval stays unused and the next pass tries again.
+func (l *Loop) cannotStart(plan string, m message) *spec.PlanStatus {
+	reason, say := m.survey.Reason, m.survey.Problem
+	if m.err != nil {
+		reason, say = "ClustersUnreachable", m.err.Error()
+	}
+	st := copyStatus(l.rec.Plans[plan])
+	now := metav1.NewTime(l.clock.Now())
+	if st.WaitsFor == nil || st.WaitsFor.Reason != reason {
+		st.WaitsFor = &spec.Waiting{Reason: reason, Message: say, Since: now}
+	}
+	summarize(st, &PlanInput{Now: now.Time, Open: &spec.Run{}}, stalled(reason, say))
+	return st
 }
 
 // worthTelling is how long a step waits before the status says so: waits that

@@ -58,12 +58,12 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	file := os.Getenv("TRANSHIP_BED")
 	if file == "" {
-		t.Skip("TRANSHIP_BED names no bed: run `make bed-up` and `make test-bed`")
+		t.Skip("TRANSHIP_BED names no bed: run `make test`")
 	}
 	l := &lab{t: t, dir: t.TempDir(), binary: os.Getenv("TRANSHIP_BINARY"), log: &bytes.Buffer{}}
 	l.must(json.Unmarshal(l.read(file), &l.bed))
 	if l.binary == "" {
-		t.Fatal("TRANSHIP_BINARY names no binary: run `make test-bed`")
+		t.Fatal("TRANSHIP_BINARY names no binary: run `make test`")
 	}
 	image.once.Do(func() { image.ref, image.err = l.loadImage() })
 	l.must(image.err)
