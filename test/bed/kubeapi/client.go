@@ -33,6 +33,7 @@ type StatusError struct {
 	Message string
 }
 
+// Error says what the API server refused, and why.
 func (e *StatusError) Error() string { return fmt.Sprintf("status %d: %s", e.Code, e.Message) }
 
 // NotFound reports whether the API server says that there is no such object.
