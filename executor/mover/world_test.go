@@ -38,6 +38,7 @@ type world struct {
 	late     bool // kill after the effect instead of before
 	serial   int
 	job      func(w *world, j *batchv1.Job) engine.Result // what a Job does; nil leaves it running
+	schedule string                                       // the node of every pod that is created
 	lost     []string                                     // volumes deleted with their data
 	stolen   []string                                     // volumes that were anybody's for a moment
 	reaction k8stesting.ReactionFunc
@@ -97,6 +98,9 @@ func (w *world) write(a k8stesting.Action) (runtime.Object, error) {
 		w.stamp(a.GetObject())
 		if j, ok := a.GetObject().(*batchv1.Job); ok {
 			return w.createJob(a, j)
+		}
+		if p, ok := a.GetObject().(*corev1.Pod); ok && w.schedule != "" {
+			p.Spec.NodeName, p.Status.Phase = w.schedule, corev1.PodRunning
 		}
 	case k8stesting.PatchAction:
 		have, err := w.Tracker().Get(gvr, ns, a.GetName())
