@@ -5,7 +5,7 @@ BED     := $(BED_DIR)/bed.json
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 KEEP    ?=
 
-.PHONY: build lint test test-short bed-up bed-down bed-status demo bench clean
+.PHONY: build image lint test test-short bed-up bed-down bed-status demo bench clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -20,11 +20,18 @@ lint: ## formatting, vet, import arrows and size budgets
 test-short: lint ## everything that needs no cluster, in under two minutes
 	$(GO) test -race -short ./...
 
-test: lint build bed-up ## everything, unit to end to end on the bed
+MOVER_IMAGE := localhost/tranship:test
+
+image: build bed-up ## the product as an image on every node of the bed
+	cd test/bed && $(GO) run . image --out $(CURDIR)/build/image.tar --ref $(MOVER_IMAGE) --entrypoint /tranship tranship=$(CURDIR)/build/tranship
+	cd test/bed && $(GO) run . load --dir $(BED_DIR) $(CURDIR)/build/image.tar
+
+test: lint image ## everything, unit to end to end on the bed
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
-	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship $(GO) test -race -count=1 -p 1 -timeout 40m ./...
+	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
+		$(GO) test -race -count=1 -p 1 -timeout 40m ./...
 	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship
 	$(MAKE) bed-down
 

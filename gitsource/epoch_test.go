@@ -136,7 +136,7 @@ func TestCrashWhileAcquiring(t *testing.T) {
 	must(t, a.Close())
 	a = openLedger(t, c)
 	s.Inject(receivePack, 1, gittest.LostReply(func() { s.SetDown(true) }))
-	ctx, cancel := context.WithTimeout(testContext(t), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(testContext(t), 3*time.Second)
 	defer cancel()
 	if _, err := a.Acquire(ctx, "a", false); err == nil {
 		t.Fatal("the acquisition must fail")

@@ -213,7 +213,7 @@ func TestPushSaysWhatTheServerSaid(t *testing.T) {
 	l := acquired(t, testConfig(t, s, r), "a")
 	r.Hook("pre-receive", "echo 'GH006: Protected branch' >&2; exit 1")
 	must(t, l.Record(testContext(t), planChange("shop", "x")))
-	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(testContext(t), 5*time.Second)
 	defer cancel()
 	err := l.Push(ctx)
 	if !errors.Is(err, ErrRejected) || !strings.Contains(err.Error(), "GH006: Protected branch") {
@@ -297,7 +297,7 @@ func TestLostReplyAcrossARestart(t *testing.T) {
 	l := acquired(t, c, "a")
 	s.Inject(receivePack, 1, gittest.LostReply(func() { s.SetDown(true) }))
 	must(t, l.Record(testContext(t), reconciler.Change{Logs: []reconciler.Log{{Plan: "shop", Run: "shop-stage-1", Name: "x.log", Text: "once\n"}}}))
-	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(testContext(t), 3*time.Second)
 	defer cancel()
 	if err := l.Push(ctx); err == nil {
 		t.Fatal("the push must fail")
