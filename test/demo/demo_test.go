@@ -84,3 +84,10 @@ func TestPackages(t *testing.T) {
 		}
 	}
 }
+
+func TestBrief(t *testing.T) {
+	got := brief([]string{"Migration-Run: shop-migrate-1", "Migration-Step: stop", "Migration-Step: drained", "Plan-Digest: sha256:0123456789abcdef0123456789abcdef", "Tranship-Epoch: 1"})
+	if want := "Migration-Run: shop-migrate-1, Migration-Step: stop drained, Plan-Digest: sha256:0123456789"; got != want {
+		t.Errorf("brief: %q, want %q", got, want)
+	}
+}

@@ -4,20 +4,21 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
+	"time"
 )
 
-// report shows what is in Git: commits with their trailers, and the record of
-// the cutover with its steps.
+// report shows what is in Git: the cutover's commits with their trailers, and its
+// record with all steps.
 func (d *demo) report(ctx context.Context) error {
-	if _, err := d.plans.git(ctx, "fetch", "-q", "origin", "+refs/heads/"+d.ledger+":refs/remotes/origin/ledger"); err != nil {
-		return err
-	}
-	log, err := d.plans.git(ctx, "log", "--reverse", "--format=%h %s%n%w(0,10,10)%(trailers:separator=%x2C%x20)", "origin/ledger")
+	v, err := d.status(ctx)
 	if err != nil {
 		return err
 	}
-	d.block("What the daemon wrote to Git (git log "+d.ledger+"):", log)
+	if err := d.tellLog(ctx, v.Run.Metadata.Name); err != nil {
+		return err
+	}
 	text, err := d.product(ctx, "status", planName)
 	if err != nil {
 		return err
@@ -29,25 +30,68 @@ func (d *demo) report(ctx context.Context) error {
 		}
 	}
 	d.block("The record of the cutover (tranship status "+planName+"):", strings.Join(lines, "\n"))
-	return d.tellStopTime(ctx)
+	return d.tellStopTime(v.Run)
+}
+
+// tellLog shows the commits of a run, the newest last.
+func (d *demo) tellLog(ctx context.Context, run string) error {
+	const ref = "refs/remotes/origin/ledger"
+	if _, err := d.plans.git(ctx, "fetch", "-q", "origin", "+refs/heads/"+d.ledger+":"+ref); err != nil {
+		return err
+	}
+	all, err := d.plans.git(ctx, "rev-list", "--count", ref)
+	if err != nil {
+		return err
+	}
+	text, err := d.plans.git(ctx, "log", "--reverse", "--grep=^Migration-Run: "+run+"$", "--format=%h %s%x1f%(trailers:separator=%x1f)", ref)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	commits := strings.Split(text, "\n")
+	for _, commit := range commits {
+		subject, trailers, _ := strings.Cut(commit, "\x1f")
+		fmt.Fprintf(&b, "%s\n        %s\n", subject, brief(strings.Split(trailers, "\x1f")))
+	}
+	d.block(fmt.Sprintf("What the daemon wrote to Git (git log %s): %s commits, these %d are of the cutover:", d.ledger, all, len(commits)), b.String())
+	return nil
+}
+
+var longHex = regexp.MustCompile(`[0-9a-f]{16,}`)
+
+// brief joins the values of a trailer that is there more than once, and cuts
+// digests short. The ledger's own bookkeeping is left out.
+func brief(trailers []string) string {
+	var out []string
+	last := ""
+	for _, t := range trailers {
+		key, value, ok := strings.Cut(t, ": ")
+		if !ok || strings.HasPrefix(key, "Tranship-") {
+			continue
+		}
+		value = longHex.ReplaceAllStringFunc(value, func(s string) string { return s[:10] })
+		if key == last {
+			out[len(out)-1] += " " + value
+			continue
+		}
+		out, last = append(out, key+": "+value), key
+	}
+	return strings.Join(out, ", ")
 }
 
 // tellStopTime says how long the application was not there, and how much of it
 // was not the product's: its own stop and start, and this program's comparison.
-func (d *demo) tellStopTime(ctx context.Context) error {
-	v, err := d.status(ctx)
-	if err != nil {
-		return err
-	}
-	r := v.Run
+func (d *demo) tellStopTime(r *runView) error {
 	if r.Status.StopSeconds <= 0 {
 		return fmt.Errorf("the record of %s has no stop time", r.Metadata.Name)
 	}
 	fmt.Fprintf(d.out, "\nstop time: %.1f s (application's own stop and start: %.1f s)\n", r.Status.StopSeconds, r.Status.OwnSeconds)
 	if started, ended, ok := r.step("post-backup-hooks"); ok {
-		check := ended.Sub(started).Seconds()
-		fmt.Fprintf(d.out, "of it this demonstration's own check, a hook during which the volumes are compared: %.1f s (without it: %.1f s)\n", check, r.Status.StopSeconds-check)
+		hook := ended.Sub(started).Seconds()
+		fmt.Fprintf(d.out, "Of it %.1f s are this demonstration's own check, a hook that waits while the volumes are compared (%.1f s); without it: %.1f s.\n",
+			hook, d.judge.result().took.Seconds(), r.Status.StopSeconds-hook)
 	}
+	fmt.Fprintf(d.out, "The demonstration passed in %.0f s.\n", time.Since(d.start).Seconds())
 	return nil
 }
 

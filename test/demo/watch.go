@@ -228,8 +228,8 @@ func (d *demo) tell(e event) (over bool) {
 		d.say("cutover", "%s %s %s", e.Run, e.State, e.Detail)
 		return true
 	case e.State == "Done":
-		d.say("step", "%-18s %5.1f s  %s", e.Step, e.Seconds, e.Detail)
-	case e.State != "Running":
+		d.say("step", "%-18s %5.1f s", e.Step, e.Seconds)
+	case e.State != "Running": // details are in the record, but for what went wrong
 		d.say("step", "%-18s %s %s %s", e.Step, e.State, e.Reason, e.Detail)
 	}
 	return false
