@@ -70,6 +70,7 @@ var rules = []rule{
 func Decide(in PlanInput) PlanDecision {
 	st := copyStatus(in.Status)
 	in.Status = st
+	st.NextStage = nil // only a plan that waits for a slot has a next one
 	noteClosure(&in)
 	for _, r := range rules {
 		v, ok := r.ask(&in)
@@ -198,7 +199,6 @@ func conflict(in *PlanInput) (verdict, bool) {
 // stageDue answers for plans whose desired state is Staged.
 func stageDue(in *PlanInput) (verdict, bool) {
 	p, rec := &in.Closure.Plan.Spec, &in.Status.Recorded
-	in.Status.NextStage = nil
 	if p.State != spec.Staged || rec.State == spec.Migrated {
 		return verdict{}, false
 	}

@@ -192,6 +192,9 @@ func TestStateEventTable(t *testing.T) {
 			if d.Start != nil {
 				kind = d.Start.Kind
 			}
+			if waits := d.Status.NextStage != nil; waits && r.reason != "Staged" {
+				t.Errorf("a next stage run at %s", d.Status.NextStage)
+			}
 			if kind != r.start || !strings.HasPrefix(d.Cancel, r.cancel) || (r.cancel == "") != (d.Cancel == "") || reasonOf(d.Status) != r.reason {
 				t.Fatalf("start %q cancel %q reason %s (%s)", kind, d.Cancel, reasonOf(d.Status), find(d.Status, "Ready").Message)
 			}
