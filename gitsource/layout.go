@@ -12,7 +12,7 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// Files of the ledger (design section 4). Every name is made here.
+// Files of the ledger. Every name is made here.
 const (
 	formatFile    = "format.yaml"
 	readmeFile    = "README.md"

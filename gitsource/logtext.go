@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Limits of a log file in Git (gitops.md 3.3, 11), in bytes.
+// Limits of a log file in Git, in bytes.
 const (
 	logHead = 64 << 10
 	logTail = 192 << 10

@@ -28,7 +28,7 @@ type SecretReader func(ctx context.Context, from string) (map[string][]byte, err
 const (
 	defaultTimeout = 60 * time.Second
 	maxAdvertised  = 64 << 20  // bytes of a reference list
-	maxPack        = 256 << 20 // bytes of a pack (gitops.md 5.2)
+	maxPack        = 256 << 20 // bytes of a pack
 )
 
 // remote is one branch of one repository over smart HTTP. Safe for concurrent

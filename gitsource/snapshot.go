@@ -18,7 +18,7 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// Limits of what is read from a commit (gitops.md 5.2).
+// Limits of what is read from a commit.
 const (
 	maxEntries = 50_000
 	maxFile    = 1 << 20 // bytes

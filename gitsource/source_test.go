@@ -302,7 +302,7 @@ func TestColdStartFindsTheAcceptedCommit(t *testing.T) {
 }
 
 // A server with bitmaps believes that whoever has a commit has all behind it.
-// A revert to an old blob must arrive all the same (gitops.md 4.1).
+// A revert to an old blob must arrive all the same.
 func TestRevertBehindTheBoundary(t *testing.T) {
 	w, src, c, _ := planned(t)
 	tip := w.Write("plans/shop.yaml", planYAML("shop", spec.Migrated)).Push("flip")

@@ -8,7 +8,7 @@ import (
 )
 
 // flip serves an accepted change of (state, attempt). It counts only while
-// the tip still has that state, attempt and closure digest (design section 3).
+// the tip still has that state, attempt and closure digest.
 func flip(in *PlanInput) (verdict, bool) {
 	f, p := in.Status.Recorded.Flip, &in.Closure.Plan.Spec
 	if f == nil {

@@ -29,7 +29,7 @@ type StepDef struct {
 	ReadOnly bool
 	// Push: everything recorded so far, this step's intent included, must be
 	// in Git before the effect. Four of them lie on a cutover's way: the frozen
-	// run, the stop, the target going live, Migrated (design section 4).
+	// run, the stop, the target going live, Migrated.
 	Push bool
 	// Gate asks, right before the step, whether the approval still stands.
 	Gate bool

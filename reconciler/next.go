@@ -167,7 +167,7 @@ func failing(defs []StepDef, run *spec.Run) bool {
 
 // committed says whether a step after which nothing is undone by itself has
 // begun: from the first traffic object on, unless the plan gave
-// rollback.targetWrites: Discard (design section 5). A record that waits for
+// rollback.targetWrites: Discard. A record that waits for
 // its push counts too.
 func committed(defs []StepDef, run *spec.Run) bool {
 	discard := run.Spec.Closure.Plan.Spec.Rollback.TargetWrites == "Discard"

@@ -11,7 +11,7 @@ import (
 )
 
 // JudgeGate says whether the approval of a cutover still stands, right before
-// the stop (design section 3): an approval that is gone cancels; a tip that
+// the stop: an approval that is gone cancels; a tip that
 // cannot be judged waits with the application running.
 func JudgeGate(now time.Time, run *spec.Run, want *Desired, st *spec.PlanStatus, hold *spec.Waiting) Gate {
 	c := want.Closures[run.Spec.Plan]

@@ -116,7 +116,7 @@ const (
 	Closed     State = "Closed"
 )
 
-// PlanSpec is the body of a MigrationPlan; design section 3 gives the meaning
+// PlanSpec is the body of a MigrationPlan; ARCHITECTURE.md gives the meaning
 // of every field.
 type PlanSpec struct {
 	State                 State                 `json:"state"`

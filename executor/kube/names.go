@@ -28,7 +28,7 @@ const (
 )
 
 // Short is a plan's name cut to what fits in labels, paths and object names:
-// up to 40 characters and 10 hex digits of its SHA-256 (design section 4).
+// up to 40 characters and 10 hex digits of its SHA-256.
 func Short(plan string) string { return spec.ShortName(plan) }
 
 // Labels of an object that belongs to the call.

@@ -205,8 +205,17 @@ func TestPlantedLinks(t *testing.T) {
 
 // TestNamesThatLeadOut opens names that a damaged repository could hold.
 func TestNamesThatLeadOut(t *testing.T) {
-	d := must1(openRoot(t.TempDir()))
+	here := t.TempDir()
+	must(t, os.Symlink("/etc", filepath.Join(here, "link")))
+	must(t, os.Symlink("self", filepath.Join(here, "self")))
+	d := must1(openRoot(here))
 	defer d.close()
+	for _, name := range []string{"link", "self"} {
+		if sub, err := d.openDir(name); err == nil {
+			sub.close()
+			t.Errorf("the link %q was followed", name)
+		}
+	}
 	for _, name := range []string{"", ".", "..", "a/b", "/etc", "a\x00b"} {
 		if fd, err := d.open(name, unix.O_RDONLY, 0); err == nil {
 			unix.Close(fd)
