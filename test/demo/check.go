@@ -19,7 +19,7 @@ import (
 func (d *demo) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	v, err := d.status(ctx)
+	v, err := d.settled(ctx)
 	if err != nil {
 		return err
 	}
@@ -51,6 +51,17 @@ func (d *demo) check(ctx context.Context) error {
 		d.say(c.name, "%s", said)
 	}
 	return failed
+}
+
+// settled waits until the ledger tells the end of the run as well: what no run
+// waits for is pushed a few seconds later.
+func (d *demo) settled(ctx context.Context) (v *planView, err error) {
+	return v, wait(ctx, "the end of the cutover to be in Git", 30*time.Second, time.Second, func(ctx context.Context) (bool, string, error) {
+		if v, err = d.status(ctx); err != nil {
+			return false, err.Error(), nil
+		}
+		return v.Status.Recorded.OpenRun == "" && v.Run != nil && v.Run.Spec.Kind == "migrate", v.why(), nil
+	})
 }
 
 // checkVolumes looks at what the judge said, and that it judged the very volumes

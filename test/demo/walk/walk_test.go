@@ -47,74 +47,78 @@ func TestEqual(t *testing.T) {
 	}
 }
 
-// TestSeesEveryChange changes one thing at a time on the copy.
-func TestSeesEveryChange(t *testing.T) {
-	keepTime := func(path string, change func() error) error {
-		info, err := os.Lstat(path)
-		if err == nil {
-			err = change()
-		}
-		if err == nil {
-			err = os.Chtimes(path, info.ModTime(), info.ModTime())
-		}
-		return err
+// keepTime changes something and puts its time back.
+func keepTime(path string, change func() error) error {
+	info, err := os.Lstat(path)
+	if err == nil {
+		err = change()
 	}
-	tests := []struct {
-		name   string
-		change func(dir string) error
-		want   string
-	}{
-		{"one flipped byte", func(dir string) error {
-			path := filepath.Join(dir, "other")
-			return keepTime(path, func() error {
-				f, err := os.OpenFile(path, os.O_WRONLY, 0)
-				if err != nil {
-					return err
-				}
-				_, err = f.WriteAt([]byte("y"), 200_000)
-				f.Close()
-				return err
-			})
-		}, "SHA-256"},
-		{"mode of a file", func(dir string) error { return os.Chmod(filepath.Join(dir, "other"), 0o601) }, "mode"},
-		{"mode of a folder", func(dir string) error { return os.Chmod(filepath.Join(dir, "dir", "empty"), 0o755) }, "mode"},
-		{"setuid", func(dir string) error { return os.Chmod(filepath.Join(dir, "other"), 0o600|os.ModeSetuid) }, "mode"},
-		{"mtime by a nanosecond", func(dir string) error {
-			path := filepath.Join(dir, "other")
-			info, err := os.Stat(path)
+	if err == nil {
+		err = os.Chtimes(path, info.ModTime(), info.ModTime())
+	}
+	return err
+}
+
+// changes are what may go wrong with a copy, and what must be said of it.
+var changes = []struct {
+	name   string
+	change func(dir string) error
+	want   string
+}{
+	{"one flipped byte", func(dir string) error {
+		path := filepath.Join(dir, "other")
+		return keepTime(path, func() error {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			if err != nil {
 				return err
 			}
-			at := info.ModTime().Add(time.Nanosecond)
-			return os.Chtimes(path, at, at)
-		}, "mtime"},
-		{"value of an attribute", func(dir string) error {
-			return syscall.Setxattr(filepath.Join(dir, "other"), "user.note", []byte("a\x00c"), 0)
-		}, "attributes"},
-		{"missing attribute", func(dir string) error { return syscall.Removexattr(filepath.Join(dir, "other"), "user.note") }, "attributes"},
-		{"missing entry", func(dir string) error {
-			return keepTime(filepath.Join(dir, "dir"), func() error { return os.Remove(filepath.Join(dir, "dir", "empty")) })
-		}, "missing"},
-		{"added entry", func(dir string) error {
-			return keepTime(dir, func() error { return os.WriteFile(filepath.Join(dir, "more"), nil, 0o600) })
-		}, "target only"},
-		{"target of a link", func(dir string) error {
-			path := filepath.Join(dir, "dir", "link")
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-			return os.Symlink("none", path)
-		}, "link target"},
-		{"owner", func(dir string) error { return os.Lchown(filepath.Join(dir, "dir", "link"), 12345, 12345) }, "owner"},
-		{"another type", func(dir string) error {
-			path := filepath.Join(dir, "pipe")
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-			return os.WriteFile(path, nil, 0o600)
-		}, "mode"},
-	}
-	for _, tt := range tests {
+			_, err = f.WriteAt([]byte("y"), 200_000)
+			f.Close()
+			return err
+		})
+	}, "SHA-256"},
+	{"mode of a file", func(dir string) error { return os.Chmod(filepath.Join(dir, "other"), 0o601) }, "mode"},
+	{"mode of a folder", func(dir string) error { return os.Chmod(filepath.Join(dir, "dir", "empty"), 0o755) }, "mode"},
+	{"setuid", func(dir string) error { return os.Chmod(filepath.Join(dir, "other"), 0o600|os.ModeSetuid) }, "mode"},
+	{"mtime by a nanosecond", func(dir string) error {
+		path := filepath.Join(dir, "other")
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		at := info.ModTime().Add(time.Nanosecond)
+		return os.Chtimes(path, at, at)
+	}, "mtime"},
+	{"value of an attribute", func(dir string) error {
+		return syscall.Setxattr(filepath.Join(dir, "other"), "user.note", []byte("a\x00c"), 0)
+	}, "attributes"},
+	{"missing attribute", func(dir string) error { return syscall.Removexattr(filepath.Join(dir, "other"), "user.note") }, "attributes"},
+	{"missing entry", func(dir string) error {
+		return keepTime(filepath.Join(dir, "dir"), func() error { return os.Remove(filepath.Join(dir, "dir", "empty")) })
+	}, "missing"},
+	{"added entry", func(dir string) error {
+		return keepTime(dir, func() error { return os.WriteFile(filepath.Join(dir, "more"), nil, 0o600) })
+	}, "target only"},
+	{"target of a link", func(dir string) error {
+		path := filepath.Join(dir, "dir", "link")
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		return os.Symlink("none", path)
+	}, "link target"},
+	{"owner", func(dir string) error { return os.Lchown(filepath.Join(dir, "dir", "link"), 12345, 12345) }, "owner"},
+	{"another type", func(dir string) error {
+		path := filepath.Join(dir, "pipe")
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		return os.WriteFile(path, nil, 0o600)
+	}, "mode"},
+}
+
+// TestSeesEveryChange changes one thing at a time on the copy.
+func TestSeesEveryChange(t *testing.T) {
+	for _, tt := range changes {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.name == "owner" && os.Geteuid() != 0 {
 				t.Skip("only root may give files away")
