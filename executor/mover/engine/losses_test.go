@@ -104,18 +104,22 @@ func TestChangesTheLibraryLoses(t *testing.T) {
 			name: "hard links form, part and change",
 			before: func(l *lab) {
 				l.write("a", "1")
-				l.link("a", "b")
-				l.link("a", "c")
+				l.write("g", "3")
+				for _, names := range [][2]string{{"a", "b"}, {"a", "c"}, {"g", "h"}} {
+					l.link(names[0], names[1])
+				}
 				l.write("d", "2")
 				l.write("e", "2")
+				l.setTime("a", when)
 			},
 			after: func(l *lab) {
-				must(l.t, os.Remove(filepath.Join(l.src, "b")))
+				must(l.t, os.Remove(filepath.Join(l.src, "b"))) // b: equal to a and c but for its mode
 				l.write("b", "1")
 				must(l.t, os.Chmod(filepath.Join(l.src, "b"), 0o600))
+				l.setTime("b", when)
 				must(l.t, os.Remove(filepath.Join(l.src, "e")))
 				l.link("d", "e")
-				l.write("c", "changed behind both names")
+				l.write("g", "changed behind both names")
 			},
 		},
 	}
