@@ -23,8 +23,8 @@ const (
 	maxTrailer  = 200
 )
 
-// commitMessage describes a batch: the subject of a single change, or a count
-// with the subjects below; then every trailer value once.
+// commitMessage describes a batch: the newest subject, and all of them below
+// where there are several; then every trailer value once.
 func commitMessage(batch []entry, own []string) string {
 	var subjects []string
 	for _, e := range batch {
@@ -39,7 +39,8 @@ func commitMessage(batch []entry, own []string) string {
 	case 1:
 		b.WriteString(oneLine(subjects[0], maxSubject-len("…")) + "\n\n")
 	default:
-		fmt.Fprintf(&b, "Record %d changes\n\n", len(subjects))
+		more := fmt.Sprintf(" (and %d more)", len(subjects)-1)
+		b.WriteString(oneLine(subjects[len(subjects)-1], maxSubject-len(more)-len("…")) + more + "\n\n")
 		for _, s := range subjects[:min(len(subjects), maxSubjects)] {
 			b.WriteString("- " + s + "\n")
 		}

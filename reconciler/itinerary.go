@@ -67,11 +67,10 @@ type FreezeFacts struct {
 
 func hasVolumes(f *FreezeFacts) bool         { return f.Volumes }
 func quiesces(f *FreezeFacts) bool           { return f.Quiesce }
+func hasHooks(f *FreezeFacts) bool           { return len(f.Hooks) > 0 }
 func hooksIn(p spec.Phase) Fact              { return func(f *FreezeFacts) bool { return f.Hooks[p] } }
 func hasPreRestoreHooks(f *FreezeFacts) bool { return f.Hooks[spec.PreRestore] }
 func noPreRestoreHooks(f *FreezeFacts) bool  { return !f.Hooks[spec.PreRestore] }
-
-const hookNoUndo = "what a hook changed only its author can take back"
 
 // Itineraries holds every kind of run. A rollback of a finished cutover has
 // no list of its own: it is the undo column of what was done, read backwards.
@@ -84,9 +83,9 @@ var Itineraries = map[spec.RunKind][]StepDef{
 var stageSteps = []StepDef{
 	{Name: "preflight", Verb: "preflight.check", ReadOnly: true, NoUndo: "it only reads", Timeout: short, Retries: 2,
 		Help: "Checks both clusters, the repository, every covered object and the volumes."},
-	{Name: "locations", Verb: "velero.locations", Push: true, NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
+	{Name: "locations", Verb: "velero.locations", NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
 		Help: "Puts backup locations and credentials on both clusters, in namespaces of ours."},
-	{Name: "stage-hooks-before", Verb: "hook.pre-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PreBackup), Timeout: copying,
+	{Name: "stage-hooks-before", Verb: "hook.pre-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PreBackup), Timeout: copying,
 		Help: "Runs the PreBackup hooks that ask for stage runs."},
 	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Takes a snapshot of every source claim into the repository; only what changed is uploaded."},
@@ -94,10 +93,12 @@ var stageSteps = []StepDef{
 		Help: "Makes the claims in our namespace on the target."},
 	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the changes into the target's claims."},
-	{Name: "stage-hooks-after", Verb: "hook.post-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PostBackup), Timeout: copying,
+	{Name: "stage-hooks-after", Verb: "hook.post-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PostBackup), Timeout: copying,
 		Help: "Runs the PostBackup hooks that ask for stage runs."},
 	{Name: "estimate", Verb: "mover.estimate", ReadOnly: true, NoUndo: "it only reads", Timeout: short,
 		Help: "Estimates from this run how long the cutover will stop the application."},
+	{Name: "clean-up-hooks", Verb: "hook.clean-up", NoUndo: "what it removes is not needed again", When: hasHooks, Soft: true, Timeout: short, Retries: 2,
+		Help: "Removes the Jobs of hooks; their output is in the ledger."},
 	{Name: "clean-up", Verb: "mover.clean-up", NoUndo: "what it removes is not needed again", Soft: true, Timeout: short, Retries: 2,
 		Help: "Removes this run's helpers from both clusters."},
 }
@@ -105,7 +106,7 @@ var stageSteps = []StepDef{
 var migrateSteps = []StepDef{
 	{Name: "preflight", Verb: "preflight.check", ReadOnly: true, NoUndo: "it only reads", Timeout: short, Retries: 2,
 		Help: "Checks both clusters, the repository, every covered object and the volumes."},
-	{Name: "locations", Verb: "velero.locations", Push: true, NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
+	{Name: "locations", Verb: "velero.locations", NoUndo: "locations and credentials stay until the plan is closed", Timeout: short, Retries: 2,
 		Help: "Puts backup locations and credentials on both clusters, in namespaces of ours."},
 	{Name: "namespaces", Verb: "kube.namespaces", Undo: "kube.namespaces-undo", Timeout: short, Retries: 2,
 		Help: "Creates the target namespaces with the source's labels and annotations."},
@@ -117,7 +118,7 @@ var migrateSteps = []StepDef{
 		Help: "Makes the claims in our namespace on the target."},
 	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the changes into the target's claims while the application still runs."},
-	{Name: "pre-backup-hooks", Verb: "hook.pre-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PreBackup), Timeout: copying,
+	{Name: "pre-backup-hooks", Verb: "hook.pre-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PreBackup), Timeout: copying,
 		Help: "Runs the PreBackup hooks."},
 	{Name: "backup", Verb: "velero.backup", Undo: "velero.backup-undo", Timeout: medium, Retries: 2,
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},
@@ -135,9 +136,9 @@ var migrateSteps = []StepDef{
 		Help: "Copies the last changes of the stopped application."},
 	{Name: "last-restore", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the last changes into the target's claims."},
-	{Name: "post-backup-hooks", Verb: "hook.post-backup", NoUndo: hookNoUndo, When: hooksIn(spec.PostBackup), Timeout: copying,
+	{Name: "post-backup-hooks", Verb: "hook.post-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PostBackup), Timeout: copying,
 		Help: "Runs the PostBackup hooks."},
-	{Name: "pre-restore-hooks", Verb: "hook.pre-restore", NoUndo: hookNoUndo, When: hooksIn(spec.PreRestore), Timeout: copying,
+	{Name: "pre-restore-hooks", Verb: "hook.pre-restore", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PreRestore), Timeout: copying,
 		Help: "Runs the PreRestore hooks."},
 	{Name: "late-restore", Verb: "velero.restore", Undo: "velero.restore-undo", When: hasPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero, after the PreRestore hooks."},
@@ -151,20 +152,22 @@ var migrateSteps = []StepDef{
 		Help: "Starts the application on the target with the counts it had on the source."},
 	{Name: "health", Verb: "workload.health", ReadOnly: true, NoUndo: "it only reads", Timeout: healing,
 		Help: "Waits until every workload on the target is ready."},
-	{Name: "post-restore-hooks", Verb: "hook.post-restore", NoUndo: hookNoUndo, When: hooksIn(spec.PostRestore), Timeout: copying,
+	{Name: "post-restore-hooks", Verb: "hook.post-restore", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PostRestore), Timeout: copying,
 		Help: "Runs the PostRestore hooks."},
 	{Name: "traffic", Verb: "kube.traffic", Undo: "kube.traffic-undo", UndoBefore: true, Intent: true, NoReturn: true, Timeout: medium, Retries: 2,
 		Help: "Creates what leads users to the application: Ingress, LoadBalancer and NodePort Services, webhooks, APIServices."},
 	{Name: "migrated", NoUndo: "it is a record", NoReturn: true, Push: true, Timeout: short,
 		Help: "Records in Git that the application lives on the target."},
+	{Name: "clean-up-hooks", Verb: "hook.clean-up", NoUndo: "what it removes is not needed again", When: hasHooks, NoReturn: true, Soft: true, Timeout: short, Retries: 2,
+		Help: "Removes the Jobs of hooks; their output is in the ledger."},
 	{Name: "clean-up-movers", Verb: "mover.clean-up", NoUndo: "what it removes is not needed again", NoReturn: true, Soft: true, Timeout: medium, Retries: 2,
 		Help: "Removes holders, readers and writers of volumes from both clusters."},
 	{Name: "clean-up", Verb: "velero.clean-up", NoUndo: "what it removes is not needed again", NoReturn: true, Soft: true, Timeout: medium, Retries: 2,
-		Help: "Removes this run's backups and restores from both clusters."},
+		Help: "Removes this run's restore and helpers; its backup stays until the plan is closed."},
 }
 
 var closeSteps = []StepDef{
-	{Name: "policies", Verb: "mover.policies", Push: true, NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
+	{Name: "policies", Verb: "mover.policies", NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
 		Help: "Sets the reclaim and retention policies on the target to their own values."},
 	{Name: "claims", Verb: "mover.close-claims", NoUndo: "staged copies of a closed plan are not needed again", Timeout: short, Retries: 2,
 		Help: "Deletes the claims left in our namespace on the target, by UID."},

@@ -101,6 +101,9 @@ func (w *world) Ensure(_ context.Context, c Call) error {
 		}
 		w.made[name]++
 		w.log = append(w.log, name)
+		if w.git == nil {
+			w.log = append(w.log, "UNPUSHED "+name)
+		}
 		if _, d := defOf(c); d.Push && !c.Undo && (w.git == nil || !began(w.git, c.Step.Name)) {
 			w.log = append(w.log, "UNPUSHED "+name)
 		}

@@ -83,7 +83,7 @@ func Next(in Input) (Decision, error) {
 	if undo {
 		return undoTurn(defs[i], in, i), nil
 	}
-	return doTurn(defs[i], in, i), nil
+	return doTurn(defs, in, i), nil
 }
 
 // OpenCall names what the shell has to look at for the next turn; ok is false
@@ -180,8 +180,8 @@ func committed(defs []StepDef, run *spec.Run) bool {
 	return false
 }
 
-func doTurn(d StepDef, in Input, i int) Decision {
-	s := in.Run.Steps[i]
+func doTurn(defs []StepDef, in Input, i int) Decision {
+	d, s := defs[i], in.Run.Steps[i]
 	if d.Gate && !in.Gate.Open && (s.State == spec.StepPending || in.Seen.Seen == Absent) {
 		return gateTurn(d, in, i)
 	}
@@ -189,7 +189,9 @@ func doTurn(d StepDef, in Input, i int) Decision {
 		if in.Err != nil && d.Intent {
 			return wait(in, s, time.Second, "Unreachable", in.Err.Error(), "")
 		}
-		return begin(d, in, i, 1)
+		dec := begin(d, in, i, 1)
+		dec.Push = firstEffect(defs, i)
+		return dec
 	}
 	if d.Verb == "" {
 		dec := settle(in, i, spec.StepDone, "", d.Help)
@@ -220,6 +222,17 @@ func doTurn(d StepDef, in Input, i int) Decision {
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}
 	}
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// firstEffect says that nothing before step i can have changed a cluster: the
+// frozen run must be in Git before it begins.
+func firstEffect(defs []StepDef, i int) bool {
+	for _, d := range defs[:i] {
+		if !d.ReadOnly {
+			return false
+		}
+	}
+	return !defs[i].ReadOnly
 }
 
 // begin records the intent of a step, with what its look found beforehand.

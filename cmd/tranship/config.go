@@ -120,9 +120,13 @@ func (r *remembering) entries(ctx context.Context, from string) (map[string][]by
 	found := map[string][]byte{}
 	var first error
 	for _, key := range gitEntries {
-		v, err := r.Read(ctx, spec.SecretRef{From: from, Key: key}, key)
+		read := r.Read
+		if key == "username" { // no secret: redacting it would blank ordinary words
+			read = r.Secrets.Read
+		}
+		v, err := read(ctx, spec.SecretRef{From: from, Key: key}, key)
 		if err == nil {
-			found[key] = v
+			found[key] = bytes.TrimSpace(v)
 		} else if first == nil {
 			first = err
 		}

@@ -80,7 +80,7 @@ func listPlans(w io.Writer, plans map[string]*spec.PlanStatus, now time.Time) er
 		if st.NextStage != nil {
 			next = "in " + age(st.NextStage.Time, now)
 		}
-		if st.Estimate != nil {
+		if st.Estimate != nil && st.Recorded.State != spec.Migrated {
 			estimate = fmt.Sprintf("%.0f s", st.Estimate.StopSeconds)
 		}
 		recorded := st.Recorded.State
@@ -130,7 +130,7 @@ func tellPlan(w io.Writer, st *spec.PlanStatus, run *spec.Run, now time.Time) er
 	if st.NextStage != nil {
 		fmt.Fprintf(w, "next      stage run at %s\n", st.NextStage.UTC().Format(time.RFC3339))
 	}
-	if e := st.Estimate; e != nil {
+	if e := st.Estimate; e != nil && st.Recorded.State != spec.Migrated {
 		fmt.Fprintf(w, "estimate  the cutover would stop the application for %.0f s\n", e.StopSeconds)
 	}
 	for _, v := range st.Volumes {
@@ -203,7 +203,7 @@ func sayStep(s spec.Step) string {
 		say = s.Reason + ": " + say
 	}
 	if s.Undid != nil && s.Undid.Message != "" {
-		say += " | undo: " + s.Undid.Reason + ": " + s.Undid.Message
+		say += " | undo: " + strings.TrimPrefix(s.Undid.Reason+": "+s.Undid.Message, ": ")
 	}
 	return strings.ReplaceAll(strings.TrimSuffix(say, ": "), "\n", " ")
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// Verbs returns the registry of this package: one verb a phase.
+// Verbs returns the registry of this package: one verb a phase, and one that
+// removes their Jobs.
 func Verbs() map[string]kube.Verb {
 	verbs, k := map[string]kube.Verb{}, &keeper{}
 	for name, phase := range map[string]spec.Phase{
@@ -27,5 +28,6 @@ func Verbs() map[string]kube.Verb {
 			Ensure: func(ctx context.Context, e *kube.Env) error { return ensure(ctx, e, phase) },
 		}
 	}
+	verbs["hook.clean-up"] = kube.Verb{Look: lookCleanUp, Ensure: ensureCleanUp}
 	return verbs
 }

@@ -42,6 +42,7 @@ type noop struct {
 	ours    sample
 	wall    sample
 	peers   sample
+	around  parts
 	steps   parts
 	byHand  parts
 	pushes  []map[string]string // what the product pushed, for the peer to push as much
@@ -70,6 +71,7 @@ func noopCutover(ctx context.Context, l *lab, runs int) (row, error) {
 	}
 	fmt.Printf("product: %s\nproduct, from the push of the merge to the record in Git: %s\nby hand: %s\n", n.ours, n.wall, n.peers)
 	fmt.Printf("commits that the product pushed during a run: %s\n", n.commits)
+	n.around.print(os.Stdout, "from the push of the merge to the record:")
 	n.steps.print(os.Stdout, "where the product's time went:")
 	n.byHand.print(os.Stdout, "where the time by hand went:")
 	a, b := n.ours.median(), n.peers.median()
@@ -142,9 +144,19 @@ func (n *noop) product(ctx context.Context, p string) error {
 	}
 	n.ours = append(n.ours, took.Seconds())
 	n.wall = append(n.wall, seen.Sub(merged).Seconds())
+	n.around.add("merge to start", s.Run.Status.Started.Sub(merged))
+	n.around.add("start to Migrated", took)
+	n.around.add("until seen in Git", seen.Sub(s.Run.Status.Started.Add(took)))
 	n.steps.addSteps(s.Run, lastStep, s.Run.Status.Started.Add(took))
 	n.pushes, err = l.pushesSince(ctx, before)
 	n.commits = append(n.commits, float64(len(n.pushes)))
+	if os.Getenv("DBG") != "" {
+		x, _ := l.git(ctx, "clone", "log", "--format=%h %cd %s%n   %(trailers:separator=%x2C)", "--date=iso", "--stat", before+"..FETCH_HEAD")
+		fmt.Println(x)
+		for _, s := range s.Run.Steps {
+			fmt.Println(s.Name, s.Started, s.Ended)
+		}
+	}
 	return err
 }
 

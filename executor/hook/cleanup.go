@@ -1,0 +1,77 @@
+package hook
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	batchv1 "k8s.io/api/batch/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// found is a hook's Job of the plan, wherever one may be.
+type found struct {
+	on  *kube.Cluster
+	job *batchv1.Job
+}
+
+// every lists the Jobs of all the plan's hooks, of any run and attempt: a
+// daemon that remembers nothing must find them too.
+func every(ctx context.Context, e *kube.Env) ([]found, error) {
+	var list []found
+	seen := map[string]bool{}
+	selector := fmt.Sprintf("%s=%s,%s=%s", kube.LabelManagedBy, kube.ManagedBy, kube.LabelPlan, kube.Short(e.Run.Spec.Plan))
+	for _, h := range e.Plan().Hooks {
+		place := string(h.Side()) + "/" + h.Namespace
+		if seen[place] {
+			continue
+		}
+		seen[place] = true
+		c := e.On(h.Side())
+		jobs, err := c.Kube.BatchV1().Jobs(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return nil, c.Errorf(err, "list the Jobs of hooks in namespace %s", h.Namespace)
+		}
+		for i := range jobs.Items {
+			list = append(list, found{c, &jobs.Items[i]})
+		}
+	}
+	return list, nil
+}
+
+// lookCleanUp: Succeeded once no Job of a hook, running or finished, is left.
+func lookCleanUp(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	left, err := every(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: "no Job of a hook is left"}
+	for _, f := range left {
+		o = reconciler.Observation{Seen: reconciler.Working, Reason: "HookRemoving", Object: fmt.Sprintf("%s Job %s/%s", f.on.Side, f.job.Namespace, f.job.Name),
+			Message: "waiting until the pods of a hook are gone"}
+		if f.job.DeletionTimestamp == nil {
+			o.Seen, o.Message = reconciler.Absent, "the Job of a hook is to be removed"
+			return o, nil
+		}
+	}
+	return o, nil
+}
+
+func ensureCleanUp(ctx context.Context, e *kube.Env) error {
+	left, err := every(ctx, e)
+	if err != nil {
+		return err
+	}
+	for _, f := range left {
+		o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(types.UID(f.job.UID))}, PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}
+		err := f.on.Kube.BatchV1().Jobs(f.job.Namespace).Delete(ctx, f.job.Name, o)
+		if err != nil && !apierrors.IsNotFound(err) {
+			return f.on.Errorf(err, "remove Job %s/%s of a hook", f.job.Namespace, f.job.Name)
+		}
+	}
+	return nil
+}
