@@ -85,7 +85,7 @@ func (l *lab) keepOpen() {
 	st := must1(l.opts.openStore(l.req.Repository, secrets{}))
 	_, _, err := ensureRepository(ctx, st, "pw", true)
 	must(l.t, err)
-	l.open, err = openRepository(ctx, st, "pw", l.req.CacheDir, false, func(err error) { panic(err) })
+	l.open, err = openRepository(ctx, st, opening{"pw", l.req.CacheDir, false, func(err error) { panic(err) }})
 	must(l.t, err)
 	l.t.Cleanup(func() { _ = l.open.Close(ctx) })
 }

@@ -94,18 +94,25 @@ func (m *memoryStore) PutBlob(_ context.Context, id blob.ID, data blob.Bytes, _ 
 	return err
 }
 
+// opening says how to open a repository.
+type opening struct {
+	password, cacheDir string
+	readOnly           bool
+	fatal              func(error) // told when the library gives the repository up
+}
+
 // openRepository opens the repository. The library wants a configuration file that holds the
 // credentials: it gets one that exists in memory only.
-func openRepository(ctx context.Context, st store, password, cacheDir string, readOnly bool, fatal func(error)) (repo.DirectRepository, error) {
+func openRepository(ctx context.Context, st store, o opening) (repo.DirectRepository, error) {
 	conn := st.connection()
 	config, err := json.Marshal(repo.LocalConfig{
 		Storage: &conn,
 		Caching: &content.CachingOptions{
-			CacheDirectory: cacheDir,
+			CacheDirectory: o.cacheDir,
 			// A metadata cache without a content cache makes the library crash on its first read.
 			ContentCacheSizeBytes: contentCacheBytes, MetadataCacheSizeBytes: metadataCacheBytes,
 		},
-		ClientOptions: repo.ClientOptions{Hostname: identity, Username: identity, ReadOnly: readOnly},
+		ClientOptions: repo.ClientOptions{Hostname: identity, Username: identity, ReadOnly: o.readOnly},
 	})
 	if err != nil {
 		return nil, fail(ReasonBadRequest, err, "cannot describe the repository")
@@ -115,8 +122,8 @@ func openRepository(ctx context.Context, st store, password, cacheDir string, re
 		return nil, fail(ReasonWriteFailed, err, "cannot make a file in memory")
 	}
 	defer file.Close()
-	r, err := repo.Open(ctx, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), password, &repo.Options{
-		DisableRepositoryLog: true, DoNotWaitForUpgrade: true, OnFatalError: fatal,
+	r, err := repo.Open(ctx, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), o.password, &repo.Options{
+		DisableRepositoryLog: true, DoNotWaitForUpgrade: true, OnFatalError: o.fatal,
 	})
 	if err != nil {
 		return nil, storeFailed(err, "cannot open the repository")

@@ -112,7 +112,7 @@ func runOperation(parent context.Context, req Request, o options, sec secrets, r
 	if !res.RepositoryExists {
 		return missing(req, res, begin)
 	}
-	rep, err := openRepository(ctx, st, sec.password, req.CacheDir, op.readOnly, stop)
+	rep, err := openRepository(ctx, st, opening{sec.password, req.CacheDir, op.readOnly, stop})
 	if err != nil {
 		return err
 	}

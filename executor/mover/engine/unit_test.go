@@ -109,7 +109,7 @@ func TestStockKopiaReadsOurSnapshots(t *testing.T) {
 	up := l.upload("")
 	ctx := context.Background()
 	sec := must1(readSecrets(l.req.CredentialsFile, l.req.PasswordFile))
-	rep, err := openRepository(ctx, must1(l.opts.openStore(Repository{}, sec)), sec.password, l.req.CacheDir, true, func(error) {})
+	rep, err := openRepository(ctx, must1(l.opts.openStore(Repository{}, sec)), opening{sec.password, l.req.CacheDir, true, func(error) {}})
 	must(t, err)
 	defer rep.Close(ctx)
 	m, err := (&session{repo: rep}).manifest(ctx, "shop/data", up.Snapshot)
