@@ -90,7 +90,7 @@ func (l *Ledger) raising(d spec.DaemonStatus, tip plumbing.Hash, journal string)
 }
 
 func (l *Ledger) mayTake(seen spec.DaemonStatus, tip plumbing.Hash, head journalHead, takeOver bool) error {
-	ours := head.Epoch > 0 && head.Epoch == seen.Epoch && head.Holder == seen.Holder
+	ours := head.Epoch > 0 && head.Epoch == seen.Epoch // the data directory counts: a pod has a new name each time
 	switch {
 	case takeOver, seen.Epoch == 0:
 		return nil

@@ -54,16 +54,28 @@ type rule struct {
 // ARCHITECTURE.md shows the same table.
 var rules = []rule{
 	{"removed", removed},
+	{"held", heldAll},
 	{"broken documents", brokenDocuments},
 	{"cancel", cancelOpen},
 	{"a run is going on", busy},
 	{"closed", closedForEver},
-	{"not supported", notSupported},
 	{"unrecorded", unrecorded},
-	{"held", held},
-	{"conflict", conflict},
 	{"flip", flip},
+	{"may not start", mayNotStart},
 	{"stage", stageDue},
+}
+
+// gates keep stage runs and cutovers from starting; a rollback and a close
+// pass them.
+var gates = []func(in *PlanInput) (verdict, bool){notSupported, suspended, conflict}
+
+func mayNotStart(in *PlanInput) (verdict, bool) {
+	for _, ask := range gates {
+		if v, ok := ask(in); ok {
+			return v, true
+		}
+	}
+	return verdict{}, false
 }
 
 // Decide is pure: the same input gives the same decision.
@@ -88,6 +100,9 @@ func Decide(in PlanInput) PlanDecision {
 }
 
 func noteClosure(in *PlanInput) {
+	if in.Hold != nil { // the tip was not accepted
+		return
+	}
 	in.Status.Problems = in.Problems
 	if in.Closure != nil {
 		if d := in.Closure.Digest(); d != in.Status.Digest {
@@ -138,7 +153,9 @@ func cancelOpen(in *PlanInput) (verdict, bool) {
 	if run == nil || run.Spec.Kind != spec.RunMigrate || (state != spec.Staged && state != spec.RolledBack) {
 		return verdict{}, false
 	}
-	in.Status.Recorded.Flip = nil
+	if defs, err := definitions(run); err != nil || committed(defs, run) {
+		return verdict{}, false // it ends as a cutover; the flip is served afterwards
+	}
 	return verdict{cancel: fmt.Sprintf("StateChanged: Git says %s since commit %.12s", state, in.Commit), cond: reconciling("Canceling", "the running cutover is being undone")}, true
 }
 
@@ -174,10 +191,18 @@ func unrecorded(in *PlanInput) (verdict, bool) {
 	return verdict{cond: stalled("Unrecorded", fmt.Sprintf("the plan appeared as %s, which no record explains: raise cutover.attempt, or run `tranship ledger adopt`", in.Closure.Plan.Spec.State))}, true
 }
 
-func held(in *PlanInput) (verdict, bool) {
-	if in.Hold != nil {
-		return verdict{cond: stalled(in.Hold.Reason, in.Hold.Message)}, true
+// heldAll: the tip was not accepted. What runs goes on with its frozen plan.
+func heldAll(in *PlanInput) (verdict, bool) {
+	if in.Hold == nil {
+		return verdict{}, false
 	}
+	if in.Open != nil {
+		return verdict{cond: progress(in.Open)}, true
+	}
+	return verdict{cond: stalled(in.Hold.Reason, in.Hold.Message)}, true
+}
+
+func suspended(in *PlanInput) (verdict, bool) {
 	s := in.Closure.Plan.Spec.Suspend
 	if s == nil || (s.Until != nil && !in.Now.Before(s.Until.Time)) {
 		return verdict{}, false

@@ -97,6 +97,26 @@ func TestStateEventTable(t *testing.T) {
 		{"RolledBack with no cutover", func(s *story) { s.commit(staged); s.decide(); s.commit(rolledBack) }, "", "", "NothingToRollBack"},
 		{"RolledBack without targetWrites", func(s *story) { cut(s); s.commit(closureIn(spec.RolledBack, 1)) }, "", "", "TargetWritesRequired"},
 		{"RolledBack after a cutover", func(s *story) { cut(s); s.commit(rolledBack) }, spec.RunRollback, "", "RollingBack"},
+		{"RolledBack after a cutover, suspended, plan edited", func(s *story) {
+			cut(s)
+			s.commit(closureIn(spec.RolledBack, 1, discard, func(p *spec.PlanSpec) { p.Suspend, p.SourceCluster = &spec.Suspend{Reason: "freeze"}, "other" }))
+		}, spec.RunRollback, "", "RollingBack"},
+		{"targetWrites added after the refusal", func(s *story) { cut(s); s.commit(closureIn(spec.RolledBack, 1)); s.decide(); s.c = rolledBack }, spec.RunRollback, "", "RollingBack"},
+		{"a rollback that failed", func(s *story) { cut(s); s.commit(rolledBack); s.decide(); s.end(spec.RunFailed) }, "", "", "RollbackNotDone"},
+		{"a close that failed", func(s *story) { s.commit(staged); s.decide(); s.commit(closed); s.decide(); s.end(spec.RunFailed) }, "", "", "CloseNotDone"},
+		{"RolledBack when users already reach the target", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.commit(migrated)
+			s.decide()
+			now := metav1.NewMicroTime(noon)
+			for i := range s.open.Steps {
+				s.open.Steps[i].State, s.open.Steps[i].Started = spec.StepDone, &now
+			}
+			s.commit(rolledBack)
+			s.decide()
+			s.end(spec.RunSucceeded)
+		}, spec.RunRollback, "", "RollingBack"},
 		{"rolled back", func(s *story) { cut(s); s.commit(rolledBack); s.decide(); s.end(spec.RunSucceeded) }, "", "", "RolledBack"},
 		{"Migrated, RolledBack, Migrated", func(s *story) {
 			cut(s)
@@ -222,6 +242,25 @@ func TestOneApprovalOneCutover(t *testing.T) {
 	}
 }
 
+// TestARewrittenBranchLeavesRunsAlone: what runs goes on frozen, nothing new
+// starts, and nothing of the tip is taken for accepted.
+func TestARewrittenBranchLeavesRunsAlone(t *testing.T) {
+	s := &story{st: newStatus("shop"), at: noon}
+	s.commit(closureIn(spec.Staged, 1))
+	s.decide()
+	s.commit(closureIn(spec.Migrated, 1))
+	s.decide()
+	hold := &spec.Waiting{Reason: "HistoryRewritten", Message: "acknowledge"}
+	other := closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.SourceCluster = "elsewhere" })
+	d := Decide(PlanInput{Now: noon, Plan: "shop", Closure: other, Status: s.st, Open: s.open, Hold: hold})
+	if d.Cancel != "" || d.Start != nil || d.Status.Digest == other.Digest() {
+		t.Fatalf("cancel %q, digest %s", d.Cancel, d.Status.Digest)
+	}
+	if d = Decide(PlanInput{Now: noon, Plan: "shop", Status: s.st, Hold: hold}); reasonOf(d.Status) != "HistoryRewritten" {
+		t.Fatalf("reason %s", reasonOf(d.Status))
+	}
+}
+
 func TestManyPlansRemovedHoldEverything(t *testing.T) {
 	rec := &Recorded{Plans: map[string]*spec.PlanStatus{}, Daemon: spec.DaemonStatus{Accepted: "a"}}
 	gone := []string{"p0", "p1", "p2"}
@@ -234,7 +273,15 @@ func TestManyPlansRemovedHoldEverything(t *testing.T) {
 		t.Fatalf("hold %+v, accepted %s, %d plans", d.Hold, d.Accepted, len(plans))
 	}
 	rec.Daemon.Acknowledged = "b"
-	if plans, d = AcceptAll(noon, rec, want); len(plans) != 3 || d.Hold != nil || d.Accepted != "b" {
-		t.Fatalf("acknowledged: hold %+v, %d plans", d.Hold, len(plans))
+	want.Closures = map[string]*spec.Closure{"p3": closureIn(spec.Staged, 1), "p4": closureIn(spec.Staged, 1)}
+	plans, d = AcceptAll(noon, rec, want)
+	removed := 0
+	for _, st := range plans {
+		if st.Recorded.Removed {
+			removed++
+		}
+	}
+	if removed != 3 || d.Hold != nil || d.Accepted != "b" {
+		t.Fatalf("acknowledged: hold %+v, %d removed", d.Hold, removed)
 	}
 }

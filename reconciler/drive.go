@@ -28,6 +28,7 @@ type driver struct {
 	blind    int    // looks that failed in a row
 	said     string // the last error that was logged
 	driving  bool   // the run was frozen; only the loop reads and writes it
+	passed   string // the step whose gate was found open: its effect may have begun
 }
 
 // shell is what a run asks of the loop that owns the statuses.
@@ -52,6 +53,7 @@ func (d *driver) drive(ctx context.Context) error {
 		}
 		if err != nil {
 			d.log.Error("the run waits", "run", d.run.Metadata.Name, "error", err)
+			d.report(&spec.Waiting{Reason: "Refused", Message: err.Error(), Since: metav1.NewTime(idleSince(d.run))})
 			d.sleep(ctx, time.Second, nil)
 			continue
 		}
@@ -74,8 +76,8 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 	if look {
 		in.Seen, in.Err = d.look(ctx, call)
 	}
-	if gated && (call.Step.State == spec.StepPending || in.Seen.Seen == Absent) {
-		in.Gate = d.shell.askGate(ctx, d.run)
+	if gated {
+		in.Gate = d.gate(ctx, call, in)
 	}
 	dec, err := Next(in)
 	if err != nil {
@@ -92,6 +94,20 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 		}
 	}
 	return d.do(ctx, dec, in)
+}
+
+// gate asks whether the approval stands, until it was found to: after that
+// the effect may have begun, and half an effect must not wait for Git.
+func (d *driver) gate(ctx context.Context, c Call, in Input) Gate {
+	pending := c.Step.State == spec.StepPending
+	if !pending && (d.passed == c.Step.Name || in.Err != nil || in.Seen.Seen != Absent) {
+		return Gate{Open: true}
+	}
+	g := d.shell.askGate(ctx, d.run)
+	if g.Open && !pending {
+		d.passed = c.Step.Name
+	}
+	return g
 }
 
 func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err error) {

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -18,7 +19,8 @@ func flip(in *PlanInput) (verdict, bool) {
 		in.Status.Recorded.Flip = nil // a later commit said something else, and was accepted itself
 		return settled(in)
 	}
-	if d := in.Closure.Digest(); d != f.Digest {
+	// A rollback runs on the closure of the cutover that it undoes.
+	if d := in.Closure.Digest(); d != f.Digest && f.To != spec.RolledBack {
 		return verdict{drop: true, cond: stalled("ApprovalOutdated", fmt.Sprintf("the plan or a document that it uses was changed after the approval in %.12s: approve what it says now by raising cutover.attempt", f.Approval.Commit))}, true
 	}
 	return flips[f.To](in, f)
@@ -47,6 +49,10 @@ func settled(in *PlanInput) (verdict, bool) {
 		return verdict{cond: stalled("CutoverNotDone", lastWord(in.Status, "no cutover is running; raise cutover.attempt to try again, or go back to Staged"))}, true
 	case want == spec.RolledBack && rec.State == spec.RolledBack:
 		return verdict{cond: ready("RolledBack", "the application is back on the source")}, true
+	case want == spec.RolledBack && rec.State == spec.Migrated:
+		return verdict{cond: stalled("RollbackNotDone", lastWord(in.Status, "no rollback is running; raise cutover.attempt to ask for it again"))}, true
+	case want == spec.Closed:
+		return verdict{cond: stalled("CloseNotDone", lastWord(in.Status, "the plan is not closed; raise cutover.attempt to ask for it again"))}, true
 	case want == spec.RolledBack:
 		return verdict{cond: stalled("NothingToRollBack", "no finished cutover is recorded; say Staged, or Migrated with a higher cutover.attempt")}, true
 	}
@@ -56,7 +62,7 @@ func settled(in *PlanInput) (verdict, bool) {
 // lastWord keeps what a failed run said, so that the sentence people need
 // does not vanish with the next look.
 func lastWord(st *spec.PlanStatus, otherwise string) string {
-	if c := find(st, "Ready"); c != nil && c.Reason == "CutoverNotDone" {
+	if c := find(st, "Ready"); c != nil && slices.Contains([]string{"CutoverNotDone", "RollbackNotDone", "CloseNotDone", "ApprovalOutdated", "ApprovalLapsed"}, c.Reason) {
 		return c.Message
 	}
 	if st.LastFailure != "" {
@@ -87,6 +93,9 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 		return verdict{cond: ready("Migrated", "the application lives on the target")}, true
 	}
 	if v, waits := lapsed(in, f); waits {
+		return v, true
+	}
+	if v, waits := mayNotStart(in); waits {
 		return v, true
 	}
 	if nb := p.Cutover.NotBefore; nb != nil && in.Now.Before(nb.Time) {

@@ -16,7 +16,7 @@ type Order struct {
 	Commit   string
 	Approval *spec.Approval
 	Slot     *metav1.Time
-	Undoes   *spec.Run // rollback: the finished cutover
+	Undoes   *spec.Run // rollback and close: the finished cutover
 	Volumes  []spec.Volume
 	Epoch    int64
 }
@@ -41,10 +41,18 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 	r.Facts.Volumes = o.Volumes
 	if o.Kind == spec.RunRollback {
 		r.Spec.Undoes = o.Undoes.Metadata.Name
+		// What was done is undone where it was done: a plan that was edited
+		// since may name other clusters and namespaces.
+		r.Spec.Closure = o.Undoes.Spec.Closure
+		r.Spec.Closure.Plan.Spec.Rollback = o.Closure.Plan.Spec.Rollback
 		r.Facts = o.Undoes.Facts
 		r.Facts.Times = nil
 		r.Steps = rollbackSteps(o.Undoes)
 		return r
+	}
+	if o.Kind == spec.RunClose && o.Undoes != nil { // the policies that the cutover changed
+		r.Facts = o.Undoes.Facts
+		r.Facts.Times, r.Facts.Volumes = nil, o.Volumes
 	}
 	facts := freezeFacts(o)
 	for _, d := range Itineraries[o.Kind] {
@@ -112,7 +120,7 @@ func buildTables() map[spec.RunKind]map[string]StepDef {
 		if d.Undo != "" {
 			back[undoName(d.Name)] = StepDef{
 				Name: undoName(d.Name), Verb: d.Undo, NoUndo: "it is an undo itself", Soft: !d.UndoBefore,
-				Push: true, Retries: rollbackRetries, Timeout: fixed(rollbackTimeout), Help: "Takes back: " + Itineraries[spec.RunMigrate][i].Help,
+				Forever: d.UndoBefore, Retries: undoAttempts, Timeout: fixed(rollbackTimeout), Help: "Takes back: " + Itineraries[spec.RunMigrate][i].Help,
 			}
 		}
 	}
@@ -120,7 +128,4 @@ func buildTables() map[spec.RunKind]map[string]StepDef {
 	return all
 }
 
-const (
-	rollbackRetries = 20
-	rollbackTimeout = time.Hour
-)
+const rollbackTimeout = time.Hour

@@ -36,7 +36,10 @@ type StepDef struct {
 	// NoReturn: from this step on a failure does not undo by itself.
 	NoReturn bool
 	// Soft: a failure is a warning of the run, not its end.
-	Soft    bool
+	Soft bool
+	// Forever: it is tried until it succeeds, whatever the time limit says,
+	// because giving up would leave the application down on both sides.
+	Forever bool
 	Retries int
 	Timeout Timeout
 	Help    string // one sentence for people

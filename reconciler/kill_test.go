@@ -35,6 +35,8 @@ type world struct {
 	pushes       int
 	pushDown     func(n int) bool
 
+	blind string // a step that cannot be looked at
+
 	tick, killAt int
 	after        bool
 }
@@ -60,6 +62,9 @@ func effect(c Call) string {
 }
 
 func (w *world) Look(_ context.Context, c Call) (o Observation, err error) {
+	if c.Step.Name == w.blind && !c.Undo {
+		return o, errors.New("the cluster does not answer")
+	}
 	w.io(func() {
 		if c.Step.State == spec.StepPending {
 			o.Facts = &spec.Facts{Backup: "intent of " + c.Step.Name}

@@ -44,6 +44,7 @@ type Loop struct {
 	gates    chan gateQuestion
 	Trigger  chan struct{} // a poll is wanted now; never carries data
 
+	again     bool // the tip is to be judged anew
 	reading   bool
 	readAgain bool
 	asked     []gateQuestion
@@ -56,6 +57,7 @@ type Loop struct {
 	surveys map[string]string  // plan -> digest that was surveyed
 	runs    sync.WaitGroup
 	stop    context.CancelCauseFunc
+	gone    chan struct{} // closed when the loop reads no more messages
 
 	mu       sync.Mutex
 	lastRead time.Time
@@ -98,7 +100,7 @@ type gateQuestion struct {
 func New(c Config) *Loop {
 	return &Loop{Config: c, source: c.Source, ledger: c.Ledger, executor: c.Executor, clock: c.Clock, log: c.Log,
 		messages: make(chan message, 64), gates: make(chan gateQuestion), Trigger: make(chan struct{}, 1),
-		drivers: map[string]*driver{}, surveys: map[string]string{}}
+		drivers: map[string]*driver{}, surveys: map[string]string{}, gone: make(chan struct{})}
 }
 
 // Run reconciles until ctx ends or another daemon takes over; runs that are
@@ -107,6 +109,7 @@ func New(c Config) *Loop {
 func (l *Loop) Run(ctx context.Context) error {
 	ctx, l.stop = context.WithCancelCause(ctx)
 	defer l.runs.Wait()
+	defer close(l.gone)
 	defer l.stop(nil)
 	rec, err := l.ledger.Load(ctx)
 	if err != nil {
@@ -193,9 +196,10 @@ func (l *Loop) handleRead(ctx context.Context, r *readResult) {
 
 // accept records what the new commits mean.
 func (l *Loop) accept(ctx context.Context, want *Desired) error {
-	if l.want != nil && want.Commit == l.want.Commit && want.Commit == l.rec.Daemon.Accepted {
-		return nil
+	if l.want != nil && want.Commit == l.want.Commit && !l.again {
+		return nil // accepted, or held, already
 	}
+	l.again = false
 	plans, daemon := AcceptAll(l.clock.Now(), l.rec, want)
 	daemon.Epoch, daemon.Holder, daemon.Version = l.Epoch, l.Holder, l.Version
 	change := Change{Daemon: daemon, Plans: plans, Message: fmt.Sprintf("observe %.12s", want.Commit), Trailers: map[string]string{"Source-Commit": want.Commit}}
@@ -239,6 +243,9 @@ func (l *Loop) decide(ctx context.Context, plan string) time.Time {
 	dec := Decide(in)
 	switch {
 	case dec.Start != nil && len(l.drivers) >= l.Concurrency:
+		st := copyStatus(in.Status)
+		summarize(st, &in, reconciling("WaitsForSlot", fmt.Sprintf("%d runs are going on, as many as the configuration allows", len(l.drivers))))
+		l.keep(ctx, st)
 		return in.Now.Add(5 * time.Second)
 	case dec.Start != nil:
 		l.launch(ctx, dec.Start)
@@ -295,8 +302,10 @@ func (l *Loop) launch(ctx context.Context, o *Order) {
 // have now, or the record of the cutover that is to be undone.
 func (l *Loop) prepare(ctx context.Context, o *Order, cutover string) message {
 	m := message{order: o, plan: o.Plan, survey: &Survey{}}
-	if o.Kind == spec.RunRollback {
-		o.Undoes, m.err = l.ledger.Run(ctx, cutover)
+	if o.Kind != spec.RunStage && o.Kind != spec.RunMigrate { // about what was done; the source may be gone
+		if cutover != "" {
+			o.Undoes, m.err = l.ledger.Run(ctx, cutover)
+		}
 		return m
 	}
 	s, err := l.executor.Survey(ctx, o.Closure, o.Volumes)
@@ -346,7 +355,7 @@ func (d *driver) stop(why string) {
 func (l *Loop) send(m message) {
 	select {
 	case l.messages <- m:
-	case <-time.After(time.Minute): // the loop is gone; the record is not
+	case <-l.gone: // the loop has ended; the record has not
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -54,8 +55,11 @@ func (l *Loop) hear(ctx context.Context, w word) {
 			l.log.Error("an acknowledgement could not be recorded", "error", l.note(err))
 			return
 		}
-		l.rec.Daemon, l.want = d, nil
+		l.rec.Daemon, l.again = d, true
 		l.startRead(ctx)
+		return
+	}
+	if !w.adopt {
 		return
 	}
 	for _, st := range l.rec.Plans {
@@ -117,10 +121,18 @@ func (l *Loop) record(ctx context.Context, s *save) error {
 		st = Ended(st, run, spec.RunPath(run), "sha256:"+hex.EncodeToString(sum[:]))
 		c.Plans = []*spec.PlanStatus{st}
 	}
+	if !s.ended && st != nil && st.WaitsFor != nil { // it waits no more
+		st = copyStatus(st)
+		st.WaitsFor = nil
+		c.Plans = []*spec.PlanStatus{st}
+	}
 	if err := l.ledger.Record(ctx, c); err != nil {
 		return l.note(err)
 	}
 	l.tellStep(run)
+	if !s.ended && st != nil {
+		l.rec.Plans[plan] = st
+	}
 	l.rec.Open[run.Metadata.Name] = run
 	if s.ended {
 		delete(l.rec.Open, run.Metadata.Name)
@@ -198,6 +210,10 @@ func (l *Loop) begin(ctx context.Context, m message) {
 		l.keep(ctx, dec.Status)
 		return
 	}
+	if dec.Start.Closure.Digest() != m.order.Closure.Digest() { // the survey was of something else
+		l.launch(ctx, dec.Start)
+		return
+	}
 	o := dec.Start
 	o.Volumes, o.Undoes, o.Epoch = m.order.Volumes, m.order.Undoes, l.Epoch
 	run := Freeze(l.clock.Now(), *o, dec.Status)
@@ -254,16 +270,31 @@ func (l *Loop) noteSurvey(ctx context.Context, m message) {
 	st = copyStatus(st)
 	c := metav1.Condition{Type: "Checked", Status: metav1.ConditionTrue, Reason: "Checked", LastTransitionTime: metav1.NewTime(l.clock.Now()),
 		Message: fmt.Sprintf("both clusters answer; %d volumes are covered", len(m.survey.Volumes))}
+	if m.err != nil || m.survey.Problem != "" {
+		delete(l.surveys, m.plan) // the next pass looks again
+	}
 	switch {
 	case m.err != nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, "ClustersUnreachable", m.err.Error()
 	case m.survey.Problem != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, m.survey.Reason, m.survey.Problem
 	default:
-		st.Volumes = m.survey.Volumes
+		st.Volumes = keepCopied(m.survey.Volumes, st.Volumes)
 	}
 	setCondition(st, c)
 	l.keep(ctx, st)
+}
+
+// keepCopied adds recorded volumes whose claim is gone from the source to
+// those that were found: what lies on the target is still to be looked after.
+func keepCopied(found, recorded []spec.Volume) []spec.Volume {
+	for _, r := range recorded {
+		gone := !slices.ContainsFunc(found, func(f spec.Volume) bool { return f.Namespace == r.Namespace && f.Claim == r.Claim })
+		if gone && r.TargetPV != "" {
+			found = append(found, r)
+		}
+	}
+	return found
 }
 
 // askGate asks the loop, which owns the source, whether the approval stands.

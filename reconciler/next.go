@@ -60,10 +60,6 @@ func pause(attempt int) time.Duration {
 	return min(d, 30*time.Second)
 }
 
-// undoAttempts bounds an undo behind the restart of the source; before it an
-// undo is never given up (safety property 8).
-const undoAttempts = 5
-
 // Next decides the next turn of a run: no clock, no I/O, no randomness. An
 // unknown step or state is an error, never a guess.
 func Next(in Input) (Decision, error) {
@@ -173,7 +169,7 @@ func committed(defs []StepDef, run *spec.Run) bool {
 	discard := run.Spec.Closure.Plan.Spec.Rollback.TargetWrites == "Discard"
 	for i, s := range run.Steps {
 		begun := s.State == spec.StepRunning || s.State == spec.StepDone || s.State == spec.StepFailed
-		if defs[i].NoReturn && begun && (!discard || defs[i].Verb == "" || defs[i].Soft) {
+		if defs[i].NoReturn && begun && s.Started != nil && (!discard || defs[i].Verb == "" || defs[i].Soft) {
 			return true
 		}
 	}
@@ -182,12 +178,12 @@ func committed(defs []StepDef, run *spec.Run) bool {
 
 func doTurn(defs []StepDef, in Input, i int) Decision {
 	d, s := defs[i], in.Run.Steps[i]
-	if d.Gate && !in.Gate.Open && (s.State == spec.StepPending || in.Seen.Seen == Absent) {
+	if d.Gate && !in.Gate.Open && (s.State == spec.StepPending || (in.Err == nil && in.Seen.Seen == Absent)) {
 		return gateTurn(d, in, i)
 	}
 	if s.State == spec.StepPending {
 		if in.Err != nil && d.Intent {
-			return wait(in, s, time.Second, "Unreachable", in.Err.Error(), "")
+			return blind(d, in, i)
 		}
 		dec := begin(d, in, i, 1)
 		dec.Push = firstEffect(defs, i)
@@ -206,7 +202,7 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 			return broken(d, in, i)
 		}
 	}
-	if s.Deadline != nil && in.Now.After(s.Deadline.Time) {
+	if s.Deadline != nil && in.Now.After(s.Deadline.Time) && !d.Forever {
 		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
 	}
 	if in.Err != nil {
@@ -222,6 +218,29 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}
 	}
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// blind waits for the look that an intent needs, as long as the step itself
+// may take.
+func blind(d StepDef, in Input, i int) Decision {
+	end := metav1.NewTime(idleSince(in.Run).Add(d.Timeout(&in.Run.Spec.Closure.Plan.Spec.Cutover)))
+	if in.Now.After(end.Time) && !d.Forever {
+		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, in.Run.Steps[i]))
+	}
+	dec := wait(in, in.Run.Steps[i], time.Second, "Unreachable", in.Err.Error(), "")
+	dec.Waiting.Deadline = &end
+	return dec
+}
+
+// idleSince is when the newest step ended, or the run began.
+func idleSince(run *spec.Run) time.Time {
+	since := run.Status.Started.Time
+	for _, s := range run.Steps {
+		if s.Ended != nil && s.Ended.After(since) {
+			since = s.Ended.Time
+		}
+	}
+	return since
 }
 
 // firstEffect says that nothing before step i can have changed a cluster: the
@@ -258,7 +277,7 @@ func begin(d StepDef, in Input, i, attempt int) Decision {
 func broken(d StepDef, in Input, i int) Decision {
 	s := in.Run.Steps[i]
 	late := s.Deadline != nil && in.Now.After(s.Deadline.Time)
-	if in.Seen.Final || s.Attempt > d.Retries || late {
+	if !d.Forever && (in.Seen.Final || s.Attempt > d.Retries || late) {
 		return settle(in, i, spec.StepFailed, in.Seen.Reason, in.Seen.Message)
 	}
 	dec := begin(d, in, i, s.Attempt+1)
@@ -299,6 +318,8 @@ func gateTurn(d StepDef, in Input, i int) Decision {
 	switch {
 	case in.Gate.Cancel:
 		why = in.Gate.Reason + ": " + in.Gate.Say
+	case s.State == spec.StepRunning && s.Deadline != nil && in.Now.After(s.Deadline.Time): // it may have begun
+		return settle(in, i, spec.StepFailed, "DeadlineExceeded", in.Gate.Say)
 	case in.Now.After(limit):
 		why = "DeadlineExceeded: cutover.timeout passed while the run waited before " + d.Name + ": " + in.Gate.Say
 	default:
@@ -312,69 +333,6 @@ func gateTurn(d StepDef, in Input, i int) Decision {
 	return Decision{Kind: Save, Run: run, Step: s.Name}
 }
 
-func undoTurn(d StepDef, in Input, i int) Decision {
-	s := in.Run.Steps[i]
-	if s.State != spec.StepUndoing {
-		return beginUndo(in, i, 1)
-	}
-	if in.Err == nil {
-		switch in.Seen.Seen {
-		case Succeeded:
-			return settleUndo(in, i, spec.StepUndone, in.Seen.Reason, in.Seen.Message)
-		case Broken:
-			if !d.UndoBefore && (in.Seen.Final || s.Attempt >= undoAttempts) {
-				return settleUndo(in, i, spec.StepUndoFail, in.Seen.Reason, in.Seen.Message)
-			}
-			return beginUndo(in, i, s.Attempt+1)
-		}
-	}
-	if s.Undid != nil && s.Undid.Started != nil && in.Now.After(s.Undid.Started.Add(undoTimeout)) {
-		if !d.UndoBefore && s.Attempt >= undoAttempts {
-			return settleUndo(in, i, spec.StepUndoFail, "DeadlineExceeded", overdue(in, s))
-		}
-		return beginUndo(in, i, s.Attempt+1)
-	}
-	if in.Err != nil {
-		return wait(in, s, min(time.Second<<min(s.Attempt, 5), 30*time.Second), "Unreachable", in.Err.Error(), "")
-	}
-	if dec, ok := saveFacts(in, i); ok {
-		return dec
-	}
-	if in.Seen.Seen == Absent {
-		if begun := s.Undid.Started.Add(pause(s.Attempt)); in.Now.Before(begun) {
-			return wait(in, s, begun.Sub(in.Now), "Retrying", s.Undid.Message, "")
-		}
-		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Undo, Undo: true}, Step: s.Name}
-	}
-	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
-}
-
-// undoTimeout bounds one attempt of an undo.
-const undoTimeout = 10 * time.Minute
-
-func beginUndo(in Input, i, attempt int) Decision {
-	run := clone(in.Run)
-	now := metav1.NewMicroTime(in.Now)
-	s := &run.Steps[i]
-	s.State, s.Attempt = spec.StepUndoing, attempt
-	s.Undid = &spec.Undid{Started: &now}
-	if attempt > 1 {
-		s.Undid.Reason, s.Undid.Message = in.Seen.Reason, in.Seen.Message
-	}
-	mergeFacts(&run.Facts, in.Seen.Facts)
-	return Decision{Kind: Save, Run: run, Step: s.Name}
-}
-
-func settleUndo(in Input, i int, state spec.StepState, reason, message string) Decision {
-	run := clone(in.Run)
-	now := metav1.NewMicroTime(in.Now)
-	s := &run.Steps[i]
-	s.State = state
-	s.Undid.Ended, s.Undid.Reason, s.Undid.Message = &now, reason, message
-	mergeFacts(&run.Facts, in.Seen.Facts)
-	return Decision{Kind: Save, Run: run, Log: in.Seen.Log, Step: s.Name}
-}
-
 func wait(in Input, s spec.Step, after time.Duration, reason, message, object string) Decision {
 	if after <= 0 {
 		after = 2 * time.Second
@@ -386,7 +344,7 @@ func wait(in Input, s spec.Step, after time.Duration, reason, message, object st
 	if s.Started != nil {
 		w.Since = metav1.NewTime(s.Started.Time)
 	} else {
-		w.Since = metav1.NewTime(in.Now)
+		w.Since = metav1.NewTime(idleSince(in.Run))
 	}
 	if s.State == spec.StepUndoing && s.Undid != nil && s.Undid.Started != nil {
 		end := metav1.NewTime(s.Undid.Started.Add(undoTimeout))

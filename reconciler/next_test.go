@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -170,6 +171,39 @@ func TestRollbackOfAFinishedCutover(t *testing.T) {
 	w2.life(t)
 	if w2.ended.Status.Phase != spec.RunSucceeded {
 		t.Fatalf("%+v", w2.ended.Status)
+	}
+}
+
+// TestARollbackIsNotGivenUpBeforeTheSourceRuns keeps failing what restarts the
+// source for far longer than any time limit.
+func TestARollbackIsNotGivenUpBeforeTheSourceRuns(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	w.life(t)
+	edited := w.ended.Spec.Closure
+	edited.Plan.Spec.TargetCluster = "elsewhere"
+	back := Freeze(w.now, Order{Kind: spec.RunRollback, Plan: "shop", Closure: &edited, Approval: &spec.Approval{}, Undoes: w.ended}, &spec.PlanStatus{})
+	if back.Spec.Closure.Plan.Spec.TargetCluster == "elsewhere" {
+		t.Fatal("the rollback would run on clusters that the cutover never touched")
+	}
+	w2 := newWorld(spec.RunStage, true)
+	w2.journal = back
+	for n := 1; n <= 30; n++ {
+		w2.broken[fmt.Sprintf("do:undo-stop:%d", n)] = true
+	}
+	w2.life(t)
+	if w2.ended.Status.Phase != spec.RunSucceeded || w2.made["do:undo-stop:31"] != 1 {
+		t.Fatalf("%+v", w2.ended.Status)
+	}
+}
+
+// TestABlindPendingStepHasADeadline cannot look before the traffic step
+// begins: the cutover is undone instead of waiting for ever.
+func TestABlindPendingStepHasADeadline(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	w.blind = "traffic"
+	w.life(t)
+	if w.ended.Status.Phase != spec.RunFailed || !slices.Contains(effects(w), "undo:stop") {
+		t.Fatalf("%+v", w.ended.Status)
 	}
 }
 

@@ -32,7 +32,7 @@ func JudgeGate(now time.Time, run *spec.Run, want *Desired, st *spec.PlanStatus,
 	if v, waits := lapsed(&PlanInput{Now: now, Closure: c, Status: st}, &spec.Flip{Approval: *run.Spec.ApprovedBy}); waits {
 		return Gate{Cancel: true, Reason: v.cond.reason, Say: v.cond.message}
 	}
-	if v, waits := held(&PlanInput{Now: now, Closure: c, Status: st}); waits {
+	if v, waits := suspended(&PlanInput{Now: now, Closure: c, Status: st}); waits {
 		return Gate{Reason: v.cond.reason, Say: v.cond.message}
 	}
 	return Gate{Open: true}
@@ -82,6 +82,7 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 			of(plan)
 		}
 	}
+	settleTip(rec, want, of)
 	d.Accepted = want.Commit
 	names := make([]string, 0, len(changed))
 	for plan := range changed {
@@ -93,6 +94,23 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 		out = append(out, changed[n])
 	}
 	return out, &d
+}
+
+// settleTip compares the records with the tip itself: commits that were never
+// walked (an acknowledged rewrite) or could not be read must not leave a plan
+// that is gone as if it were there, nor a flip that nobody merged.
+func settleTip(rec *Recorded, want *Desired, of func(string) *spec.PlanStatus) {
+	acknowledged := rec.Daemon.Acknowledged != "" && rec.Daemon.Acknowledged == want.Commit && rec.Daemon.Accepted != want.Commit
+	for plan, st := range rec.Plans {
+		c := want.Closures[plan]
+		switch {
+		case c == nil && want.Problems[plan] == nil && !st.Recorded.Removed && !spec.Hidden(want.Other):
+			Remove(of(plan))
+		case c != nil && acknowledged:
+			r := &of(plan).Recorded
+			r.SeenState, r.SeenAttempt, r.Flip = c.Plan.Spec.State, c.Plan.Spec.Cutover.AttemptOrDefault(), nil
+		}
+	}
 }
 
 func newStatus(plan string) *spec.PlanStatus {

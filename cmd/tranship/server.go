@@ -36,7 +36,7 @@ func (s *server) handler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	if len(s.token) > 0 {
 		mux.HandleFunc("POST /reconcile", s.authorized(func(*http.Request) { trigger(s.loop) }))
-		mux.HandleFunc("POST /acknowledge", s.authorized(func(r *http.Request) { s.loop.Acknowledge(r.FormValue("commit")) }))
+		mux.HandleFunc("POST /acknowledge", s.authorized(s.acknowledge))
 		mux.HandleFunc("POST /adopt", s.authorized(func(*http.Request) { s.loop.Adopt() }))
 	}
 	if s.profile {
@@ -60,6 +60,12 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, fmt.Sprintf("the manifests were last read at %s: %v", last.UTC().Format(time.RFC3339), err), http.StatusServiceUnavailable)
 	default:
 		fmt.Fprintln(w, "ok")
+	}
+}
+
+func (s *server) acknowledge(r *http.Request) {
+	if commit := r.FormValue("commit"); commit != "" {
+		s.loop.Acknowledge(commit)
 	}
 }
 

@@ -1,0 +1,75 @@
+package reconciler
+
+import (
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// undoAttempts bounds an undo behind the restart of the source; before it an
+// undo is never given up (safety property 8).
+const undoAttempts = 5
+
+func undoTurn(d StepDef, in Input, i int) Decision {
+	s := in.Run.Steps[i]
+	if s.State != spec.StepUndoing {
+		return beginUndo(in, i, 1)
+	}
+	if in.Err == nil {
+		switch in.Seen.Seen {
+		case Succeeded:
+			return settleUndo(in, i, spec.StepUndone, in.Seen.Reason, in.Seen.Message)
+		case Broken:
+			if !d.UndoBefore && (in.Seen.Final || s.Attempt >= undoAttempts) {
+				return settleUndo(in, i, spec.StepUndoFail, in.Seen.Reason, in.Seen.Message)
+			}
+			return beginUndo(in, i, s.Attempt+1)
+		}
+	}
+	if s.Undid != nil && s.Undid.Started != nil && in.Now.After(s.Undid.Started.Add(undoTimeout)) {
+		if !d.UndoBefore && s.Attempt >= undoAttempts {
+			return settleUndo(in, i, spec.StepUndoFail, "DeadlineExceeded", overdue(in, s))
+		}
+		return beginUndo(in, i, s.Attempt+1)
+	}
+	if in.Err != nil {
+		return wait(in, s, min(time.Second<<min(s.Attempt, 5), 30*time.Second), "Unreachable", in.Err.Error(), "")
+	}
+	if dec, ok := saveFacts(in, i); ok {
+		return dec
+	}
+	if in.Seen.Seen == Absent {
+		if begun := s.Undid.Started.Add(pause(s.Attempt)); in.Now.Before(begun) {
+			return wait(in, s, begun.Sub(in.Now), "Retrying", s.Undid.Message, "")
+		}
+		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Undo, Undo: true}, Step: s.Name}
+	}
+	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// undoTimeout bounds one attempt of an undo.
+const undoTimeout = 10 * time.Minute
+
+func beginUndo(in Input, i, attempt int) Decision {
+	run := clone(in.Run)
+	now := metav1.NewMicroTime(in.Now)
+	s := &run.Steps[i]
+	s.State, s.Attempt = spec.StepUndoing, attempt
+	s.Undid = &spec.Undid{Started: &now}
+	if attempt > 1 {
+		s.Undid.Reason, s.Undid.Message = in.Seen.Reason, in.Seen.Message
+	}
+	mergeFacts(&run.Facts, in.Seen.Facts)
+	return Decision{Kind: Save, Run: run, Step: s.Name}
+}
+
+func settleUndo(in Input, i int, state spec.StepState, reason, message string) Decision {
+	run := clone(in.Run)
+	now := metav1.NewMicroTime(in.Now)
+	s := &run.Steps[i]
+	s.State = state
+	s.Undid.Ended, s.Undid.Reason, s.Undid.Message = &now, reason, message
+	mergeFacts(&run.Facts, in.Seen.Facts)
+	return Decision{Kind: Save, Run: run, Log: in.Seen.Log, Step: s.Name}
+}
