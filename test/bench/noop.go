@@ -150,13 +150,6 @@ func (n *noop) product(ctx context.Context, p string) error {
 	n.steps.addSteps(s.Run, lastStep, s.Run.Status.Started.Add(took))
 	n.pushes, err = l.pushesSince(ctx, before)
 	n.commits = append(n.commits, float64(len(n.pushes)))
-	if os.Getenv("DBG") != "" {
-		x, _ := l.git(ctx, "clone", "log", "--format=%h %cd %s%n   %(trailers:separator=%x2C)", "--date=iso", "--stat", before+"..FETCH_HEAD")
-		fmt.Println(x)
-		for _, s := range s.Run.Steps {
-			fmt.Println(s.Name, s.Started, s.Ended)
-		}
-	}
 	return err
 }
 
