@@ -10,6 +10,7 @@ import (
 
 	"github.com/tranship/tranship/executor/kube"
 	velerov1 "github.com/vmware-tanzu/velero/pkg/apis/velero/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
@@ -25,6 +26,7 @@ import (
 const (
 	peerSuffix  = "-peer" // of the peer's namespaces, branch and clone
 	peerPushes  = 4
+	peerTries   = 3
 	veleroLimit = 3 * time.Minute
 )
 
@@ -68,8 +70,7 @@ func (n *noop) peer(ctx context.Context, p string) error {
 	for _, do := range []func() error{
 		push(0),
 		part("backup", func() error { return n.peerBackup(ctx, p, location) }),
-		part("copy the Backup", func() error { return n.peerCopy(ctx, p) }),
-		part("restore", func() error { return n.peerRestore(ctx, p) }),
+		part("copy and restore", func() error { return n.peerRestore(ctx, p) }),
 		push(1), push(2), push(3),
 	} {
 		if err := do(); err != nil {
@@ -131,20 +132,37 @@ func (n *noop) peerCopy(ctx context.Context, p string) error {
 	c.SetName(b.GetName())
 	c.SetLabels(b.GetLabels())
 	c.SetAnnotations(maps.Clone(b.GetAnnotations()))
-	if _, err = n.lab.bed.Target.velero(backups).Create(ctx, c, metav1.CreateOptions{}); err != nil {
+	_, err = n.lab.bed.Target.velero(backups).Create(ctx, c, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("cannot copy the Backup: %w", err)
 	}
 	return nil
 }
 
 // peerRestore restores beside the product's namespace, which has the same
-// objects.
+// objects. The target's Velero compares its Backups with the bucket once a
+// minute and, having read the bucket just before the Backup was finished,
+// deletes the copy: then, as the product does, everything is tried again.
 func (n *noop) peerRestore(ctx context.Context, p string) error {
-	r := &velerov1.Restore{TypeMeta: typeMeta("Restore"), ObjectMeta: peerMeta(p), Spec: velerov1.RestoreSpec{
-		BackupName: p + peerSuffix, NamespaceMapping: map[string]string{p: p + peerSuffix},
-	}}
-	return n.lab.bed.Target.completed(ctx, restores, r)
+	var err error
+	for try := range peerTries {
+		if err = n.peerCopy(ctx, p); err != nil {
+			return err
+		}
+		r := &velerov1.Restore{TypeMeta: typeMeta("Restore"), ObjectMeta: peerMeta(p), Spec: velerov1.RestoreSpec{
+			BackupName: p + peerSuffix, NamespaceMapping: map[string]string{p: p + peerSuffix},
+		}}
+		r.Name += fmt.Sprintf("-%d", try+1)
+		if err = n.lab.bed.Target.completed(ctx, restores, r); !errors.Is(err, errRefused) {
+			return err
+		}
+		fmt.Printf("  by hand, another try: %v\n", err)
+	}
+	return err
 }
+
+// errRefused says that Velero did not begin.
+var errRefused = errors.New("it was refused")
 
 func typeMeta(kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: velerov1.SchemeGroupVersion.String(), Kind: kind}
@@ -181,7 +199,9 @@ func (c *cluster) completed(ctx context.Context, gvr schema.GroupVersionResource
 		switch phase, _, _ := unstructured.NestedString(u.Object, "status", "phase"); phase {
 		case "Completed":
 			return nil
-		case "Failed", "PartiallyFailed", "FailedValidation":
+		case "FailedValidation":
+			return fmt.Errorf("%s %s on cluster %s: %w: %v", gvr.Resource, o.GetName(), c.name, errRefused, u.Object["status"])
+		case "Failed", "PartiallyFailed":
 			return fmt.Errorf("%s %s on cluster %s ended %s: %v", gvr.Resource, o.GetName(), c.name, phase, u.Object["status"])
 		}
 	}
