@@ -68,7 +68,8 @@ func isBed(dir string) bool {
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist)
 	}
-	ours := map[string]bool{"bin": true, "machines": true, "services": true, "csi": true, "source": true, "target": true, "bed.json": true}
+	ours := map[string]bool{"bin": true, "machines": true, "services": true, "csi": true, "source": true, "target": true, "bed.json": true,
+		"demo": true} // test/demo keeps its files beside the bed they belong to
 	for _, e := range entries {
 		if !ours[e.Name()] {
 			return false

@@ -70,7 +70,7 @@ func newLab(t *testing.T) *lab {
 	sum := sha256.Sum256([]byte(t.Name() + time.Now().String()))
 	l.name = "e" + hex.EncodeToString(sum[:4])
 	l.clone()
-	l.writeConfig()
+	l.writeConfig(image.ref)
 	t.Cleanup(l.cleanUp)
 	return l
 }
@@ -174,7 +174,8 @@ func indent(text string, by string) string {
 	return by + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
 }
 
-func (l *lab) writeConfig() {
+// writeConfig writes the daemon's configuration and its secrets.
+func (l *lab) writeConfig(moverImage string) {
 	l.write("secrets/git/username", l.bed.Git.Daemon.User)
 	l.write("secrets/git/password", l.text(l.bed.Git.Daemon.PasswordFile))
 	l.write("secrets/old/token", l.text(l.bed.Source.TokenFile))
@@ -195,7 +196,7 @@ spec:
   ledger: {branch: tranship/ledger-%s, batchInterval: 1s}
   interval: 1s
   mover: {image: %s}
-`, l.name, l.bed.Git.URL, l.name, indent(l.text(l.bed.Git.CAFile), "      "), l.name, image.ref))
+`, l.name, l.bed.Git.URL, l.name, indent(l.text(l.bed.Git.CAFile), "      "), l.name, moverImage))
 }
 
 // infrastructure is the documents that every plan needs.
@@ -323,6 +324,7 @@ func (l *lab) cleanUp() {
 	l.kill()
 	for _, k := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
 		_, _ = l.kubectl(k, "delete", "namespace", l.name, "--ignore-not-found", "--wait=false")
+		_, _ = l.kubectl(k, "-n", "velero", "delete", "backups.velero.io,restores.velero.io,backupstoragelocations.velero.io,secret,configmap", "-l", "tranship.dev/plan="+spec.ShortName(l.name), "--ignore-not-found", "--wait=false")
 		_, _ = l.kubectl(k, "-n", "tranship-system", "delete", "pod,job,pvc,configmap,secret", "-l", "tranship.dev/plan="+spec.ShortName(l.name), "--ignore-not-found", "--wait=false")
 	}
 	if l.t.Failed() {

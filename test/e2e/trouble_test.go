@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// bulky is a Deployment with more data than the size of its claim: the
+// source's volumes are folders, which do not mind.
+func (l *lab) bulky() string {
+	return strings.NewReplacer("NS", l.name, "IMAGE", l.bed.Images["busybox"]).Replace(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: NS}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: NS}
+spec: {accessModes: [ReadWriteOnce], storageClassName: bed-node, resources: {requests: {storage: 32Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: NS}
+spec:
+  replicas: 1
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: IMAGE
+        command: [/bin/sh, -c, "dd if=/dev/urandom of=/data/big bs=1M count=48; touch /data/ready; while true; do sleep 1; done"]
+        readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /data}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+`)
+}
+
+func (l *lab) sourceReady(want string) {
+	l.t.Helper()
+	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"); got != want {
+		l.t.Errorf("the source has %q ready replicas, want %s", got, want)
+	}
+}
+
+// TestAFullTargetClaimSaysHowBig copies 48 MiB into a claim of 32.
+func TestAFullTargetClaimSaysHowBig(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.bulky())
+	l.rolledOut("deployment/web")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: data, storageClassName: bed-small-fs}]}\n", l.name))
+	l.commit("Plan the move", files)
+	l.start()
+	l.waitReason("Staged", time.Minute)
+	l.commit("Move the shop", map[string]string{"plan.yaml": strings.Replace(files["plan.yaml"], "state: Staged", "state: Migrated", 1)})
+	s := l.waitReason("CutoverNotDone", 4*time.Minute)
+	if _, say := s.condition("Ready"); !strings.Contains(say, "NoSpace") {
+		t.Errorf("the status does not say that the claim is full: %s", say)
+	} else {
+		t.Log(say)
+	}
+	l.sourceReady("1")
+}
+
+// TestAMoverThatCannotStart has an image that no node has.
+func TestAMoverThatCannotStart(t *testing.T) {
+	l := newLab(t)
+	l.writeConfig("localhost/no-such-image:1")
+	l.apply(l.bulky())
+	l.rolledOut("deployment/web")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, "cutover: {copyTimeout: 20s}")
+	l.commit("Plan the move", files)
+	l.start()
+	l.waitReason("Staged", time.Minute)
+	l.commit("Move the shop", map[string]string{"plan.yaml": strings.Replace(files["plan.yaml"], "state: Staged", "state: Migrated", 1)})
+	s := l.waitReason("CutoverNotDone", 3*time.Minute)
+	if _, say := s.condition("Ready"); !strings.Contains(say, "no-such-image") && !strings.Contains(say, "ImagePull") && !strings.Contains(say, "image") {
+		t.Errorf("the status does not say that the image is missing: %s", say)
+	} else {
+		t.Log(say)
+	}
+	l.sourceReady("1")
+	if got := l.onSource("-n", l.name, "get", "pods", "-l", "app.kubernetes.io/managed-by=tranship", "-o", "name"); got != "" {
+		t.Errorf("left in the application's namespace: %s", got)
+	}
+}
+
+// TestVeleroRestartedDuringTheCutover deletes Velero's pod as soon as the
+// Backup is there: a restarted Velero marks its work Failed, and a new attempt
+// is made.
+func TestVeleroRestartedDuringTheCutover(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.stateless())
+	l.rolledOut("deployment/web")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, "")
+	l.commit("Plan the move", files)
+	l.start()
+	l.waitReason("Staged", time.Minute)
+	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	selector := "tranship.dev/plan=" + spec.ShortName(l.name)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no Backup appeared")
+		}
+		if got, _ := l.kubectl(l.bed.Source.Kubeconfig, "-n", "velero", "get", "backups.velero.io", "-l", selector, "-o", "name"); strings.Contains(got, "backup") {
+			break
+		}
+	}
+	l.onSource("-n", "velero", "delete", "pod", "-l", "deploy=velero", "--grace-period=0", "--force")
+	s := l.waitReason("Migrated", 4*time.Minute)
+	for _, step := range s.Run.Steps {
+		if step.Name == "backup" {
+			t.Logf("backup: %d attempts", step.Attempt)
+		}
+	}
+	l.onSource("-n", "velero", "rollout", "status", "deployment/velero", "--timeout=60s")
+}
