@@ -110,6 +110,9 @@ func (x *Executor) env(ctx context.Context, c reconciler.Call, v kube.Verb) (e *
 		} else if cluster, err = x.pool.Get(ctx, side, document(c, side)); err != nil {
 			return nil, err
 		}
+		if err := sameCluster(c.Run, side, cluster); err != nil {
+			return nil, err
+		}
 		if side == spec.Source {
 			e.Source = cluster
 		} else {
@@ -117,6 +120,16 @@ func (x *Executor) env(ctx context.Context, c reconciler.Call, v kube.Verb) (e *
 		}
 	}
 	return e, nil
+}
+
+// sameCluster refuses a cluster that took the place of the one on which the
+// run began: a name or an address may point elsewhere one day.
+func sameCluster(run *spec.Run, side spec.Side, c *kube.Cluster) error {
+	began := map[spec.Side]string{spec.Source: run.Facts.SourceUID, spec.Target: run.Facts.TargetUID}[side]
+	if c == nil || began == "" || c.UID == began {
+		return nil
+	}
+	return fmt.Errorf("cluster %s is not the one on which run %s began (kube-system has UID %s, then it was %s): point its document back at that cluster", c.Name, run.Metadata.Name, c.UID, began)
 }
 
 func document(c reconciler.Call, side spec.Side) *spec.Cluster {
