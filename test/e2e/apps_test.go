@@ -171,7 +171,29 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 			t.Errorf("%s on the source says it was born as %q", pod, got)
 		}
 	}
+
+	l.commit("End the plan", map[string]string{"plan.yaml": l.plan(spec.Closed, "rollback: {targetWrites: Discard}")})
+	l.waitReason("Closed", 3*time.Minute)
+	l.nothingOfThePlanIsLeft()
 	l.nothingLeaks()
+}
+
+// nothingOfThePlanIsLeft lists, on both clusters, what a closed plan may not
+// leave: claims, Jobs, pods, credentials, locations, backups, restores.
+func (l *lab) nothingOfThePlanIsLeft() {
+	l.t.Helper()
+	selector := "tranship.dev/plan=" + spec.ShortName(l.name)
+	for _, kubeconfig := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
+		for ns, kinds := range map[string]string{
+			"tranship-system": "persistentvolumeclaims,jobs,pods,secrets,configmaps",
+			"velero":          "backups.velero.io,restores.velero.io,backupstoragelocations.velero.io,secrets,configmaps",
+		} {
+			out, err := l.kubectl(kubeconfig, "-n", ns, "get", kinds, "-l", selector, "-o", "name")
+			if err != nil || strings.Contains(out, "/") {
+				l.t.Errorf("left in namespace %s: %s %v", ns, out, err)
+			}
+		}
+	}
 }
 
 // nothingLeaks looks for every secret value of the lab in the whole history of
