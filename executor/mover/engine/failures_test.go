@@ -68,6 +68,7 @@ func TestUnusableRecordsCostTimeNotData(t *testing.T) {
 
 // TestMoversThatStartAtOnce creates one repository from several movers.
 func TestMoversThatStartAtOnce(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.write("f", "x")
 	st := &raceStore{store: must1(l.opts.openStore(Repository{}, secrets{}))}
@@ -125,6 +126,7 @@ func must1[T any](v T, err error) T {
 }
 
 func TestSourceThatDoesNotHoldStill(t *testing.T) {
+	long(t)
 	cases := map[string]func(l *lab){
 		"grows":    func(l *lab) { l.write("f", "longer than it was") },
 		"rewrites": func(l *lab) { l.write("f", "y") },
@@ -176,6 +178,7 @@ func TestWhatIsNotCopiedIsSaid(t *testing.T) {
 
 // TestPlantedLinks puts symbolic links that lead outside where a restore is going to write.
 func TestPlantedLinks(t *testing.T) {
+	long(t)
 	for _, content := range []bool{false, true} {
 		l := newLab(t)
 		l.write("f", "file")
@@ -255,6 +258,7 @@ func TestDamageOnTheTarget(t *testing.T) {
 
 // TestFullTarget restores into a file system that is too small.
 func TestFullTarget(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	if err := unix.Mount("tmpfs", l.dst, "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("cannot mount: %v", err)
@@ -277,6 +281,7 @@ func TestFullTarget(t *testing.T) {
 
 // TestSparseFilesStaySparse restores a large file with little in it.
 func TestSparseFilesStaySparse(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	f := must1(os.Create(filepath.Join(l.src, "sparse")))
 	must1(f.WriteAt([]byte("x"), 100<<20))
@@ -296,6 +301,7 @@ const killedChild = "TRANSHIP_ENGINE_TEST_CHILD"
 // TestKilledRestoreIsContinued kills a process in the middle of a restore, several times, and then
 // continues as the daemon does: by content.
 func TestKilledRestoreIsContinued(t *testing.T) {
+	long(t)
 	if os.Getenv(killedChild) != "" {
 		t.Skip("this is the child")
 	}

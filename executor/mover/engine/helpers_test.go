@@ -277,3 +277,12 @@ func reasonIs(t testing.TB, err error, want Reason) {
 		t.Fatalf("error %v, want reason %s", err, want)
 	}
 }
+
+// long leaves a test to `make test`: with the race detector it takes many
+// seconds.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes long; make test runs it")
+	}
+}
