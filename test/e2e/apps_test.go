@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +121,13 @@ func TestMigrateAndRollBackWithoutVolumes(t *testing.T) {
 	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != "0" {
 		t.Errorf("the source has %q replicas, want 0", got)
 	}
+	told := l.run(l.binary, "logs", l.name, "--config", filepath.Join(l.dir, "config.yaml"), "--secrets-dir", filepath.Join(l.dir, "secrets"))
+	for _, want := range []string{"approved  " + merged[:12], "Move the shop", "traffic", "stop time:"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("tranship logs does not tell of %q:\n%s", want, told)
+		}
+	}
+	t.Log("\n" + told)
 	l.onTarget("-n", l.name, "get", "ingress/web", "service/web", "configmap/settings", "secret/password")
 	if got := l.onTarget("get", "namespace", l.name, "-o", "jsonpath={.metadata.labels.team}"); got != "shop" {
 		t.Errorf("the namespace lost its label: %q", got)
