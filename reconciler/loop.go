@@ -277,7 +277,7 @@ func (l *Loop) keep(ctx context.Context, st *spec.PlanStatus) {
 	}
 	change := Change{Plans: []*spec.PlanStatus{st}, Message: fmt.Sprintf("status of %s: %s", plan, reasonOf(st)), Trailers: map[string]string{"Migration-Plan": plan}}
 	if err := l.ledger.Record(ctx, change); err != nil {
-		_ = l.note(err)
+		l.log.Error("a status could not be recorded", "plan", plan, "error", l.note(err))
 		return
 	}
 	l.rec.Plans[plan] = st

@@ -20,9 +20,6 @@ const (
 	ActiveDeadline       = 30 * time.Minute
 )
 
-// names of the kinds of runs as plans write them in hooks[].runs.
-var runNames = map[spec.RunKind]string{spec.RunMigrate: "Cutover", spec.RunStage: "Stage"}
-
 // task is one hook of a plan in one run.
 type task struct {
 	spec.PlanHook
@@ -33,13 +30,8 @@ type task struct {
 // tasks of a phase in the order of the plan.
 func tasks(e *kube.Env, phase spec.Phase) []task {
 	var list []task
-	run := runNames[e.Run.Spec.Kind]
 	for n, h := range e.Plan().Hooks {
-		runs := h.Runs
-		if len(runs) == 0 {
-			runs = []string{runNames[spec.RunMigrate]}
-		}
-		if h.Phase != phase || run == "" || !slices.Contains(runs, run) {
+		if h.Phase != phase || !h.RunsIn(e.Run.Spec.Kind) {
 			continue
 		}
 		t := task{PlanHook: h, index: n}
