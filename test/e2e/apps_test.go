@@ -101,15 +101,9 @@ func (l *lab) rolledOut(workload string) {
 
 func TestMigrateAndRollBackWithoutVolumes(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.stateless())
-	l.rolledOut("deployment/web")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, "")
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
+	l.openStaged(l.stateless(), "deployment/web", "")
 
-	merged := l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	merged := l.flip(spec.Migrated, "")
 	s := l.waitReason("Migrated", 3*time.Minute)
 	if s.Run == nil || s.Run.Spec.ApprovedBy.Commit != merged || s.Run.Status.StopSeconds <= 0 {
 		t.Fatalf("the record does not say who approved, or how long it stopped: %+v", s.Run)
@@ -122,7 +116,7 @@ func TestMigrateAndRollBackWithoutVolumes(t *testing.T) {
 		t.Errorf("the source has %q replicas, want 0", got)
 	}
 	told := l.run(l.binary, "logs", l.name, "--config", filepath.Join(l.dir, "config.yaml"), "--secrets-dir", filepath.Join(l.dir, "secrets"))
-	for _, want := range []string{"approved  " + merged[:12], "Move the shop", "traffic", "stop time:"} {
+	for _, want := range []string{"approved  " + merged[:12], "Set the plan to Migrated", "traffic", "stop time:"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("tranship logs does not tell of %q:\n%s", want, told)
 		}
@@ -133,7 +127,7 @@ func TestMigrateAndRollBackWithoutVolumes(t *testing.T) {
 		t.Errorf("the namespace lost its label: %q", got)
 	}
 
-	l.commit("Take the shop back", map[string]string{"plan.yaml": l.plan(spec.RolledBack, "rollback: {targetWrites: Discard}")})
+	l.flip(spec.RolledBack, "rollback: {targetWrites: Discard}")
 	l.waitReason("RolledBack", 3*time.Minute)
 	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas} {.metadata.annotations}"); !strings.HasPrefix(got, "2 ") || strings.Contains(got, "tranship.dev/") {
 		t.Errorf("the source is not as before: %s", got)
@@ -146,17 +140,12 @@ func TestMigrateAndRollBackWithoutVolumes(t *testing.T) {
 
 func TestStatefulSetKeepsItsClaims(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.stateful())
-	l.rolledOut("statefulset/db")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
-	l.commit("Plan the move", files)
-	l.start()
+	l.open(l.stateful(), "statefulset/db", fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
 	s := l.wait("a stage run", 3*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
 	if s.Status.LastStage.Result != spec.RunSucceeded {
 		t.Fatalf("the stage run: %+v", s.Run.Status)
 	}
-	l.commit("Move the database", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	l.flip(spec.Migrated, "")
 	s = l.waitReason("Migrated", 4*time.Minute)
 	t.Logf("stop time: %.1f s (application's own: %.1f s)", s.Run.Status.StopSeconds, s.Run.Status.OwnSeconds)
 	for _, pod := range []string{"db-0", "db-1"} {
@@ -168,7 +157,7 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 		t.Errorf("claims of the source: %q, want both", got)
 	}
 
-	l.commit("Take it back", map[string]string{"plan.yaml": l.plan(spec.RolledBack, "rollback: {targetWrites: Discard}")})
+	l.flip(spec.RolledBack, "rollback: {targetWrites: Discard}")
 	l.waitReason("RolledBack", 4*time.Minute)
 	l.rolledOut("statefulset/db")
 	if got := l.onSource("-n", l.name, "get", "statefulset", "db", "-o", "jsonpath={.spec.persistentVolumeClaimRetentionPolicy.whenScaled} {.status.readyReplicas}"); got != "Delete 2" {
@@ -180,7 +169,7 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 		}
 	}
 
-	l.commit("End the plan", map[string]string{"plan.yaml": l.plan(spec.Closed, "rollback: {targetWrites: Discard}")})
+	l.flip(spec.Closed, "rollback: {targetWrites: Discard}")
 	l.waitReason("Closed", 3*time.Minute)
 	l.nothingOfThePlanIsLeft()
 	l.nothingLeaks()

@@ -93,14 +93,8 @@ func TestFailuresEndInAConditionWithTheSourceRunning(t *testing.T) {
 // cutover finishes after the last restart, once.
 func TestKilledDuringTheCutover(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.stateful())
-	l.rolledOut("statefulset/db")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, "")
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
-	l.commit("Move the database", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	l.openStaged(l.stateful(), "statefulset/db", "")
+	l.flip(spec.Migrated, "")
 	random := rand.New(rand.NewSource(time.Now().UnixNano()))
 	kills := 0
 	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); {
@@ -133,16 +127,10 @@ func TestKilledDuringTheCutover(t *testing.T) {
 // cutover starts, and it does once Git is back.
 func TestGitOutageStartsNothing(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.stateless())
-	l.rolledOut("deployment/web")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, "")
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
+	l.openStaged(l.stateless(), "deployment/web", "")
 	l.write("secrets/git/password", "wrong")
 	time.Sleep(3 * time.Second)
-	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	l.flip(spec.Migrated, "")
 	time.Sleep(10 * time.Second)
 	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != "2" {
 		t.Fatalf("the source has %q replicas while Git cannot be reached", got)
@@ -156,13 +144,8 @@ func TestGitOutageStartsNothing(t *testing.T) {
 // stage run.
 func TestEditorsReadNoCredential(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.stateful())
-	l.rolledOut("statefulset/db")
+	l.open(l.stateful(), "statefulset/db", fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
 	l.onSource("-n", l.name, "create", "rolebinding", "editor", "--clusterrole=edit", "--user=eve")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
-	l.commit("Plan the move", files)
-	l.start()
 	secrets := []string{l.text(l.bed.S3.SecretKeyFile), "correct horse battery staple"}
 	looks := 0
 	look := func() {

@@ -218,6 +218,31 @@ func (l *lab) plan(state spec.State, extra string) string {
 	return fmt.Sprintf("apiVersion: tranship.dev/v1alpha1\nkind: MigrationPlan\nmetadata: {name: %s}\nspec:\n  state: %s\n  sourceCluster: old\n  targetCluster: new\n  replicationRepository: main\n  namespaces: [{name: %s}]\n%s\n", l.name, state, l.name, indent(extra, "  "))
 }
 
+// open is how most tests begin: the application runs on the source, the plan
+// is committed, the daemon has been started. extra is YAML below the plan's spec.
+func (l *lab) open(app, workload, extra string) {
+	l.t.Helper()
+	l.apply(app)
+	l.rolledOut(workload)
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, extra)
+	l.commit("Plan the move", files)
+	l.start()
+}
+
+// openStaged is open, and the daemon has taken the plan up.
+func (l *lab) openStaged(app, workload, extra string) {
+	l.t.Helper()
+	l.open(app, workload, extra)
+	l.waitReason("Staged", time.Minute)
+}
+
+// flip commits the plan with another state, and returns the commit.
+func (l *lab) flip(state spec.State, extra string) string {
+	l.t.Helper()
+	return l.commit("Set the plan to "+string(state), map[string]string{"plan.yaml": l.plan(state, extra)})
+}
+
 // start runs the daemon; kill ends it with SIGKILL.
 func (l *lab) start() {
 	l.t.Helper()

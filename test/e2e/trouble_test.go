@@ -53,14 +53,9 @@ func (l *lab) sourceReady(want string) {
 // TestAFullTargetClaimSaysHowBig copies 48 MiB into a claim of 32.
 func TestAFullTargetClaimSaysHowBig(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.bulky())
-	l.rolledOut("deployment/web")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: data, storageClassName: bed-small-fs}]}\n", l.name))
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
-	l.commit("Move the shop", map[string]string{"plan.yaml": strings.Replace(files["plan.yaml"], "state: Staged", "state: Migrated", 1)})
+	extra := fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: data, storageClassName: bed-small-fs}]}", l.name)
+	l.openStaged(l.bulky(), "deployment/web", extra)
+	l.flip(spec.Migrated, extra)
 	s := l.waitReason("CutoverNotDone", 4*time.Minute)
 	if _, say := s.condition("Ready"); !strings.Contains(say, "NoSpace") {
 		t.Errorf("the status does not say that the claim is full: %s", say)
@@ -74,14 +69,8 @@ func TestAFullTargetClaimSaysHowBig(t *testing.T) {
 func TestAMoverThatCannotStart(t *testing.T) {
 	l := newLab(t)
 	l.writeConfig("localhost/no-such-image:1")
-	l.apply(l.bulky())
-	l.rolledOut("deployment/web")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, "cutover: {copyTimeout: 20s}")
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
-	l.commit("Move the shop", map[string]string{"plan.yaml": strings.Replace(files["plan.yaml"], "state: Staged", "state: Migrated", 1)})
+	l.openStaged(l.bulky(), "deployment/web", "cutover: {copyTimeout: 20s}")
+	l.flip(spec.Migrated, "cutover: {copyTimeout: 20s}")
 	s := l.waitReason("CutoverNotDone", 3*time.Minute)
 	if _, say := s.condition("Ready"); !strings.Contains(say, "no-such-image") && !strings.Contains(say, "ImagePull") && !strings.Contains(say, "image") {
 		t.Errorf("the status does not say that the image is missing: %s", say)
@@ -99,14 +88,8 @@ func TestAMoverThatCannotStart(t *testing.T) {
 // is made.
 func TestVeleroRestartedDuringTheCutover(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.stateless())
-	l.rolledOut("deployment/web")
-	files := l.infrastructure()
-	files["plan.yaml"] = l.plan(spec.Staged, "")
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
-	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	l.openStaged(l.stateless(), "deployment/web", "")
+	l.flip(spec.Migrated, "")
 	selector := "tranship.dev/plan=" + spec.ShortName(l.name)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
