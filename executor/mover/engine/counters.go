@@ -16,7 +16,8 @@ const (
 
 // counters are what a volume's tasks add to while they run.
 type counters struct {
-	files, bytes, read, uploaded, written      atomic.Int64
+	files, bytes, read, uploaded               atomic.Int64
+	fetched, written                           atomic.Int64
 	changed, unchanged, changedMeta, deletions atomic.Int64
 }
 
@@ -24,6 +25,7 @@ type counters struct {
 func (c *counters) fill(v *VolumeResult) {
 	v.Files, v.Bytes = c.files.Load(), c.bytes.Load()
 	v.ReadBytes, v.UploadedBytes, v.WrittenBytes = c.read.Load(), c.uploaded.Load(), c.written.Load()
+	v.FetchedBytes = c.fetched.Load()
 	v.ChangedFiles, v.UnchangedFiles = c.changed.Load(), c.unchanged.Load()
 	v.ChangedMetadata, v.DeletedEntries = c.changedMeta.Load(), c.deletions.Load()
 }

@@ -33,6 +33,20 @@
 // paths are one component under a directory descriptor, opened by openat2 with
 // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: a planted link is never followed.
 //
+// A file of several pieces (128 KiB each) is changed in place, and only in the
+// pieces that differ: by the lists of both snapshots where the record is trusted,
+// by the bytes otherwise. A piece of zeros becomes a hole. Nobody else uses the
+// file: the claim is a staging claim of our own, and an inode that the target
+// shares with a path that is another file in the snapshot is left to the first of
+// them. A mover that is killed half-way leaves a file that is neither the old nor
+// the new one; the claim's mark, written before the mover starts, makes the next
+// run compare by content, and each write moved the file's time away from both
+// records, for the wanted time is set last. Smaller files are written beside and
+// renamed.
+//
+// A pack of the store of which most is wanted is fetched with one request;
+// scattered pieces are fetched one by one, as many at once as the run allows.
+//
 // # Repository
 //
 // Nothing but ensureRepository creates one. It builds the format blob in memory

@@ -56,7 +56,7 @@ func (m *mutator) place() string {
 }
 
 func (m *mutator) bytes() []byte {
-	sizes := []int{0, 1, 10, 4096, pieceSize - 1, pieceSize, pieceSize + 1, 3*pieceSize + 17}
+	sizes := []int{0, 1, 10, 4096, pieceSize - 1, pieceSize, pieceSize + 1, 3*pieceSize + 17, 12 * pieceSize}
 	b := make([]byte, sizes[m.rnd.Intn(len(sizes))])
 	if m.rnd.Intn(4) > 0 {
 		m.rnd.Read(b)
@@ -68,7 +68,7 @@ func (m *mutator) bytes() []byte {
 func (m *mutator) step() {
 	steps := []func(){
 		m.writeNew, m.writeNew, m.rewriteInPlace, m.rewriteKeepingTimes, m.appendTo, m.makeDir, m.makeDir, m.makeLink,
-		m.hardLink, m.hardLink, m.fifo, m.remove, m.rename, m.chmod, m.chown, m.touch, m.attr, m.acl, m.swap,
+		m.hardLink, m.hardLink, m.fifo, m.remove, m.rename, m.chmod, m.chown, m.touch, m.attr, m.acl, m.swap, m.writePages, m.writePages, m.resize, m.blank,
 	}
 	steps[m.rnd.Intn(len(steps))]()
 }
@@ -129,6 +129,54 @@ func (m *mutator) appendTo() {
 		_, _ = f.Write([]byte("more"))
 		f.Close()
 	}
+}
+
+// open opens a random file for writing in place; nil if there is none.
+func (m *mutator) open() (*os.File, int64) {
+	f, err := os.OpenFile(m.pick(isFile), os.O_RDWR, 0)
+	if err != nil {
+		return nil, 0
+	}
+	i, err := f.Stat()
+	must(m.t, err)
+	return f, i.Size()
+}
+
+// writePages writes some pages in place, as a database does.
+func (m *mutator) writePages() {
+	f, size := m.open()
+	if f == nil || size == 0 {
+		return
+	}
+	defer f.Close()
+	for range 1 + m.rnd.Intn(4) {
+		page := make([]byte, 8192)
+		m.rnd.Read(page)
+		_, _ = f.WriteAt(page, m.rnd.Int63n(size)&^8191)
+	}
+}
+
+// resize cuts a file or lets it grow by a hole.
+func (m *mutator) resize() {
+	if f, size := m.open(); f != nil {
+		defer f.Close()
+		_ = f.Truncate(m.rnd.Int63n(2*size + pieceSize))
+	}
+}
+
+// blank makes a part of a file zeros, as a hole or written out.
+func (m *mutator) blank() {
+	f, size := m.open()
+	if f == nil || size == 0 {
+		return
+	}
+	defer f.Close()
+	at, n := m.rnd.Int63n(size), 1+m.rnd.Int63n(3*pieceSize)
+	if m.rnd.Intn(2) == 0 {
+		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, n)
+		return
+	}
+	_, _ = f.WriteAt(make([]byte, n), at)
 }
 
 func (m *mutator) makeLink() {

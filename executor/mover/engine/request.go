@@ -91,7 +91,10 @@ type VolumeResult struct {
 	ReadBytes int64 `json:"readBytes"`
 	// UploadedBytes reached the store after deduplication, encryption included.
 	UploadedBytes int64 `json:"uploadedBytes"`
-	// WrittenBytes were written into files of the target.
+	// FetchedBytes of file content were read from the store (restore), packs that were fetched as a
+	// whole included.
+	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
+	// WrittenBytes were written into files of the target; holes are not.
 	WrittenBytes int64 `json:"writtenBytes"`
 	// ChangedFiles were read (upload) or rewritten (restore); UnchangedFiles were not.
 	ChangedFiles   int64 `json:"changedFiles"`

@@ -7,6 +7,7 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func (s *session) restore(ctx context.Context, v VolumeRequest, c *counters, w *
 	}
 	defer root.close()
 	r := &restorer{
-		session: s, objects: newObjects(s.repo), root: root, count: c, warn: w,
+		session: s, objects: newObjects(s.repo, &c.fetched), root: root, count: c, warn: w,
 		links: map[string]*linkedWrite{}, owners: map[uint64]string{},
 	}
 	if err := r.tree(ctx, v, want); err != nil {
@@ -119,6 +120,7 @@ func (r *restorer) directory(ctx context.Context, d *dir, want, held *tree, rel 
 	if err := r.removeExtra(d, want, have, rel); err != nil {
 		return err
 	}
+	r.announceFiles(ctx, want, held, have)
 	g := r.pool.group()
 	for _, n := range want.nodes {
 		if ctx.Err() != nil {
@@ -127,6 +129,19 @@ func (r *restorer) directory(ctx context.Context, d *dir, want, held *tree, rel 
 		g.do(func() error { return r.entry(ctx, d, n, held.child(n.name), have[n.name], join(rel, n.name)) })
 	}
 	return g.wait(ctx)
+}
+
+// announceFiles tells which files of a directory will be fetched, as far as that shows beforehand.
+func (r *restorer) announceFiles(ctx context.Context, want, held *tree, have map[string]*unix.Stat_t) {
+	for _, n := range want.nodes {
+		was := held.child(n.name)
+		if n.kind != kindFile || n.size == 0 || (have[n.name] != nil && (was == nil || was.object == n.object)) {
+			continue
+		}
+		if _, large := n.object.IndexObjectID(); !large { // the pieces of a large one are announced when they are known
+			r.objects.announce(ctx, []object.IndirectObjectEntry{{Length: n.size, Object: n.object}})
+		}
+	}
 }
 
 // look lists the target's directory.

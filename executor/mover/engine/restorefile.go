@@ -3,12 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"sync"
 
-	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +17,7 @@ func (r *restorer) file(ctx context.Context, d *dir, want, was *node, have *unix
 		// is done to the one would be done to the other, so this one becomes a file of its own.
 		was, have = nil, nil
 	}
-	same, err := r.sameContent(ctx, d, want, was, have, rel)
+	same, err := r.content(ctx, d, want, was, have, rel)
 	if err != nil {
 		return err
 	}
@@ -27,12 +25,29 @@ func (r *restorer) file(ctx context.Context, d *dir, want, was *node, have *unix
 		r.count.unchanged.Add(1)
 		return r.counted(r.fixOpened(d, want, was, have, rel))
 	}
-	if err := r.writeFile(ctx, d, was, want, rel); err != nil {
-		return err
-	}
 	r.count.changed.Add(1)
 	r.afterWrite(rel)
 	return nil
+}
+
+// content brings the wanted bytes to the target, and with them the metadata. same says that they
+// were there: then nothing was done.
+func (r *restorer) content(ctx context.Context, d *dir, want, was *node, have *unix.Stat_t, rel string) (same bool, err error) {
+	switch {
+	case have == nil:
+	case was != nil && was.object == want.object, want.size == 0 && have.Size == 0:
+		return true, nil
+	case worthPatching(want, have):
+		changed, handled, err := r.patchFile(ctx, d, want, was, rel)
+		if err != nil || handled {
+			return !changed, err
+		}
+	case was == nil && have.Size == want.size:
+		if same, err := r.sameBytes(ctx, d, want, rel); err != nil || same {
+			return same, err
+		}
+	}
+	return false, r.writeFile(ctx, d, want, rel)
 }
 
 // mayKeep says whether a path may keep the inode it has on the target. The first of several paths
@@ -50,16 +65,8 @@ func (r *restorer) mayKeep(have *unix.Stat_t, key string) bool {
 	return !ok || owner == key
 }
 
-// sameContent says whether the target's file holds the wanted bytes already.
-func (r *restorer) sameContent(ctx context.Context, d *dir, want, was *node, have *unix.Stat_t, rel string) (bool, error) {
-	switch {
-	case have == nil, have.Size != want.size:
-		return false, nil
-	case was != nil:
-		return was.object == want.object, nil
-	case want.size == 0:
-		return true, nil
-	}
+// sameBytes says whether the target's file, which is a small one, holds the wanted bytes.
+func (r *restorer) sameBytes(ctx context.Context, d *dir, want *node, rel string) (bool, error) {
 	f, err := openFile(d, want.name, rel)
 	if err != nil {
 		return false, err
@@ -69,35 +76,18 @@ func (r *restorer) sameContent(ctx context.Context, d *dir, want, was *node, hav
 	if err != nil {
 		return false, storeFailed(err, "cannot read file %q of the snapshot", rel)
 	}
-	buf := make([]byte, min(want.size, pieceSize))
-	for _, p := range pieces {
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
-		}
-		if p.Length > int64(len(buf)) {
-			buf = make([]byte, p.Length)
-		}
-		n, err := f.ReadAt(buf[:p.Length], p.Start)
-		r.count.read.Add(int64(n))
-		if err != nil && err != io.EOF {
-			return false, targetFailed(err, "read", rel)
-		}
-		same, err := r.objects.is(ctx, p.Object, buf[:n])
-		if err != nil {
-			return false, storeFailed(err, "cannot compare file %q", rel)
-		}
-		if !same || int64(n) != p.Length {
-			return false, nil
+	p := &patch{r: r, f: f, want: want, rel: rel, size: want.size}
+	for _, e := range pieces {
+		if same, err := p.holds(ctx, e, make([]byte, e.Length)); err != nil || !same {
+			return false, err
 		}
 	}
 	return true, nil
 }
 
-// writeFile gives the name of want in d the content and the metadata of want. old is what the target
-// holds there by the record, nil if that is unknown: with it a later version can touch only the
-// pieces that differ. This version writes a whole new file beside and renames it over the old one.
-func (r *restorer) writeFile(ctx context.Context, d *dir, old, want *node, rel string) error {
-	_ = old
+// writeFile writes a whole new file with the content and the metadata of want beside its place and
+// renames it over what is there.
+func (r *restorer) writeFile(ctx context.Context, d *dir, want *node, rel string) error {
 	fd := -1
 	temp, err := d.temp(func(name string) (err error) {
 		fd, err = d.open(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o600)
@@ -124,7 +114,8 @@ func (r *restorer) writeFile(ctx context.Context, d *dir, old, want *node, rel s
 	return nil
 }
 
-// fill writes the content of want into an empty file, sections of a large one at once.
+// fill writes the content of want into an empty file. A piece of zeros is left a hole: files that
+// were sparse on the source must fit into a target of the same size.
 func (r *restorer) fill(ctx context.Context, f *os.File, want *node, rel string) error {
 	if want.size == 0 {
 		return nil
@@ -136,39 +127,9 @@ func (r *restorer) fill(ctx context.Context, f *os.File, want *node, rel string)
 	if err := f.Truncate(want.size); err != nil {
 		return targetFailed(err, "set the size of file", rel)
 	}
-	if len(pieces) == 1 {
-		return r.copyPieces(ctx, f, pieces, rel)
-	}
-	const perSection = sectionSize / pieceSize
-	g := r.pool.group()
-	for len(pieces) > 0 && ctx.Err() == nil {
-		part := pieces[:min(perSection, len(pieces))]
-		pieces = pieces[len(part):]
-		g.do(func() error { return r.copyPieces(ctx, f, part, rel) })
-	}
-	return g.wait(ctx)
-}
-
-// copyPieces writes pieces to their places. A piece of zeros is left a hole: files that were sparse
-// on the source must fit into a target of the same size.
-func (r *restorer) copyPieces(ctx context.Context, f *os.File, pieces []object.IndirectObjectEntry, rel string) error {
-	for _, p := range pieces {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		data, err := r.objects.read(ctx, p.Object, p.Length)
-		if err != nil {
-			return storeFailed(err, "cannot read file %q of the snapshot", rel)
-		}
-		r.count.written.Add(p.Length)
-		if allZero(data) {
-			continue
-		}
-		if _, err := f.WriteAt(data, p.Start); err != nil {
-			return targetFailed(err, "write file", rel)
-		}
-	}
-	return nil
+	r.objects.announce(ctx, pieces)
+	p := &patch{r: r, f: f, want: want, rel: rel}
+	return r.inSections(ctx, pieces, p.putAll)
 }
 
 func allZero(b []byte) bool {

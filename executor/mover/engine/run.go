@@ -27,12 +27,14 @@ type options struct {
 	log    *slog.Logger
 	// afterRead and afterWrite run when a file was read or written.
 	afterRead, afterWrite func(rel string)
+	// afterPiece runs when a piece of a large file was written.
+	afterPiece func(rel string)
 }
 
 func defaults() options {
 	return options{
 		openStore: newS3Store, margin: 5 * time.Second, now: time.Now, log: slog.Default(),
-		afterRead: func(string) {}, afterWrite: func(string) {},
+		afterRead: func(string) {}, afterWrite: func(string) {}, afterPiece: func(string) {},
 	}
 }
 

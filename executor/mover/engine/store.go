@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -38,7 +39,16 @@ type s3Store struct {
 	options s3.Options
 }
 
+// manyConnections lets connections to the store be used again by as many requests as run at once. The
+// library copies Go's default transport, which keeps two and makes all others shake hands anew.
+var manyConnections = sync.OnceFunc(func() {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		t.MaxIdleConnsPerHost = 64
+	}
+})
+
 func newS3Store(r Repository, s secrets) (store, error) {
+	manyConnections()
 	opts := s3.Options{
 		BucketName: r.Bucket, Prefix: r.Prefix, Region: r.Region, RootCA: []byte(r.CABundle),
 		DoNotVerifyTLS: r.InsecureSkipTLSVerify,
