@@ -159,12 +159,7 @@ var planSupports = map[string]support{
 	"spec.volumes.overrides[].transfer":         otherThan(noDirect, "Repository"),
 	"spec.volumes.overrides[].storageClassName": full,
 	"spec.volumes.overrides[].accessMode":       full,
-	"spec.volumes.overrides[].targetClaim": {
-		not: func(l leaf) bool {
-			return l.Value.String() != "" && l.Value.String() != l.Parent.FieldByName("Claim").String()
-		},
-		say: "a claim keeps its name on the target; write the name of the claim, or remove the field",
-	},
+	"spec.volumes.overrides[].targetClaim":      full,
 
 	"spec.hooks[].hook": full, "spec.hooks[].phase": full, "spec.hooks[].cluster": full,
 	"spec.hooks[].namespace": full, "spec.hooks[].serviceAccountName": full, "spec.hooks[].runs[]": full,

@@ -58,7 +58,6 @@ func TestNotSupported(t *testing.T) {
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, verify: true}]}", override + ".verify", "verify: true"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, onVerifyError: Warn}]}", override + ".onVerifyError", "Warn"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, transfer: Direct}]}", override + ".transfer", "Direct"},
-		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, targetClaim: b}]}", override + ".targetClaim", "keeps its name"},
 		{"spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h}]", "spec.windows[0].kind", "windows do not gate"},
 		{"spec.dependsOn", "[shop2]", "spec.dependsOn[0]", "do not wait for each other"},
 		{"spec.existing", "Skip", "spec.existing", "existing: Skip"},
@@ -83,7 +82,7 @@ func TestNotSupported(t *testing.T) {
 // What says the same as leaving the field out is supported.
 func TestDefaultsWrittenOutAreSupported(t *testing.T) {
 	c := closureOf(t, with(t, planYAML,
-		"spec.volumes", "{defaults: {action: copy, method: filesystem, verify: false, onVerifyError: Fail, transfer: Repository}, overrides: [{namespace: shop, claim: a, targetClaim: a, verify: false}]}",
+		"spec.volumes", "{defaults: {action: copy, method: filesystem, verify: false, onVerifyError: Fail, transfer: Repository}, overrides: [{namespace: shop, claim: a, targetClaim: b, storageClassName: x, accessMode: ReadWriteMany, verify: false}]}",
 		"spec.cutover", "{quiesce: true, onFailure: RollBack, onWindowClose: PauseAtSafePoint}", "spec.existing", "Fail",
 		"spec.rollback", "{targetWrites: Discard, keepVolumes: true}", "spec.windows", "[]", "spec.dependsOn", "[]"))
 	if ps := NotSupported(c); len(ps) > 0 {

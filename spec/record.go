@@ -225,6 +225,21 @@ type Volume struct {
 	ChangedFiles     int64                               `json:"changedFiles,omitempty"`
 	ChangedBytes     int64                               `json:"changedBytes,omitempty"`
 	Warnings         []string                            `json:"warnings,omitempty"`
+
+	SourceClassName string         `json:"sourceClassName,omitempty"`
+	Owners          []string       `json:"owners,omitempty"`   // all that mount it, "<Kind>/<name>"
+	Template        *ClaimTemplate `json:"template,omitempty"` // that it came from
+	Notes           []string       `json:"notes,omitempty"`    // what is special about the way it will be migrated
+}
+
+// ClaimTemplate is a volumeClaimTemplate of a StatefulSet and what it must say
+// on the target, so that further ordinals get what the present ones have. What
+// is empty stays as it is on the source.
+type ClaimTemplate struct {
+	StatefulSet      string                              `json:"statefulSet"`
+	Name             string                              `json:"name"`
+	StorageClassName string                              `json:"storageClassName,omitempty"`
+	AccessModes      []corev1.PersistentVolumeAccessMode `json:"accessModes,omitempty"`
 }
 
 // Traffic is an object that leads users to the application, with its address

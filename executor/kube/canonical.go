@@ -27,8 +27,8 @@ var moot = []string{lastApplied, "deployment.kubernetes.io/revision"}
 
 // Canonical is the content of an object in the form in which source and
 // target are compared: portable, held, without what controllers and we set.
-func Canonical(i Item, mapping map[string]string) map[string]any {
-	o := Held(i, mapping).Object
+func Canonical(i Item, t Translation) map[string]any {
+	o := Held(i, t).Object
 	for _, a := range moot {
 		unstructured.RemoveNestedField(o, "metadata", "annotations", a)
 	}
@@ -69,13 +69,13 @@ func prune(v any) any {
 }
 
 // Same says that two objects, one of each cluster, have the same content.
-func Same(source, target Item, mapping map[string]string) bool {
-	return reflect.DeepEqual(Canonical(source, mapping), Canonical(target, nil))
+func Same(source, target Item, t Translation) bool {
+	return reflect.DeepEqual(Canonical(source, t), Canonical(target, Translation{}))
 }
 
 // Digest is of the canonical content.
-func Digest(i Item, mapping map[string]string) string {
-	raw, err := json.Marshal(Canonical(i, mapping))
+func Digest(i Item, t Translation) string {
+	raw, err := json.Marshal(Canonical(i, t))
 	if err != nil { // it came from JSON
 		panic(err)
 	}

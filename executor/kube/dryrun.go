@@ -82,7 +82,7 @@ func limited(texts []string, separator string) string {
 // tryCreate returns why the target refuses an object, or silent when a
 // webhook there cannot be asked.
 func tryCreate(ctx context.Context, e *Env, i Item) (refusal string, silent bool, err error) {
-	held := Held(i, e.Mapping())
+	held := Held(i, e.Translation())
 	gvr, err := e.Target.resource(held)
 	if meta.IsNoMatchError(err) {
 		return fmt.Sprintf("%s: the cluster has no %s %s", Describe(i.Record(spec.Source)), i.GetAPIVersion(), i.GetKind()), false, nil

@@ -129,7 +129,7 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 			if e.Plan().ExistingOrDefault() == spec.ExistingFail {
 				d.foreign = append(d.foreign, Describe(t.Record(spec.Target)))
 			}
-		case settled(i, *t, mapping):
+		case settled(i, *t, e.Translation()):
 			d.found = append(d.found, t.Record(spec.Target))
 		default:
 			d.apply = append(d.apply, i)
@@ -146,8 +146,8 @@ func ofThisMove(e *Env, t Item) bool {
 // settled says that the target needs no change: both have the same content,
 // or this content was applied already and an admission webhook of the target
 // changed it.
-func settled(source, target Item, mapping map[string]string) bool {
-	return target.GetAnnotations()[AnnotationApplied] == Digest(source, mapping) || Same(source, target, mapping)
+func settled(source, target Item, t Translation) bool {
+	return target.GetAnnotations()[AnnotationApplied] == Digest(source, t) || Same(source, target, t)
 }
 
 // workload says that the object runs pods: its count belongs to the stop.
@@ -223,9 +223,9 @@ func ensureListAgain(ctx context.Context, e *Env) error {
 
 // apply makes an object of the target equal to the source's, held back.
 func apply(ctx context.Context, e *Env, source Item) error {
-	want := e.Marked(Held(source, e.Mapping()))
+	want := e.Marked(Held(source, e.Translation()))
 	annotations := want.GetAnnotations()
-	annotations[AnnotationApplied] = Digest(source, e.Mapping())
+	annotations[AnnotationApplied] = Digest(source, e.Translation())
 	want.SetAnnotations(annotations)
 	gvr, err := e.Target.resource(want)
 	if meta.IsNoMatchError(err) {

@@ -28,7 +28,7 @@ func TestDiff(t *testing.T) {
 		return i
 	}
 	applied := ours(cm("store", "mutated"))
-	applied.SetAnnotations(map[string]string{AnnotationPlan: "shop", AnnotationApplied: Digest(cm("shop", "w"), e.Mapping())})
+	applied.SetAnnotations(map[string]string{AnnotationPlan: "shop", AnnotationApplied: Digest(cm("shop", "w"), e.Translation())})
 	foreign := cm("store", "theirs")
 	deployment := item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: new, namespace: shop}, spec: {replicas: 1}}")
 	ingress := item(t, "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: new, namespace: shop}}")

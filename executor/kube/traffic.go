@@ -62,7 +62,7 @@ func leads(ctx context.Context, e *Env) ([]lead, error) {
 		if !Traffic(i) && !Opens(i) {
 			continue
 		}
-		held := Held(i, e.Mapping())
+		held := Held(i, e.Translation())
 		gvr, err := e.Target.resource(held)
 		if err != nil {
 			return nil, e.Target.wrap(err, "find out about %s %s", held.GetAPIVersion(), held.GetKind())

@@ -221,11 +221,10 @@ func HoldPatch(i Item) map[string]any {
 }
 
 // Held is a portable object as the restore creates it.
-func Held(i Item, mapping map[string]string) Item {
-	p := Portable(i, mapping)
-	if patch := HoldPatch(p); patch != nil {
-		mergeInto(p.Object, patch)
-	}
+func Held(i Item, t Translation) Item {
+	p := Portable(i, t.Namespaces)
+	mergeInto(p.Object, HoldPatch(p))
+	mergeInto(p.Object, t.ClaimPatch(i))
 	return p
 }
 

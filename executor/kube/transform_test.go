@@ -72,7 +72,7 @@ func TestHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			source := item(t, c.source)
 			before := source.DeepCopy()
-			got := Held(source, mapping)
+			got := Held(source, Translation{Namespaces: mapping})
 			if want := item(t, c.want); !reflect.DeepEqual(got.Object, want.Object) {
 				t.Errorf("got  %v\nwant %v", got.Object, want.Object)
 			}
@@ -153,7 +153,7 @@ func TestSame(t *testing.T) {
 		"Service selector": {"{apiVersion: v1, kind: Service, metadata: {name: a, namespace: shop}, spec: {selector: {a: b}}}", "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: store}, spec: {selector: {a: c}}}", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Same(item(t, c.source), item(t, c.target), mapping); got != c.same {
+			if got := Same(item(t, c.source), item(t, c.target), Translation{Namespaces: mapping}); got != c.same {
 				t.Errorf("same: %v, want %v", got, c.same)
 			}
 		})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/spec"
@@ -49,6 +50,8 @@ func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
 		d.Volumes[i].StagingClaim = stagingName(e, &d.Volumes[i])
 	}
 	d.Volumes = carryOver(d.Volumes, e.Run.Facts.Volumes)
+	inv.settleTemplates(&d) // from here on every class is known
+	inv.checkNames(&d)
 	return d, nil
 }
 
@@ -102,7 +105,7 @@ func (inv *Inventory) Discover(plan *spec.PlanSpec) (Discovery, error) {
 			if !selector.Matches(labels.Set(c.Labels)) && (!mounted || !g.covered) {
 				continue
 			}
-			inv.volume(&d, plan, c, target, g.name)
+			inv.volume(&d, plan, candidate{c: c, target: target, group: g, template: n.templateOf(c.Name)})
 		}
 	}
 	slices.SortFunc(d.Volumes, func(a, b spec.Volume) int {
@@ -111,37 +114,48 @@ func (inv *Inventory) Discover(plan *spec.PlanSpec) (Discovery, error) {
 	return d, nil
 }
 
+// candidate is a claim that the plan covers, with what was found out about it.
+type candidate struct {
+	c        *corev1.PersistentVolumeClaim
+	target   string // namespace
+	group    group
+	template *spec.ClaimTemplate
+}
+
 // volume adds one claim to the discovery, or says why it is left out.
-func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, c *corev1.PersistentVolumeClaim, target, group string) {
-	name := c.Namespace + "/" + c.Name
-	if o := metav1.GetControllerOf(c); o != nil && o.Kind == "Pod" {
-		d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s is a generic ephemeral volume of pod %s: it dies with its pod and is not migrated", name, o.Name))
-		return
-	}
+func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
+	c, name := of.c, of.c.Namespace+"/"+of.c.Name
 	choice := chosen(plan, c)
-	if choice.Action == "skip" {
-		d.Volumes = append(d.Volumes, spec.Volume{Namespace: c.Namespace, Claim: c.Name, ClaimUID: string(c.UID), TargetNamespace: target, TargetClaim: choice.TargetClaim, Action: choice.Action})
-		return
+	v := spec.Volume{
+		Namespace: c.Namespace, Claim: c.Name, ClaimUID: string(c.UID),
+		TargetNamespace: of.target, TargetClaim: choice.TargetClaim, Action: choice.Action, Owners: of.group.owners, Template: of.template,
 	}
-	if c.Status.Phase != corev1.ClaimBound || c.Spec.VolumeName == "" {
-		d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s is not bound to a volume (phase %s): it holds no data and is not migrated", name, cmp.Or(string(c.Status.Phase), "unknown")))
+	if why := leftBehind(c); why != "" {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s %s", name, why))
+		v.Action, v.Notes = "skip", []string{why}
+	}
+	if v.Action == "skip" {
+		d.Volumes = append(d.Volumes, v)
 		return
 	}
 	pv, known := inv.Volumes[c.Spec.VolumeName]
 	problem := func(reason, format string, args ...any) {
 		d.Problems = append(d.Problems, Problem{Reason: reason, Object: object(spec.Source, "PersistentVolumeClaim", c.Namespace, c.Name), Message: fmt.Sprintf(format, args...)})
 	}
-	if !known {
+	switch {
+	case !known:
 		problem("VolumeLost", "claim %s is bound to volume %s, which does not exist: repair or delete the claim, or skip it in volumes.overrides", name, c.Spec.VolumeName)
 		return
+	case c.DeletionTimestamp != nil:
+		problem("ClaimTerminating", "claim %s is being deleted and goes when no pod uses it any more, which would be in the middle of the cutover: make a new claim of its volume, or skip it in volumes.overrides", name)
+		return
 	}
-	v := spec.Volume{
-		Namespace: c.Namespace, Claim: c.Name, ClaimUID: string(c.UID),
-		TargetNamespace: target, TargetClaim: choice.TargetClaim,
-		Action: choice.Action, Method: choice.Method, Group: cmp.Or(group, "PersistentVolumeClaim/"+c.Name+"/0"),
-		SourcePV: pv.Name, SourcePolicy: string(pv.Spec.PersistentVolumeReclaimPolicy),
-		AccessModes: c.Spec.AccessModes, Capacity: capacity(c, &pv),
+	if out := of.group.outside; len(out) > 0 {
+		v.Notes = append(v.Notes, fmt.Sprintf("%s, which the plan does not cover, uses it too: the cutover cannot stop that", strings.Join(out, ", ")))
 	}
+	v.Method, v.Group = choice.Method, cmp.Or(of.group.name, "PersistentVolumeClaim/"+c.Name+"/0")
+	v.SourcePV, v.SourcePolicy = pv.Name, string(pv.Spec.PersistentVolumeReclaimPolicy)
+	v.AccessModes, v.Capacity = c.Spec.AccessModes, capacity(c, &pv)
 	if choice.AccessMode != "" {
 		v.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.PersistentVolumeAccessMode(choice.AccessMode)}
 	}
@@ -150,14 +164,27 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, c *corev1.Persis
 			problem("BlockVolume", "claim %s is a raw block device, and this version copies file systems only: move it, or skip it in volumes.overrides", name)
 			return
 		}
-		class, why := chooseClass(choice.StorageClassName, provisionerOf(inv.SourceClasses, c, &pv), inv.TargetClasses)
+		source := provisionerOf(inv.SourceClasses, c, &pv)
+		use := sharing{wanted: !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
+		class, why := chooseClass(choice.StorageClassName, source, use, inv.TargetClasses)
 		if why != "" {
 			problem("NoStorageClass", "claim %s: %s", name, why)
 			return
 		}
-		v.StorageClassName = class
+		v.StorageClassName, v.SourceClassName = class, source.name
 	}
 	d.Volumes = append(d.Volumes, v)
+}
+
+// leftBehind says why there is nothing to migrate behind a claim.
+func leftBehind(c *corev1.PersistentVolumeClaim) string {
+	if o := metav1.GetControllerOf(c); o != nil && o.Kind == "Pod" {
+		return fmt.Sprintf("is a generic ephemeral volume of pod %s: it dies with its pod and is not migrated", o.Name)
+	}
+	if c.Status.Phase != corev1.ClaimLost && (c.Status.Phase != corev1.ClaimBound || c.Spec.VolumeName == "") {
+		return fmt.Sprintf("is not bound to a volume (phase %s): it holds no data and is not migrated", cmp.Or(string(c.Status.Phase), "unknown"))
+	}
+	return ""
 }
 
 // chosen is what the plan says about a claim: the defaults with the claim's

@@ -25,6 +25,13 @@ func workload(kind, name string, claims ...string) Owner {
 	return Owner{Kind: kind, Name: name, Template: corev1.PodTemplateSpec{Spec: podSpec(claims...)}}
 }
 
+func claimTemplates(names ...string) (ts []corev1.PersistentVolumeClaim) {
+	for _, n := range names {
+		ts = append(ts, corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: n}})
+	}
+	return ts
+}
+
 // inventory has the named claims; "name*" is one that many nodes may use.
 func inventory(claims []string, owners ...Owner) *Inventory {
 	inv := &Inventory{Volumes: map[string]corev1.PersistentVolume{}, SourceClasses: []storagev1.StorageClass{*class("fast", "csi", true)}, TargetClasses: []storagev1.StorageClass{*class("fast", "csi", true)}}
@@ -49,9 +56,9 @@ func planOf() *spec.PlanSpec {
 
 func TestGroups(t *testing.T) {
 	set := workload("StatefulSet", "mysql")
-	set.ClaimTemplates = []string{"data", "binlog"}
+	set.ClaimTemplates = claimTemplates("data", "binlog")
 	shared := workload("StatefulSet", "mysql", "shared")
-	shared.ClaimTemplates = []string{"data"}
+	shared.ClaimTemplates = claimTemplates("data")
 	job := workload("Job", "backup-123", "data")
 	job.Controller = "CronJob/backup"
 	cases := map[string]struct {
@@ -81,6 +88,10 @@ func TestGroups(t *testing.T) {
 		},
 		"a Job of a CronJob counts as the CronJob": {
 			claims: []string{"data"}, owners: []Owner{job, workload("CronJob", "backup", "data")}, want: map[string]string{"data": "CronJob/backup/0"},
+		},
+		"a controller of a kind that is not read, with no pod": {
+			claims: []string{"a"}, owners: []Owner{{Kind: "ReplicationController", Name: "web-3", Controller: "DeploymentConfig/web", Template: corev1.PodTemplateSpec{Spec: podSpec("a")}}},
+			want: map[string]string{"a": "DeploymentConfig/web/0"},
 		},
 		"a bare pod, an operator's pods": {
 			claims: []string{"a", "b"}, pods: []corev1.Pod{
@@ -136,12 +147,15 @@ func TestDiscoverOverridesAndSelector(t *testing.T) {
 }
 
 func TestDiscoverProblemsAndWarnings(t *testing.T) {
-	inv := inventory([]string{"block", "lost", "pending", "ephemeral", "ok"})
+	inv := inventory([]string{"block", "lost", "pending", "ephemeral", "ok", "phase-lost", "leaving"})
 	claims := inv.Namespaces[0].Claims
 	claims[0].Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 	delete(inv.Volumes, "pv-lost")
 	claims[2].Status.Phase = corev1.ClaimPending
 	claims[3].OwnerReferences = []metav1.OwnerReference{{Kind: "Pod", Name: "web-0", Controller: ptr.To(true)}}
+	claims[5].Status.Phase = corev1.ClaimLost
+	delete(inv.Volumes, "pv-phase-lost")
+	claims[6].DeletionTimestamp = &metav1.Time{}
 	d, err := inv.Discover(planOf())
 	if err != nil {
 		t.Fatal(err)
@@ -150,8 +164,12 @@ func TestDiscoverProblemsAndWarnings(t *testing.T) {
 	for _, p := range d.Problems {
 		reasons = append(reasons, p.Reason)
 	}
-	if !slices.Equal(reasons, []string{"BlockVolume", "VolumeLost"}) || len(d.Volumes) != 1 || d.Volumes[0].Claim != "ok" {
-		t.Fatalf("problems %v, volumes %v", reasons, d.Volumes)
+	var volumes []string
+	for _, v := range d.Volumes {
+		volumes = append(volumes, v.Claim+" "+v.Action)
+	}
+	if !slices.Equal(reasons, []string{"BlockVolume", "VolumeLost", "VolumeLost", "ClaimTerminating"}) || !slices.Equal(volumes, []string{"ephemeral skip", "ok copy", "pending skip"}) {
+		t.Fatalf("problems %v, volumes %v", reasons, volumes)
 	}
 	if len(d.Warnings) != 2 || !strings.Contains(d.Warnings[0], "not bound") || !strings.Contains(d.Warnings[1], "generic ephemeral") {
 		t.Fatalf("warnings %q", d.Warnings)
@@ -168,28 +186,45 @@ func TestChooseClass(t *testing.T) {
 	cases := map[string]struct {
 		wanted string
 		source sourceClass
+		use    sharing
 		target []storagev1.StorageClass
 		want   string
 		says   string
 	}{
-		"the plan's word":                      {wanted: "gold", source: sourceClass{"fast", "csi"}, target: classes(class("fast", "csi", true), class("gold", "x", false)), want: "gold"},
-		"the plan's word is not there":         {wanted: "gold", target: classes(class("fast", "csi", true)), says: `storage class "gold", which the target does not have (it has [fast])`},
-		"the same name and provisioner":        {source: sourceClass{"fast", "csi"}, target: classes(class("a", "csi", true), class("fast", "csi", false)), want: "fast"},
-		"the same name of another provisioner": {source: sourceClass{"fast", "csi"}, target: classes(class("fast", "other", true), class("b", "csi", false)), want: "b"},
-		"the default among equals":             {source: sourceClass{"fast", "csi"}, target: classes(class("a", "csi", false), class("b", "csi", true)), want: "b"},
-		"the default":                          {source: sourceClass{"fast", "csi"}, target: classes(class("a", "x", false), class("b", "y", true)), want: "b"},
-		"nothing known of the source":          {source: sourceClass{}, target: classes(class("a", "", false), class("b", "y", true)), want: "b"},
-		"nothing fits":                         {source: sourceClass{"fast", "csi"}, target: classes(class("a", "x", false)), says: "none of that provisioner and no default class"},
-		"no class at all":                      {source: sourceClass{"fast", "csi"}, says: "it has none"},
+		"the plan's word":                             {wanted: "gold", source: sourceClass{"fast", "csi"}, target: classes(class("fast", "csi", true), class("gold", "x", false)), want: "gold"},
+		"the plan's word is not there":                {wanted: "gold", target: classes(class("fast", "csi", true)), says: `storage class "gold", which the target does not have (it has [fast])`},
+		"the same name and provisioner":               {source: sourceClass{"fast", "csi"}, target: classes(class("a", "csi", true), class("fast", "csi", false)), want: "fast"},
+		"the same name of another provisioner":        {source: sourceClass{"fast", "csi"}, target: classes(class("fast", "other", true), class("b", "csi", false)), want: "b"},
+		"the default among equals":                    {source: sourceClass{"fast", "csi"}, target: classes(class("a", "csi", false), class("b", "csi", true)), want: "b"},
+		"the default":                                 {source: sourceClass{"fast", "csi"}, target: classes(class("a", "x", false), class("b", "y", true)), want: "b"},
+		"nothing known of the source":                 {source: sourceClass{}, target: classes(class("a", "", false), class("b", "y", true)), want: "b"},
+		"nothing fits":                                {source: sourceClass{"fast", "csi"}, target: classes(class("a", "x", false)), says: "none of that provisioner and no default class"},
+		"a shared claim of the same class":            {source: sourceClass{"fast", "csi"}, use: sharing{true, true}, target: classes(class("fast", "csi", true)), want: "fast"},
+		"a shared claim, its class says no":           {source: sourceClass{"fast", "csi"}, use: sharing{true, true}, target: classes(noted(class("fast", "csi", true), "ReadWriteOnce"), class("nfs", "nfs.csi.k8s.io", false)), want: "nfs"},
+		"a shared claim, not shared before":           {source: sourceClass{"fast", "csi"}, use: sharing{true, false}, target: classes(class("fast", "csi", true)), says: "no class of the target (it has [fast]) is known to allow that"},
+		"a shared claim, another class of its driver": {source: sourceClass{"fast", "csi"}, use: sharing{true, true}, target: classes(class("other", "csi", true), noted(class("b", "x", false), "ReadWriteOnce, ReadWriteMany")), want: "b"},
+		"a shared claim, an operator's driver":        {source: sourceClass{"fast", "csi"}, use: sharing{true, true}, target: classes(class("rbd", "rook-ceph.rbd.csi.ceph.com", true), class("fs", "rook-ceph.cephfs.csi.ceph.com", false)), want: "fs"},
+		"a shared claim, the parameter is missing":    {source: sourceClass{"fast", "csi"}, use: sharing{true, true}, target: classes(class("px", "pxd.portworx.com", true)), says: "ReadWriteMany"},
+		"no class at all":                             {source: sourceClass{"fast", "csi"}, says: "it has none"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, says := chooseClass(c.wanted, c.source, c.target)
+			got, says := chooseClass(c.wanted, c.source, c.use, c.target)
 			if got != c.want || !strings.Contains(says, c.says) || (c.says == "") != (says == "") {
 				t.Fatalf("got %q, %q", got, says)
 			}
 		})
 	}
+}
+
+// noted is a class of which an administrator says what it can do.
+func noted(c *storagev1.StorageClass, modes string) *storagev1.StorageClass {
+	c = c.DeepCopy()
+	if c.Annotations == nil {
+		c.Annotations = map[string]string{}
+	}
+	c.Annotations[AnnotationAccessModes] = modes
+	return c
 }
 
 func TestCarryOverKeepsTheCopy(t *testing.T) {

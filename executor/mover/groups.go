@@ -14,6 +14,10 @@ import (
 type group struct {
 	name    string // "<Kind>/<name>/<ordinal>"
 	covered bool   // the plan's selector takes the workload
+
+	// Of a claim: all workloads that mount it, "<Kind>/<name>" in the order of
+	// their names, and those of them that the selector does not take.
+	owners, outside []string
 }
 
 // together is a set of claims that one pod mounts.
@@ -41,6 +45,13 @@ func (n *NamespaceInventory) groups(selector labels.Selector) map[string]group {
 				g.name = leader[s.name]
 			}
 			g.covered = g.covered || s.covered
+			owner := s.name[:strings.LastIndexByte(s.name, '/')]
+			if !slices.Contains(g.owners, owner) {
+				g.owners = append(g.owners, owner)
+			}
+			if !s.covered && !slices.Contains(g.outside, owner) {
+				g.outside = append(g.outside, owner)
+			}
 			out[c] = g
 		}
 	}
@@ -88,17 +99,20 @@ func (n *NamespaceInventory) sets(selector labels.Selector) []together {
 	var sets []together
 	known := map[string]bool{}
 	for _, o := range n.Owners {
-		if between[o.Kind] && o.Controller != "" {
-			continue // its controller has the template that counts, or its pods speak for it
-		}
 		name := o.Kind + "/" + o.Name
+		if between[o.Kind] && o.Controller != "" {
+			if n.owns(o.Controller) {
+				continue // its controller has the template that counts
+			}
+			name = o.Controller // of a kind that is not read, such as a DeploymentConfig
+		}
 		known[name] = true
 		covered := selector.Matches(labels.Set(o.Labels)) || selector.Matches(labels.Set(o.Template.Labels))
 		static := claimsOf(&o.Template.Spec)
 		if o.Kind == "StatefulSet" {
 			sets = append(sets, n.ordinals(o, static, covered)...)
 		} else if len(static) > 0 {
-			sets = append(sets, together{group{name + "/0", covered}, static})
+			sets = append(sets, together{group{name: name + "/0", covered: covered}, static})
 		}
 	}
 	for i := range n.Pods {
@@ -111,10 +125,15 @@ func (n *NamespaceInventory) sets(selector labels.Selector) []together {
 			name = n.root(up)
 		}
 		if claims := claimsOf(&p.Spec); len(claims) > 0 && !known[name] {
-			sets = append(sets, together{group{name + "/0", selector.Matches(labels.Set(p.Labels))}, claims})
+			sets = append(sets, together{group{name: name + "/0", covered: selector.Matches(labels.Set(p.Labels))}, claims})
 		}
 	}
 	return sets
+}
+
+// owns says that a workload "Kind/name" is among those that were read.
+func (n *NamespaceInventory) owns(name string) bool {
+	return slices.ContainsFunc(n.Owners, func(o Owner) bool { return o.Kind+"/"+o.Name == name })
 }
 
 // ordinals lists the claims of each pod that a StatefulSet has or had: they
@@ -123,7 +142,7 @@ func (n *NamespaceInventory) ordinals(o Owner, static []string, covered bool) []
 	byOrdinal := map[int][]string{}
 	for _, c := range n.Claims {
 		for _, t := range o.ClaimTemplates {
-			if i, ok := ordinal(c.Name, t+"-"+o.Name); ok {
+			if i, ok := ordinal(c.Name, t.Name+"-"+o.Name); ok {
 				byOrdinal[i] = append(byOrdinal[i], c.Name)
 			}
 		}
@@ -133,7 +152,7 @@ func (n *NamespaceInventory) ordinals(o Owner, static []string, covered bool) []
 	}
 	var sets []together
 	for i, claims := range byOrdinal {
-		sets = append(sets, together{group{fmt.Sprintf("StatefulSet/%s/%d", o.Name, i), covered}, append(claims, static...)})
+		sets = append(sets, together{group{name: fmt.Sprintf("StatefulSet/%s/%d", o.Name, i), covered: covered}, append(claims, static...)})
 	}
 	return sets
 }

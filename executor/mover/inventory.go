@@ -37,8 +37,8 @@ type Owner struct {
 	Labels     map[string]string
 	Controller string
 	Template   corev1.PodTemplateSpec
-	// ClaimTemplates are the names of a StatefulSet's volumeClaimTemplates.
-	ClaimTemplates []string
+	// ClaimTemplates are a StatefulSet's volumeClaimTemplates.
+	ClaimTemplates []corev1.PersistentVolumeClaim
 }
 
 // ReadInventory lists what the plan covers.
@@ -126,9 +126,7 @@ func listApps(ctx context.Context, on *kube.Cluster, namespace string) ([]Owner,
 	}
 	for _, o := range sets.Items {
 		w := owner("StatefulSet", o.ObjectMeta, o.Spec.Template)
-		for _, t := range o.Spec.VolumeClaimTemplates {
-			w.ClaimTemplates = append(w.ClaimTemplates, t.Name)
-		}
+		w.ClaimTemplates = o.Spec.VolumeClaimTemplates
 		owners = append(owners, w)
 	}
 	daemons, err := apps.DaemonSets(namespace).List(ctx, metav1.ListOptions{})
@@ -196,7 +194,7 @@ func (n *NamespaceInventory) root(of string) string {
 func (n *NamespaceInventory) podTemplate(group string) *corev1.PodSpec {
 	kindName := group[:max(strings.LastIndexByte(group, '/'), 0)]
 	for i := range n.Owners {
-		if n.Owners[i].Kind+"/"+n.Owners[i].Name == kindName {
+		if o := &n.Owners[i]; o.Kind+"/"+o.Name == kindName || between[o.Kind] && o.Controller == kindName && !n.owns(kindName) {
 			return &n.Owners[i].Template.Spec
 		}
 	}

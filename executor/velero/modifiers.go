@@ -35,7 +35,8 @@ var strayAnnotations = []string{kube.AnnotationPrevious, kube.AnnotationMark, ku
 
 // modifierRules are what Velero changes in each object before it creates it:
 // everything is marked as this run's and loses the finalizers that only the
-// source's controllers would ever remove; and nothing has any effect yet.
+// source's controllers would ever remove; nothing has any effect yet, and claims
+// are called what they will be called.
 func modifierRules(e *kube.Env, items []kube.Item) (string, error) {
 	annotations := map[string]any{}
 	for _, a := range strayAnnotations {
@@ -49,17 +50,19 @@ func modifierRules(e *kube.Env, items []kube.Item) (string, error) {
 	if err := m.add(conditions{GroupResource: "**"}, all); err != nil {
 		return "", err
 	}
+	translation := e.Translation()
 	for _, i := range items {
-		patch := kube.HoldPatch(i)
-		if patch == nil {
-			continue
-		}
 		c := conditions{
 			Namespaces: []string{i.GetNamespace()}, GroupResource: i.GroupResource(),
 			ResourceNameRegex: "^" + regexp.QuoteMeta(i.GetName()) + "$",
 		}
-		if err := m.add(c, patch); err != nil {
-			return "", err
+		for _, patch := range []map[string]any{kube.HoldPatch(i), translation.ClaimPatch(i)} {
+			if patch == nil {
+				continue
+			}
+			if err := m.add(c, patch); err != nil {
+				return "", err
+			}
 		}
 	}
 	raw, err := yaml.Marshal(m)
