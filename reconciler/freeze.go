@@ -87,9 +87,9 @@ func freezeFacts(o Order) *FreezeFacts {
 func rollbackSteps(done *spec.Run) []spec.Step {
 	table := stepTable(spec.RunMigrate)
 	var steps []spec.Step
-	for _, before := range []bool{true, false} {
+	for turn := range undoTurns {
 		for i := len(done.Steps) - 1; i >= 0; i-- {
-			if s := done.Steps[i]; s.Undo != "" && table[s.Name].UndoBefore == before {
+			if s := done.Steps[i]; s.Undo != "" && table[s.Name].undoOrder() == turn {
 				steps = append(steps, spec.Step{Name: undoName(s.Name), Verb: s.Undo})
 			}
 		}

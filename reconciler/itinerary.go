@@ -21,7 +21,10 @@ type StepDef struct {
 	// traffic, stopping the target's pods and restarting the source itself.
 	// Everything else is undone after it, and its failures are warnings.
 	UndoBefore bool
-	When       Fact // nil: always
+	// UndoFirst puts the undo, which is one of UndoBefore, in front of all
+	// others: what it ends could keep the source from starting.
+	UndoFirst bool
+	When      Fact // nil: always
 	// Intent makes the executor look while the step is pending; what it reads
 	// is saved with the intent, before the effect.
 	Intent bool
@@ -44,6 +47,20 @@ type StepDef struct {
 	Timeout Timeout
 	Help    string // one sentence for people
 }
+
+// undoOrder is in which turn an undo comes; within a turn the steps are read
+// backwards.
+func (d StepDef) undoOrder() int {
+	switch {
+	case d.UndoFirst:
+		return 0
+	case d.UndoBefore:
+		return 1
+	}
+	return undoTurns - 1
+}
+
+const undoTurns = 3
 
 // Timeout computes a step's time limit from the frozen plan.
 type Timeout func(c *spec.Cutover) time.Duration
@@ -70,6 +87,7 @@ type FreezeFacts struct {
 
 func hasVolumes(f *FreezeFacts) bool         { return f.Volumes }
 func quiesces(f *FreezeFacts) bool           { return f.Quiesce }
+func copiesAfterStop(f *FreezeFacts) bool    { return f.Volumes && f.Quiesce }
 func hasHooks(f *FreezeFacts) bool           { return len(f.Hooks) > 0 }
 func hooksIn(p spec.Phase) Fact              { return func(f *FreezeFacts) bool { return f.Hooks[p] } }
 func hasPreRestoreHooks(f *FreezeFacts) bool { return f.Hooks[spec.PreRestore] }
@@ -127,6 +145,8 @@ var migrateSteps = []StepDef{
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},
 	{Name: "restore", Verb: "velero.restore", Undo: "velero.restore-undo", When: noPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero."},
+	{Name: "movers", Verb: "mover.stand-by", Undo: "mover.stop-upload", UndoBefore: true, UndoFirst: true, When: copiesAfterStop, Gate: true, Timeout: short,
+		Help: "Starts the movers of the last copy, so that they only have to be told after the stop."},
 	{Name: "retain", Verb: "workload.retain", Undo: "workload.retain-undo", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
 		Help: "Sets every covered volume and StatefulSet of the source to Retain, so that stopping deletes no data."},
 	{Name: "stop", Verb: "workload.stop", Undo: "workload.start-source", UndoBefore: true, When: quiesces, Intent: true, Push: true, Gate: true, Timeout: medium, Retries: 2,

@@ -120,9 +120,9 @@ func definitions(run *spec.Run) ([]StepDef, error) {
 // open finds the one step that the run works on, forwards or backwards.
 func open(defs []StepDef, run *spec.Run) (index int, undo bool) {
 	if failing(defs, run) {
-		for _, before := range []bool{true, false} {
+		for turn := range undoTurns {
 			for i := len(run.Steps) - 1; i >= 0; i-- {
-				if s := run.Steps[i]; s.Undo != "" && defs[i].UndoBefore == before && undoable(s.State) {
+				if s := run.Steps[i]; s.Undo != "" && defs[i].undoOrder() == turn && undoable(s.State) {
 					return i, true
 				}
 			}

@@ -20,6 +20,10 @@ func moverCommand() *cobra.Command {
 		Use: "hold", Short: "Keep a claim mounted until told to end", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return mover.Hold(c.Context()) },
 	}
-	c.AddCommand(run, hold)
+	tell := &cobra.Command{
+		Use: "tell", Short: "Give the mover of this container its order", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return mover.Tell(c.Context(), c.InOrStdin()) },
+	}
+	c.AddCommand(run, hold, tell)
 	return c
 }

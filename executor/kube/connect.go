@@ -87,6 +87,7 @@ func open(side spec.Side, doc *spec.Cluster, config *rest.Config) (*Cluster, err
 		Dynamic:         dyn,
 		Discovery:       cached,
 		Mapper:          restmapper.NewDeferredDiscoveryRESTMapper(cached),
+		Exec:            execOver(config, typed.CoreV1().RESTClient()),
 		VeleroNamespace: veleroNamespace(doc),
 	}, nil
 }

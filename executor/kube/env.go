@@ -26,8 +26,12 @@ type Cluster struct {
 	Dynamic   dynamic.Interface
 	Discovery discovery.CachedDiscoveryInterface
 	Mapper    meta.ResettableRESTMapper
+	// Exec runs a command in one of our pods.
+	Exec Exec
 	// VeleroNamespace is where Velero lives on this cluster.
 	VeleroNamespace string
+
+	tails tails
 }
 
 // Settings are what verbs need of the daemon's configuration.

@@ -96,6 +96,9 @@ func (s jobSpec) build(e *kube.Env) (*batchv1.Job, *corev1.ConfigMap, error) {
 	}
 	head := objectMeta(e, e.Settings.Namespace, s.name, s.component)
 	head.Annotations[annotationVolumes] = string(vols)
+	if s.assignment.StandBy {
+		head.Annotations[annotationStandBy] = standByWaiting
+	}
 	request := &corev1.ConfigMap{ObjectMeta: objectMeta(e, e.Settings.Namespace, s.name, s.component), Data: map[string]string{requestKey: string(raw)}}
 	pod := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: head.Labels, Annotations: head.Annotations}, Spec: s.pod(e)}
 	return &batchv1.Job{ObjectMeta: head, Spec: batchv1.JobSpec{

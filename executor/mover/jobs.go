@@ -22,6 +22,8 @@ type helperJob struct {
 	pods    []corev1.Pod
 	volumes map[string]string // key → snapshot
 	current bool              // of exactly this run, step and attempt
+	tail    *kube.Tail        // of its running container, if it is of this attempt
+	said    *Report           // its last word, once heard
 }
 
 // jobList is every mover Job of the plan and of one component on a cluster.
@@ -65,11 +67,46 @@ func readJobs(ctx context.Context, e *kube.Env, on *kube.Cluster, component stri
 		h := at(name, &p)
 		h.pods = append(h.pods, p)
 	}
+	for _, h := range l.jobs {
+		if p := h.listens(); p != nil && h.current {
+			h.listen(on.Tail(p, workContainer, reportLine))
+		}
+	}
 	return l, nil
+}
+
+// listen takes the container's last word from its log: the pod's status has it
+// up to two seconds later.
+func (h *helperJob) listen(t *kube.Tail) {
+	h.tail = t
+	for _, line := range t.Lines() {
+		var r Report
+		if bytes.HasPrefix(line, []byte(reportLine)) && json.Unmarshal(line, &r) == nil {
+			h.said = &r
+		}
+	}
+}
+
+// tails are the logs whose last word has not been heard yet.
+func (l *jobList) tails() (ts []*kube.Tail) {
+	for _, h := range l.jobs {
+		if h.tail == nil {
+			continue
+		}
+		select {
+		case <-h.tail.Ended(): // heard, or broken off: its pod's status tells the rest
+		default:
+			ts = append(ts, h.tail)
+		}
+	}
+	return ts
 }
 
 // active says that the Job or a pod of it may still do something.
 func (h *helperJob) active() bool {
+	if h.said != nil {
+		return false
+	}
 	for i := range h.pods {
 		if !over(&h.pods[i]) && !ended(&h.pods[i]) {
 			return true
@@ -142,6 +179,9 @@ func (h *helperJob) removal(t *thought, e *kube.Env, on *kube.Cluster, why strin
 // report reads what a finished Job did. Without a readable report the reason
 // says how the container ended.
 func (h *helperJob) report(ctx context.Context, on *kube.Cluster) (engine.Result, error) {
+	if h.said != nil {
+		return h.said.Result, nil
+	}
 	for i := range h.pods {
 		p := &h.pods[i]
 		t := termination(p)
@@ -159,7 +199,7 @@ func (h *helperJob) report(ctx context.Context, on *kube.Cluster) (engine.Result
 				return engine.Result{}, fmt.Errorf("cannot parse the last line of the log of pod %s/%s on cluster %s: %w", p.Namespace, p.Name, on.Name, err)
 			}
 		}
-		if r.Error == "" && t.ExitCode == 0 && len(r.Volumes) > 0 {
+		if r.Error == "" && t.ExitCode == 0 && r.Done {
 			return r.Result, nil
 		}
 		return died(r.Result, p, t), nil

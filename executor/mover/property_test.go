@@ -3,6 +3,7 @@ package mover
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/tranship/tranship/executor/kube"
@@ -10,15 +11,17 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 )
 
 // neverLive checks, whenever a Job is started, that nothing it may write to
 // belongs to the application, and that every claim says that it is being written.
-func neverLive(t *rapid.T, fails func() bool) func(w *world, j *batchv1.Job) engine.Result {
-	return func(w *world, j *batchv1.Job) engine.Result {
+func neverLive(t *rapid.T, fails func() bool) func(w *world, j *batchv1.Job, r engine.Request) engine.Result {
+	return func(w *world, j *batchv1.Job, r engine.Request) engine.Result {
 		for i, v := range j.Spec.Template.Spec.Volumes {
-			if v.PersistentVolumeClaim == nil || j.Spec.Template.Spec.Containers[0].VolumeMounts[i].ReadOnly {
+			if v.PersistentVolumeClaim == nil || !asked(r, j.Spec.Template.Spec.Containers[0].VolumeMounts[i].MountPath) || j.Spec.Template.Spec.Containers[0].VolumeMounts[i].ReadOnly {
 				continue
 			}
 			c := w.claim(j.Namespace, v.PersistentVolumeClaim.ClaimName)
@@ -38,8 +41,14 @@ func neverLive(t *rapid.T, fails func() bool) func(w *world, j *batchv1.Job) eng
 		if fails() {
 			return engine.Result{Reason: engine.ReasonWriteFailed, Error: "no luck"}
 		}
-		return writesAll(w, j)
+		return writesAll(w, j, r)
 	}
+}
+
+// asked says that a request writes to what is mounted there: a mover that stood
+// by has all claims mounted and is told which of them to write.
+func asked(r engine.Request, path string) bool {
+	return slices.ContainsFunc(r.Volumes, func(v engine.VolumeRequest) bool { return v.Path == path })
 }
 
 // TestNeverWritesToLive takes random verbs in random order, with kills, lost
@@ -47,12 +56,13 @@ func neverLive(t *rapid.T, fails func() bool) func(w *world, j *batchv1.Job) eng
 func TestNeverWritesToLive(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c, pv := sourceClaim("data", nil)
-		source, target := newWorld(t, c, pv), newWorld(t, class("fast", "csi", true))
+		source, target := newWorld(t, c, pv, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}), newWorld(t, class("fast", "csi", true))
+		source.schedule, source.job = "node-1", writesAll
 		target.job = neverLive(rt, func() bool { return rapid.IntRange(0, 4).Draw(rt, "fails") == 0 })
 		e := testEnv(source, target, "claims", "mover.claims")
 		e.Run.Facts.Volumes = []spec.Volume{stagedVolume(e, "data", "s1")}
 		steps := []struct{ step, verb string }{
-			{"claims", "mover.claims"}, {"restore-volumes", "mover.restore"}, {"last-restore", "mover.restore"},
+			{"claims", "mover.claims"}, {"restore-volumes", "mover.restore"}, {"movers", "mover.stand-by"}, {"last-restore", "mover.restore"},
 			{"hand-over", "mover.hand-over"}, {"live", "mover.live"}, {"hand-over", "mover.hand-back"}, {"claims", "mover.claims-undo"},
 		}
 		for i := range rapid.IntRange(5, 60).Draw(rt, "length") {
@@ -60,6 +70,7 @@ func TestNeverWritesToLive(t *testing.T) {
 			at(e, s.step, s.verb)
 			e.Step.Attempt = rapid.IntRange(1, 3).Draw(rt, "attempt")
 			target.killAt, target.late = 0, rapid.Bool().Draw(rt, "late")
+			target.deaf = rapid.IntRange(0, 5).Draw(rt, "deaf") == 0
 			if rapid.Bool().Draw(rt, "kill") {
 				target.killAt = target.writes + rapid.IntRange(1, 4).Draw(rt, "at")
 			}

@@ -42,33 +42,43 @@ type restoreView struct {
 	groups  []*writeGroup
 	jobs    *jobList
 	results map[*helperJob]engine.Result // of this attempt's ended Jobs
-	version string                       // of the list of pods
+	standBy bool                         // start what will be told later, instead of writing now
 }
 
 // thinkRestore makes every target claim equal to the newest snapshot of its
 // source, and marks what it holds before and after (safety property 13).
 func thinkRestore(ctx context.Context, e *kube.Env) (thought, error) {
-	r := &restoreView{e: e, results: map[*helperJob]engine.Result{}}
-	var err error
-	if r.volumes, err = volumesOf(ctx, e); err != nil {
-		return thought{}, err
-	}
-	if r.jobs, err = readJobs(ctx, e, e.Target, ComponentWriter); err != nil {
-		return thought{}, err
-	}
-	for _, h := range r.jobs.jobs {
-		if h.current && !h.active() && !h.leaving() {
-			if r.results[h], err = h.report(ctx, e.Target); err != nil {
-				return thought{}, err
-			}
-		}
-	}
-	if err := r.read(ctx); err != nil {
+	r, err := readRestore(ctx, e)
+	if err != nil {
 		return thought{}, err
 	}
 	t := r.decide()
-	t.watches = []watched{watchOf(e.Target, podResource, e.Settings.Namespace, helpers(e, ComponentWriter).LabelSelector, r.jobs.version)}
+	t.watches, t.tails = r.watches(), r.jobs.tails()
 	return t, nil
+}
+
+func (r *restoreView) watches() []watched {
+	return []watched{watchOf(r.e.Target, podResource, r.e.Settings.Namespace, helpers(r.e, ComponentWriter).LabelSelector, r.jobs.version)}
+}
+
+// readRestore reads everything that the decision needs.
+func readRestore(ctx context.Context, e *kube.Env) (*restoreView, error) {
+	r := &restoreView{e: e, results: map[*helperJob]engine.Result{}}
+	var err error
+	if r.volumes, err = volumesOf(ctx, e); err != nil {
+		return nil, err
+	}
+	if r.jobs, err = readJobs(ctx, e, e.Target, ComponentWriter); err != nil {
+		return nil, err
+	}
+	for _, h := range r.jobs.jobs {
+		if h.current && !h.active() && !h.leaving() && !h.spent() {
+			if r.results[h], err = h.report(ctx, e.Target); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, r.read(ctx)
 }
 
 // read looks at every claim, its volume and the pods on it.
@@ -118,8 +128,9 @@ func (r *restoreView) decide() thought {
 		}
 	}
 	t := thought{}
-	// A writer of another attempt may still write: it has ended before anything else begins.
-	if o := endWriters(&t, r.e, r.jobs, func(h *helperJob) bool { return !h.current && h.active() }); o != nil || len(t.moves) > 0 {
+	// A writer of another attempt may still write, and one that stands by for a group that has changed
+	// since has claims of others mounted: they have ended before anything else begins.
+	if o := endWriters(&t, r.e, r.jobs, func(h *helperJob) bool { return h.active() && !r.wanted(h) }); o != nil || len(t.moves) > 0 {
 		if o != nil {
 			t.seen = *o
 		}
@@ -146,6 +157,11 @@ func (r *restoreView) decide() thought {
 		t.seen.Log = r.log()
 	}
 	return t
+}
+
+// wanted says that a Job is the one that writes, or will write, a group now.
+func (r *restoreView) wanted(h *helperJob) bool {
+	return h.current && slices.ContainsFunc(r.groups, func(g *writeGroup) bool { return writerName(r.e, g) == h.name })
 }
 
 // refuse names the reason for which a claim must not be written to. It is asked
@@ -188,11 +204,18 @@ func (r *restoreView) refuse(w *writing) *reconciler.Observation {
 // the volumes' facts are complete.
 func (r *restoreView) group(t *thought, g *writeGroup) *reconciler.Observation {
 	h := r.job(writerName(r.e, g))
+	if r.standBy {
+		return r.prepare(t, g, h)
+	}
 	for _, w := range g.writes {
 		w.verify = r.verify(w.v) && (h == nil || done(r.results[h])[key(w.v)].Snapshot != w.v.Snapshot)
 	}
 	if h != nil && h.active() {
-		return r.progress(h, g)
+		return r.follow(t, h, g)
+	}
+	if h != nil && h.spent() && !h.leaving() {
+		h.removal(t, r.e, r.e.Target, "which stood by in vain")
+		return nil
 	}
 	if h != nil {
 		if h.leaving() {
@@ -233,7 +256,7 @@ func (r *restoreView) settle(t *thought, g *writeGroup, h *helperJob) bool {
 	written, moved := done(r.results[h]), false
 	for _, w := range g.writes {
 		vr, ok := written[key(w.v)]
-		if !ok || w.mark.kind != spec.MarkWriting || vr.Snapshot != h.volumes[key(w.v)] {
+		if !ok || w.mark.kind != spec.MarkWriting {
 			continue
 		}
 		m, err := w.mark.written(vr.Snapshot)
@@ -248,10 +271,37 @@ func (r *restoreView) settle(t *thought, g *writeGroup, h *helperJob) bool {
 	return moved
 }
 
-// begin marks every claim of the group and starts its Job. The marks come
-// first: whoever finds a claim marked must expect a half-written volume.
+// begin marks every claim of the group and starts its Job.
 func (r *restoreView) begin(t *thought, g *writeGroup) {
 	s := r.writer(g)
+	r.marks(t, g)
+	r.launch(t, g, s)
+}
+
+// prepare starts the Job of a group ahead of its work. It has no order, hence
+// writes nothing, and the claims keep their marks.
+func (r *restoreView) prepare(t *thought, g *writeGroup, h *helperJob) *reconciler.Observation {
+	if h != nil {
+		return h.settleIn(spec.Target, r.e)
+	}
+	r.launch(t, g, r.writer(g))
+	return nil
+}
+
+// follow deals with a Job that is there: it is told what to do if it stands by,
+// and waited for.
+func (r *restoreView) follow(t *thought, h *helperJob, g *writeGroup) *reconciler.Observation {
+	if h.waits() && h.listens() != nil {
+		r.marks(t, g)
+		h.order(t, r.e, r.e.Target, r.writer(g))
+		return nil
+	}
+	return r.progress(h, g)
+}
+
+// marks are the moves that mark what is about to be written. They come before
+// the writer: whoever finds a claim marked must expect a half-written volume.
+func (r *restoreView) marks(t *thought, g *writeGroup) {
 	for _, w := range g.writes {
 		if !w.needed() {
 			continue
@@ -264,6 +314,9 @@ func (r *restoreView) begin(t *thought, g *writeGroup) {
 			return setMark(ctx, r.e, r.e.Target, w.claim, m)
 		})
 	}
+}
+
+func (r *restoreView) launch(t *thought, g *writeGroup, s jobSpec) {
 	t.move(fmt.Sprintf("start writer Job %s/%s for %s on cluster %s", r.e.Settings.Namespace, s.name, strings.Join(sortedKeys(s.volumes), ", "), r.e.Target.Name), func(ctx context.Context) error {
 		place, err := r.place(ctx, g)
 		if err != nil {

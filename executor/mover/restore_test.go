@@ -90,9 +90,9 @@ func TestRestoreOrders(t *testing.T) {
 			claim.Annotations[kube.AnnotationMark] = c.mark
 			target.put(claim)
 			var orders []engine.VolumeRequest
-			target.job = func(w *world, j *batchv1.Job) engine.Result {
+			target.job = func(w *world, j *batchv1.Job, r engine.Request) engine.Result {
 				orders = append(orders, assignmentOf(w, j).Request.Volumes...)
-				return writesAll(w, j)
+				return writesAll(w, j, r)
 			}
 			if c.step == "" {
 				c.step = "restore-volumes"
@@ -118,7 +118,7 @@ func TestRestoreFails(t *testing.T) {
 	_, target, e := copiedWorld(t)
 	e.Step.Attempt = 2
 	e.Run.Facts.Volumes[0].Snapshot, e.Run.Facts.Volumes[1].Snapshot = "s2", "s2"
-	target.job = func(*world, *batchv1.Job) engine.Result {
+	target.job = func(*world, *batchv1.Job, engine.Request) engine.Result {
 		return engine.Result{Reason: engine.ReasonNoSpace, Error: "cannot write", Volumes: []engine.VolumeResult{{Name: "shop/data", Snapshot: "s2"}, {Name: "shop/logs"}}}
 	}
 	o := drive(t, at(e, "restore-volumes", "mover.restore"))
@@ -163,11 +163,11 @@ func TestRestoreEndsEarlierWriters(t *testing.T) {
 		t.Fatal("no writer runs")
 	}
 	e.Step.Attempt = 3
-	target.job = func(w *world, j *batchv1.Job) engine.Result {
+	target.job = func(w *world, j *batchv1.Job, r engine.Request) engine.Result {
 		if jobs() != 0 {
 			t.Error("two writers at once")
 		}
-		return writesAll(w, j)
+		return writesAll(w, j, r)
 	}
 	want(t, drive(t, at(e, "restore-volumes", "mover.restore")), reconciler.Succeeded)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -39,6 +40,7 @@ type uploadView struct {
 	jobs    *jobList
 	failed  *helperJob
 	failure engine.Result
+	standBy bool // start what will be told later, instead of reading now
 }
 
 // strict: the application is stopped, so nothing may change while it is read.
@@ -48,30 +50,41 @@ func strict(e *kube.Env) bool {
 
 // thinkUpload takes a snapshot of every source claim into the repository.
 func thinkUpload(ctx context.Context, e *kube.Env) (thought, error) {
-	inv, err := ReadInventory(ctx, e)
+	v, problem, err := readUpload(ctx, e)
 	if err != nil {
 		return thought{}, err
+	}
+	if problem != nil {
+		return thought{seen: *problem}, nil
+	}
+	t := v.decide()
+	t.watches, t.tails = v.watches(), v.jobs.tails()
+	return t, nil
+}
+
+// readUpload reads everything that the decision needs, or says what keeps the
+// volumes from being copied at all.
+func readUpload(ctx context.Context, e *kube.Env) (*uploadView, *reconciler.Observation, error) {
+	inv, err := ReadInventory(ctx, e)
+	if err != nil {
+		return nil, nil, err
 	}
 	d, err := discover(e, inv)
 	if err != nil {
-		return thought{}, err
+		return nil, nil, err
 	}
 	if len(d.Problems) > 0 {
 		p := d.Problems[0]
-		return thought{seen: broken(true, p.Reason, p.Object, "%s", p.Message)}, nil
+		o := broken(true, p.Reason, p.Object, "%s", p.Message)
+		return nil, &o, nil
 	}
 	jobs, err := readJobs(ctx, e, e.Source, ComponentReader)
 	if err != nil {
-		return thought{}, err
+		return nil, nil, err
 	}
 	v := &uploadView{e: e, inv: inv, volumes: d.Volumes, log: d.Warnings, jobs: jobs}
 	v.pods()
-	if err := v.results(ctx); err != nil {
-		return thought{}, err
-	}
-	t := v.decide()
-	t.watches = v.watches()
-	return t, nil
+	return v, nil, v.results(ctx)
 }
 
 func (u *uploadView) watches() []watched {
@@ -140,7 +153,7 @@ func (u *uploadView) results(ctx context.Context) error {
 				r.job = h
 			}
 		}
-		if !h.current || h.active() || h.job == nil || h.leaving() {
+		if !h.current || h.active() || h.job == nil || h.leaving() || h.spent() {
 			continue // what we ended ourselves, to make way, says nothing about the claims
 		}
 		res, err := h.report(ctx, u.e.Source)

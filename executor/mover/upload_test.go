@@ -102,7 +102,7 @@ func TestUploadKilledAtEveryCall(t *testing.T) {
 			var source *world
 			source, e = runningWorld(t, corev1.ReadWriteOnce, appPod("web-0", "node-1", corev1.PodRunning))
 			uploads := 0
-			source.job = func(w *world, j *batchv1.Job) engine.Result { uploads++; return writesAll(w, j) }
+			source.job = func(w *world, j *batchv1.Job, r engine.Request) engine.Result { uploads++; return writesAll(w, j, r) }
 			source.killAt, source.late = i, late
 			o := drive(t, e)
 			want(t, o, reconciler.Succeeded)
@@ -173,7 +173,7 @@ func TestUploadThroughTheOnlyPod(t *testing.T) {
 
 func TestUploadFails(t *testing.T) {
 	source, e := runningWorld(t, corev1.ReadWriteOnce, appPod("web-0", "node-1", corev1.PodRunning))
-	source.job = func(*world, *batchv1.Job) engine.Result {
+	source.job = func(*world, *batchv1.Job, engine.Request) engine.Result {
 		return engine.Result{Reason: engine.ReasonAccessDenied, Error: "denied"}
 	}
 	o := drive(t, e)

@@ -27,7 +27,7 @@ func (u *uploadView) decide() thought {
 	waits := u.clearStale(&t)
 	var todo []*reading
 	for _, r := range u.reads {
-		if r.done != nil {
+		if r.done != nil || (u.standBy && r.throughPod() != nil) { // a claim of one pod only is not ours before the stop
 			continue
 		}
 		if w := u.prepare(&t, r); w != nil {
@@ -42,6 +42,9 @@ func (u *uploadView) decide() thought {
 		waits = append(waits, u.startReaders(&t, todo)...)
 	}
 	if len(t.moves) == 0 && len(waits) == 0 {
+		if u.standBy {
+			return thought{seen: succeeded(nil, "the movers of the last copy stand by")}
+		}
 		return u.finish(nil)
 	}
 	if len(waits) > 0 {
@@ -118,23 +121,30 @@ func (u *uploadView) makeWay(t *thought, r *reading, blocker *corev1.Pod) *recon
 // startReaders starts one Job a node for everything that can be read there, or
 // says what is being read.
 func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconciler.Observation) {
-	byNode := map[string][]*reading{}
-	reading := map[*helperJob]bool{}
+	byNode, byJob := map[string][]*reading{}, map[*helperJob][]*reading{}
 	for _, r := range todo {
 		if r.job != nil {
-			reading[r.job] = true
+			byJob[r.job] = append(byJob[r.job], r)
 			continue
 		}
 		byNode[r.node()] = append(byNode[r.node()], r)
 	}
-	for h := range reading {
-		waits = append(waits, u.progress(h))
+	for _, h := range u.jobs.jobs {
+		if len(byJob[h]) == 0 {
+			continue
+		}
+		if o := u.follow(t, h, byJob[h]); o != nil {
+			waits = append(waits, *o)
+		}
 	}
 	for _, node := range sortedKeys(byNode) {
 		s := u.reader(node, byNode[node])
-		if h := u.jobNamed(s.name); h != nil { // it is on its way out after making way
+		if h := u.jobNamed(s.name); h != nil { // it stood by in vain, or is on its way out after making way
+			if u.standBy {
+				continue
+			}
 			if !h.leaving() {
-				h.removal(t, u.e, u.e.Source, "of which only pods are left")
+				h.removal(t, u.e, u.e.Source, "which does nothing any more")
 			}
 			waits = append(waits, working("ReaderLeaving", object(spec.Source, "Job", u.e.Settings.Namespace, s.name), "waits until Job %s/%s has ended on cluster %s", u.e.Settings.Namespace, s.name, u.e.Source.Name))
 			continue
@@ -144,6 +154,24 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 		})
 	}
 	return waits
+}
+
+// follow deals with a Job that is there: it is told what to do if it stands by,
+// and waited for.
+func (u *uploadView) follow(t *thought, h *helperJob, reads []*reading) *reconciler.Observation {
+	if u.standBy {
+		return h.settleIn(spec.Source, u.e)
+	}
+	if h.waits() && h.listens() != nil {
+		if s := u.reader(reads[0].node(), reads); h.sameVolumes(s) && s.name == h.name {
+			h.order(t, u.e, u.e.Source, s)
+		} else {
+			h.removal(t, u.e, u.e.Source, "which stands by for other claims")
+		}
+		return nil
+	}
+	o := u.progress(h)
+	return &o
 }
 
 func (u *uploadView) jobNamed(name string) *helperJob {
@@ -206,6 +234,9 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 		s.volumes[key(r.v)] = ""
 	}
 	s.assignment.Request = req
+	if u.standBy {
+		s.standing(engine.OpUpload)
+	}
 	s.name = u.e.ObjectName("reader/" + node + "/" + strings.Join(sortedKeys(s.volumes), "/"))
 	return s
 }

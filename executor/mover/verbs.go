@@ -35,11 +35,12 @@ func Verbs() map[string]kube.Verb {
 		"mover.hand-over":    verb(thinkHandOver),
 		"mover.hand-back":    verb(thinkHandBack),
 		"mover.live":         verb(thinkLive),
+		"mover.stand-by":     verb(thinkStandBy),
 		"mover.estimate":     verb(thinkEstimate),
 		"mover.policies":     verb(thinkPolicies),
 		"mover.close-claims": verb(thinkCloseClaims),
-		"mover.stop-upload":  verb(thinkStopUpload),
-		"mover.stop-restore": verb(thinkStopRestore),
+		"mover.stop-upload":  verb(thinkStopUpload, spec.Source),
+		"mover.stop-restore": verb(thinkStopRestore, spec.Target),
 		"mover.clean-up":     verb(thinkCleanUp),
 	}
 }
@@ -57,6 +58,7 @@ type thought struct {
 	moves   []move
 	seen    reconciler.Observation
 	watches []watched
+	tails   []*kube.Tail // whose last word is worth another look
 }
 
 func (t *thought) move(what string, do func(ctx context.Context) error) {
@@ -75,9 +77,11 @@ type watched struct {
 // chain of moves that need no waiting in between is the hand-over's.
 const rounds = 8
 
-// verb makes Look and Ensure of a thinker.
-func verb(think func(ctx context.Context, e *kube.Env) (thought, error)) kube.Verb {
+// verb makes Look and Ensure of a thinker; needs are the clusters without
+// which it can do nothing, both where none is named.
+func verb(think func(ctx context.Context, e *kube.Env) (thought, error), needs ...spec.Side) kube.Verb {
 	return kube.Verb{
+		Needs: needs,
 		Look: func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 			t, err := think(ctx, e)
 			if err != nil {
@@ -126,7 +130,7 @@ func (t *thought) observation(ctx context.Context, e *kube.Env) reconciler.Obser
 	if o.Seen != reconciler.Working || len(t.watches) == 0 {
 		return o
 	}
-	woken, err := wake(ctx, t.watches)
+	woken, err := wake(ctx, t.watches, t.tails)
 	if err != nil {
 		// Only slower without: the loop looks again after its own interval.
 		e.Log.Debug("no watch", "err", err)
@@ -137,7 +141,7 @@ func (t *thought) observation(ctx context.Context, e *kube.Env) reconciler.Obser
 }
 
 // wake is closed by the first change of anything watched, or when ctx ends.
-func wake(ctx context.Context, ws []watched) (<-chan struct{}, error) {
+func wake(ctx context.Context, ws []watched, tails []*kube.Tail) (<-chan struct{}, error) {
 	woken := make(chan struct{})
 	ctx, stop := context.WithCancel(ctx)
 	first := sync.OnceFunc(func() { close(woken); stop() })
@@ -151,6 +155,15 @@ func wake(ctx context.Context, ws []watched) (<-chan struct{}, error) {
 		go func() {
 			<-c // closed at the latest when ctx ends
 			first()
+		}()
+	}
+	for _, t := range tails {
+		go func() {
+			select {
+			case <-t.Ended():
+				first()
+			case <-ctx.Done():
+			}
 		}()
 	}
 	return woken, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -20,13 +21,17 @@ type Assignment struct {
 	// Mounts are directories that must be mount points before anything starts:
 	// a reader is started together with the holder whose volumes it reads, and
 	// an empty directory must never be taken for an empty volume.
-	Mounts  []string       `json:"mounts,omitempty"`
+	Mounts []string `json:"mounts,omitempty"`
+	// StandBy makes the mover wait for an order with the volumes; the request
+	// says which repository to open meanwhile.
+	StandBy bool           `json:"standBy,omitempty"`
 	Request engine.Request `json:"request"`
 }
 
 // Report is the answer of a mover Job: the engine's result, or word that it
 // was too long for the termination message and is the last line of the log.
 type Report struct {
+	Done  bool `json:"done"` // always; in front, so that the line is known by its beginning
 	InLog bool `json:"inLog,omitempty"`
 	engine.Result
 }
@@ -34,6 +39,7 @@ type Report struct {
 // terminationMessage is where Kubernetes reads a container's last words, up to
 // messageLimit bytes.
 const (
+	reportLine         = `{"done":true`
 	terminationMessage = "/dev/termination-log"
 	messageLimit       = 4096
 	mountPatience      = 90 * time.Second
@@ -57,6 +63,7 @@ func Hold(ctx context.Context) error {
 func Work(ctx context.Context, file string, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	slog.SetDefault(slog.New(slog.NewJSONHandler(out, nil)))
 	res, err := work(ctx, file)
 	full, short := messages(res)
 	if _, werr := fmt.Fprintf(out, "%s\n", full); werr != nil {
@@ -84,6 +91,9 @@ func work(ctx context.Context, file string) (engine.Result, error) {
 		if err := awaitMount(ctx, path, mountPatience); err != nil {
 			return failed(reasonNotMounted, err)
 		}
+	}
+	if a.StandBy {
+		return standBy(ctx, a)
 	}
 	return engine.Run(ctx, a.Request)
 }
@@ -125,18 +135,18 @@ func isMount(path string) (bool, error) {
 
 // messages are the report in full and as it fits the termination message.
 func messages(res engine.Result) (full, short []byte) {
-	full = encode(Report{Result: res})
+	full = encode(Report{Done: true, Result: res})
 	if len(full) <= messageLimit {
 		return full, full
 	}
-	brief := Report{InLog: true, Result: engine.Result{Reason: res.Reason, Error: cut(res.Error, messageLimit/4)}}
+	brief := Report{Done: true, InLog: true, Result: engine.Result{Reason: res.Reason, Error: cut(res.Error, messageLimit/4)}}
 	return full, encode(brief)
 }
 
 func encode(r Report) []byte {
 	raw, err := json.Marshal(r)
 	if err != nil { // a struct of strings and numbers
-		return []byte(`{"error":"cannot encode the result"}`)
+		return []byte(`{"done":true,"error":"cannot encode the result"}`)
 	}
 	return raw
 }

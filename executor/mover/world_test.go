@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,10 +38,11 @@ type world struct {
 	killAt   int  // 0: never
 	late     bool // kill after the effect instead of before
 	serial   int
-	job      func(w *world, j *batchv1.Job) engine.Result // what a Job does; nil leaves it running
-	schedule string                                       // the node of every pod that is created
-	lost     []string                                     // volumes deleted with their data
-	stolen   []string                                     // volumes that were anybody's for a moment
+	job      func(w *world, j *batchv1.Job, r engine.Request) engine.Result // what a Job does; nil leaves it running
+	deaf     bool                                                           // movers that stand by cannot be told
+	schedule string                                                         // the node of every pod that is created
+	lost     []string                                                       // volumes deleted with their data
+	stolen   []string                                                       // volumes that were anybody's for a moment
 	reaction k8stesting.ReactionFunc
 }
 
@@ -162,21 +164,60 @@ func (w *world) createJob(a k8stesting.CreateAction, j *batchv1.Job) (runtime.Ob
 		return o, err
 	}
 	w.bindWaiting(j)
-	res := w.job(w, j)
-	message, _ := json.Marshal(Report{Result: res})
-	code, phase := int32(0), corev1.PodSucceeded
-	if res.Error != "" {
-		code, phase = 1, corev1.PodFailed
-	}
 	p := &corev1.Pod{ObjectMeta: *j.Spec.Template.ObjectMeta.DeepCopy(), Spec: j.Spec.Template.Spec}
 	p.Namespace, p.Name = j.Namespace, j.Name+"-pod"
 	p.Labels[batchv1.JobNameLabel] = j.Name
 	p.OwnerReferences = []metav1.OwnerReference{{Kind: "Job", Name: j.Name, UID: j.UID, Controller: ptr.To(true)}}
-	p.Spec.NodeName = "node-1"
-	p.Status.Phase = phase
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: workContainer, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Message: string(message)}}}}
+	p.Spec.NodeName, p.Status.Phase = "node-1", corev1.PodRunning
+	if a := assignmentOf(w, j); !a.StandBy {
+		w.play(p, w.job(w, j, a.Request))
+	}
 	w.stamp(p)
 	return o, w.Tracker().Add(p)
+}
+
+// play ends a mover's pod with a result.
+func (w *world) play(p *corev1.Pod, res engine.Result) {
+	message, _ := json.Marshal(Report{Done: true, Result: res})
+	code, phase := int32(0), corev1.PodSucceeded
+	if res.Error != "" {
+		code, phase = 1, corev1.PodFailed
+	}
+	p.Status.Phase = phase
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: workContainer, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Message: string(message)}}}}
+}
+
+// exec is a mover that stands by being told; a kill comes before or after.
+func (w *world) exec(_ context.Context, p *corev1.Pod, _ string, _ []string, input []byte) ([]byte, error) {
+	w.writes++
+	if w.deaf {
+		return nil, errors.New("no mover stands by here")
+	}
+	if w.writes == w.killAt && !w.late {
+		return nil, errKilled
+	}
+	var req engine.Request
+	if err := json.Unmarshal(input, &req); err != nil {
+		w.t.Fatal(err)
+	}
+	o, err := w.Tracker().Get(corev1.SchemeGroupVersion.WithResource("pods"), p.Namespace, p.Name)
+	if err != nil {
+		return nil, err
+	}
+	job, err := w.Tracker().Get(batchv1.SchemeGroupVersion.WithResource("jobs"), p.Namespace, p.Labels[batchv1.JobNameLabel])
+	if err != nil {
+		return nil, err
+	}
+	pod := o.(*corev1.Pod)
+	w.play(pod, w.job(w, job.(*batchv1.Job), req))
+	w.stamp(pod)
+	if err := w.Tracker().Update(podResource, pod, pod.Namespace); err != nil {
+		return nil, err
+	}
+	if w.writes == w.killAt {
+		return nil, errKilled
+	}
+	return nil, nil
 }
 
 // bindWaiting makes volumes for the claims that a Job mounts first.
@@ -308,7 +349,7 @@ const ourNamespace = "tranship-system"
 func cluster(side spec.Side, name string, w *world) *kube.Cluster {
 	scheme := runtime.NewScheme()
 	_ = corev1.AddToScheme(scheme)
-	return &kube.Cluster{Side: side, Name: name, Kube: w, Dynamic: dynamicfake.NewSimpleDynamicClient(scheme)}
+	return &kube.Cluster{Side: side, Name: name, Kube: w, Exec: w.exec, Dynamic: dynamicfake.NewSimpleDynamicClient(scheme)}
 }
 
 // testEnv is a call of a cutover of plan shop, at a step.
@@ -392,12 +433,11 @@ func at(e *kube.Env, step, verb string) *kube.Env {
 }
 
 // writesAll is a Job that does what it is asked for.
-func writesAll(w *world, j *batchv1.Job) engine.Result {
-	a := assignmentOf(w, j)
+func writesAll(w *world, _ *batchv1.Job, r engine.Request) engine.Result {
 	res := engine.Result{RepositoryExists: true}
-	for _, v := range a.Request.Volumes {
+	for _, v := range r.Volumes {
 		s := v.Snapshot
-		if a.Request.Op == engine.OpUpload {
+		if r.Op == engine.OpUpload {
 			s = "snap-" + strconv.Itoa(w.serial)
 		}
 		res.Volumes = append(res.Volumes, engine.VolumeResult{Name: v.Name, Snapshot: s, Files: 3, Bytes: 30})

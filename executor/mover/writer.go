@@ -32,7 +32,7 @@ func (r *restoreView) writer(g *writeGroup) jobSpec {
 		s.sources = append(s.sources, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
 			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.v.StagingClaim},
 		}})
-		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: !w.needed()})
+		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: !w.needed() && !r.standBy})
 		if !w.needed() {
 			continue
 		}
@@ -40,6 +40,9 @@ func (r *restoreView) writer(g *writeGroup) jobSpec {
 		s.volumes[key(w.v)] = w.v.Snapshot
 	}
 	s.assignment.Request = req
+	if r.standBy {
+		s.standing(engine.OpRestore)
+	}
 	return s
 }
 

@@ -112,13 +112,21 @@ type VolumeResult struct {
 
 const defaultParallel = 8
 
-// validate refuses a request that cannot mean anything, before anything is touched.
-func (r Request) validate() error {
+// validatePlace refuses a request that says nothing about where the repository is.
+func (r Request) validatePlace() error {
 	if r.CacheDir == "" || !filepath.IsAbs(r.CacheDir) {
 		return fail(ReasonBadRequest, nil, "the request's cacheDir %q is not an absolute path", r.CacheDir)
 	}
 	if r.Repository.Prefix != "" && !strings.HasSuffix(r.Repository.Prefix, "/") {
 		return fail(ReasonBadRequest, nil, "the repository's prefix %q does not end in a slash", r.Repository.Prefix)
+	}
+	return nil
+}
+
+// validate refuses a request that cannot mean anything, before anything is touched.
+func (r Request) validate() error {
+	if err := r.validatePlace(); err != nil {
+		return err
 	}
 	if r.Op != OpProbe && len(r.Volumes) == 0 {
 		return fail(ReasonBadRequest, nil, "a request to %s names no volume", r.Op)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -68,77 +69,164 @@ func Run(ctx context.Context, req Request) (Result, error) {
 }
 
 func run(ctx context.Context, req Request, o options) (Result, error) {
-	var (
-		res Result
-		sec secrets
-	)
+	if err := req.validate(); err != nil {
+		return (&Warm{}).ended(Result{}, err)
+	}
+	w, res, err := open(ctx, req, o)
+	if err != nil || w == nil {
+		return res, err
+	}
+	return w.run(ctx, req, res)
+}
+
+// Warm is a repository that was opened before it is known what to do with it, so that the work can
+// begin at once when that is known. It serves one Run and is not safe for concurrent use.
+type Warm struct {
+	options
+	repo    repo.DirectRepository
+	secrets secrets
+	// stop is called by the library's own goroutines when it gives the repository up.
+	mu   sync.Mutex
+	stop context.CancelCauseFunc
+	dead error
+}
+
+// Open opens the repository of a request whose volumes are not known yet. The error has a reason
+// and holds no secret.
+func Open(ctx context.Context, req Request) (*Warm, error) {
+	w, _, err := open(ctx, req, defaults())
+	if err == nil && w == nil {
+		err = fail(ReasonRepositoryMissing, nil, "there is no repository yet")
+	}
+	return w, err
+}
+
+// Run reads what others have written to the repository since Open, does the request and closes the
+// repository.
+func (w *Warm) Run(ctx context.Context, req Request) (Result, error) {
+	begin := time.Now()
+	res := Result{RepositoryExists: true}
 	err := req.validate()
 	if err == nil {
-		sec, err = readSecrets(req.CredentialsFile, req.PasswordFile)
-	}
-	if err == nil {
-		err = runOperation(ctx, req, o, sec, &res)
+		if err = w.repo.Refresh(ctx); err != nil {
+			err = storeFailed(err, "cannot read what is new in the repository")
+		}
 	}
 	if err != nil {
+		return w.ended(res, errors.Join(err, w.Close(ctx)))
+	}
+	res.RepositoryOpenMS = time.Since(begin).Milliseconds()
+	return w.run(ctx, req, res)
+}
+
+// Close lets go of a repository that is not needed after all.
+func (w *Warm) Close(ctx context.Context) error {
+	if err := w.repo.Close(context.WithoutCancel(ctx)); err != nil {
+		return storeFailed(err, "cannot close the repository")
+	}
+	return nil
+}
+
+// open opens the repository of a request. Without an error nil means that a probe found none.
+func open(ctx context.Context, req Request, o options) (*Warm, Result, error) {
+	var res Result
+	w := &Warm{options: o}
+	op, ok := operations()[req.Op]
+	if !ok {
+		err := fail(ReasonBadRequest, nil, "the request asks for the unknown operation %q", req.Op)
+		res, rerr := w.ended(res, err)
+		return nil, res, rerr
+	}
+	err := req.validatePlace()
+	if err == nil {
+		w.secrets, err = readSecrets(req.CredentialsFile, req.PasswordFile)
+	}
+	if err == nil {
+		err = w.open(ctx, req, op, &res)
+	}
+	if err != nil {
+		res, err = w.ended(res, err)
+		return nil, res, err
+	}
+	if w.repo == nil {
+		return nil, res, nil
+	}
+	return w, res, nil
+}
+
+func (w *Warm) open(ctx context.Context, req Request, op operation, res *Result) error {
+	begin := time.Now()
+	defer func() { res.RepositoryOpenMS = time.Since(begin).Milliseconds() }()
+	st, err := w.openStore(req.Repository, w.secrets)
+	if err != nil {
+		return err
+	}
+	res.RepositoryExists, res.RepositoryCreated, err = ensureRepository(ctx, st, w.secrets.password, op.mayCreate)
+	if err != nil {
+		return err
+	}
+	if !res.RepositoryExists {
+		return missing(req)
+	}
+	w.repo, err = openRepository(ctx, st, opening{w.secrets.password, req.CacheDir, op.readOnly, w.fatal})
+	return err
+}
+
+// fatal ends the run that is going on, or the next one.
+func (w *Warm) fatal(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dead = err
+	if w.stop != nil {
+		w.stop(err)
+	}
+}
+
+// run does the volumes of a request and closes the repository.
+func (w *Warm) run(parent context.Context, req Request, res Result) (Result, error) {
+	ctx, stop := context.WithCancelCause(parent)
+	defer stop(nil)
+	w.mu.Lock()
+	w.stop = stop
+	if w.dead != nil {
+		stop(w.dead)
+	}
+	w.mu.Unlock()
+	var err error
+	if op := operations()[req.Op]; op.volume != nil {
+		s := &session{options: w.options, req: req, repo: w.repo, pool: newPool(req.Parallel, stop)}
+		for _, v := range req.Volumes {
+			if err = s.volume(ctx, op, v, &res); err != nil {
+				break
+			}
+		}
+	}
+	if cerr := w.Close(ctx); err == nil {
+		err = cerr
+	}
+	return w.ended(res, err)
+}
+
+// ended makes a result fit to be shown: with its error, and without secrets.
+func (w *Warm) ended(res Result, err error) (Result, error) {
+	if err != nil {
 		res.Reason = reasonOf(err)
-		res.Error = sec.clean(err.Error())
+		res.Error = w.secrets.clean(err.Error())
 		if next := res.Reason.next(); next != "" {
 			res.Error += " (" + next + ")"
 		}
 		err = &Error{Reason: res.Reason, What: res.Error}
 	}
 	for _, v := range res.Volumes {
-		for i, w := range v.Warnings {
-			v.Warnings[i] = sec.clean(w)
+		for i, text := range v.Warnings {
+			v.Warnings[i] = w.secrets.clean(text)
 		}
 	}
 	return res, err
 }
 
-func runOperation(parent context.Context, req Request, o options, sec secrets, res *Result) (err error) {
-	op, ok := operations()[req.Op]
-	if !ok {
-		return fail(ReasonBadRequest, nil, "the request asks for the unknown operation %q", req.Op)
-	}
-	ctx, stop := context.WithCancelCause(parent)
-	defer stop(nil)
-	begin := time.Now()
-	st, err := o.openStore(req.Repository, sec)
-	if err != nil {
-		return err
-	}
-	res.RepositoryExists, res.RepositoryCreated, err = ensureRepository(ctx, st, sec.password, op.mayCreate)
-	if err != nil {
-		return err
-	}
-	if !res.RepositoryExists {
-		return missing(req, res, begin)
-	}
-	rep, err := openRepository(ctx, st, opening{sec.password, req.CacheDir, op.readOnly, stop})
-	if err != nil {
-		return err
-	}
-	res.RepositoryOpenMS = time.Since(begin).Milliseconds()
-	defer func() {
-		if cerr := rep.Close(context.WithoutCancel(ctx)); cerr != nil && err == nil {
-			err = storeFailed(cerr, "cannot close the repository")
-		}
-	}()
-	s := &session{options: o, req: req, repo: rep, pool: newPool(req.Parallel, stop)}
-	if op.volume == nil {
-		return nil
-	}
-	for _, v := range req.Volumes {
-		if err := s.volume(ctx, op, v, res); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// missing ends a run that found no repository: for a probe that is an answer.
-func missing(req Request, res *Result, begin time.Time) error {
-	res.RepositoryOpenMS = time.Since(begin).Milliseconds()
+// missing judges that there is no repository: for a probe that is an answer.
+func missing(req Request) error {
 	if req.Op == OpProbe {
 		return nil
 	}
