@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tranship/tranship/test/bed/cluster"
@@ -49,6 +51,9 @@ func removeAll(ctx context.Context, l cluster.Layout) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if err := freeLoops(ctx, l.Storage()); err != nil {
+		return err
+	}
 	if err := cluster.BridgeDown(ctx); err != nil {
 		return err
 	}
@@ -60,6 +65,38 @@ func removeAll(ctx context.Context, l cluster.Layout) error {
 		return fmt.Errorf("cannot remove the folder of the bed: %w", err)
 	}
 	return nil
+}
+
+// freeLoops frees the loop devices of the volumes, and those that kubelets put on
+// top of them: unlike mounts they outlive the machines.
+func freeLoops(ctx context.Context, storage string) error {
+	images, err := filepath.Glob(filepath.Join(storage, "volumes", "*", "disk.img"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, image := range images {
+		devices, err := loopsOf(ctx, image)
+		errs = append(errs, err)
+		for _, d := range devices {
+			locks, err := loopsOf(ctx, d)
+			errs = append(errs, err)
+			for _, d := range append(locks, d) {
+				if out, err := exec.CommandContext(ctx, "losetup", "--detach", d).CombinedOutput(); err != nil {
+					errs = append(errs, fmt.Errorf("cannot free %s: %w: %s", d, err, out))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func loopsOf(ctx context.Context, file string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "losetup", "--noheadings", "--output", "NAME", "--associated", file).Output()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the loop devices of %s: %w", file, err)
+	}
+	return strings.Fields(string(out)), nil
 }
 
 // isBed guards against --dir /home. A folder that is not there is an empty bed.

@@ -14,6 +14,7 @@ import (
 // pod describes a pod that runs a script.
 type pod struct {
 	name, node, claim string
+	block             bool // the claim is the device /dev/claim, and no folder
 	script            string
 }
 
@@ -33,7 +34,11 @@ func (t *tester) start(ctx context.Context, p pod) error {
 		spec["nodeSelector"] = object{"kubernetes.io/hostname": p.node}
 	}
 	if p.claim != "" {
-		container["volumeMounts"] = []any{object{"name": "data", "mountPath": "/data"}}
+		if p.block {
+			container["volumeDevices"] = []any{object{"name": "data", "devicePath": "/dev/claim"}}
+		} else {
+			container["volumeMounts"] = []any{object{"name": "data", "mountPath": "/data"}}
+		}
 		spec["volumes"] = []any{object{"name": "data", "persistentVolumeClaim": object{"claimName": p.claim}}}
 	}
 	return t.api.Apply(ctx, kubeapi.Object{

@@ -85,6 +85,7 @@ func (t *tester) run(ctx context.Context) error {
 		{"class " + cluster.ClassNode + " pins a volume to its node", func(ctx context.Context) error { return t.provision(ctx, cluster.ClassNode, true) }},
 		{"class " + cluster.ClassShared + " does not", func(ctx context.Context) error { return t.provision(ctx, cluster.ClassShared, false) }},
 		{"class " + cluster.ClassFixed + " is full when it is full", t.fixedSize},
+		{"class " + cluster.ClassFixed + " gives bare devices", t.block},
 		{"ReadWriteOnce is refused on a second node", t.multiAttach},
 		{"ReadWriteMany works on both nodes", t.readWriteMany},
 		{"snapshot and restore", t.snapshot},

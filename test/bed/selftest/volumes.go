@@ -16,6 +16,10 @@ func (t *tester) claim(ctx context.Context, name, class, mode, size string, sour
 	if source != nil {
 		spec["dataSource"] = source
 	}
+	return t.claimOf(ctx, name, spec)
+}
+
+func (t *tester) claimOf(ctx context.Context, name string, spec object) error {
 	return t.api.Apply(ctx, kubeapi.Object{
 		"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": object{"name": name, "namespace": namespace}, "spec": spec,
 	})
@@ -74,6 +78,31 @@ cat /tmp/err`})
 	}
 	if !strings.Contains(out, "No space left") {
 		return fmt.Errorf("writing too much said %q, want: No space left on device", out)
+	}
+	return nil
+}
+
+// block writes to the end of a device and reads it back in another pod, from a
+// device that has exactly the size asked for.
+func (t *tester) block(ctx context.Context) error {
+	if err := t.claimOf(ctx, "device", object{
+		"accessModes": []any{"ReadWriteOnce"}, "storageClassName": cluster.ClassFixed, "volumeMode": "Block",
+		"resources": object{"requests": object{"storage": "16Mi"}},
+	}); err != nil {
+		return err
+	}
+	for _, p := range []pod{
+		{name: "block-write", script: "echo kept | dd of=/dev/claim bs=1M seek=15 conv=notrunc && sync"},
+		{name: "block-read", script: "wc -c < /dev/claim; dd if=/dev/claim bs=1M skip=15 2>/dev/null | head -n 1"},
+	} {
+		p.claim, p.block = "device", true
+		out, err := t.runPod(ctx, p)
+		if err != nil {
+			return err
+		}
+		if p.name == "block-read" && out != "16777216\nkept\n" {
+			return fmt.Errorf("read %q, want the size of 16 MiB and what was written", out)
+		}
 	}
 	return nil
 }

@@ -61,7 +61,8 @@ func (d *driver) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 }
 
 // CreateVolume makes a volume. The class says with "kind" (dir or ext4) what it
-// is, and with "scope" (node or shared) who may use it.
+// is, and with "scope" (node or shared) who may use it; a claim that asks for a
+// device gets the bare image of a class of ext4 images.
 func (d *driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,7 +70,13 @@ func (d *driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	if r.GetParameters()["kind"] == kindExt4 {
 		v.Kind = kindExt4
 	}
-	if v.Kind == kindExt4 && v.Size == 0 {
+	if wantsBlock(r.GetVolumeCapabilities()) {
+		if v.Kind != kindExt4 {
+			return nil, status.Error(codes.InvalidArgument, "the volumes of this class are folders and no devices: volumeMode Block needs a class of kind ext4")
+		}
+		v.Kind = kindRaw
+	}
+	if v.Kind != kindDir && v.Size == 0 {
 		v.Size = defaultSize
 	}
 	if r.GetParameters()["scope"] != "shared" {
@@ -113,7 +120,7 @@ func (d *driver) source(s *csi.VolumeContentSource, v volume) (string, error) {
 		if err != nil {
 			return "", status.Errorf(codes.NotFound, "cannot find the snapshot: %v", err)
 		}
-		if v.Kind == kindExt4 && v.Size < n.Size {
+		if v.Kind != kindDir && v.Size < n.Size {
 			return "", status.Errorf(codes.OutOfRange, "the claim asks for %d bytes, its snapshot needs %d", v.Size, n.Size)
 		}
 		kind, dir = n.Kind, d.store.snapshotDir(n.ID)

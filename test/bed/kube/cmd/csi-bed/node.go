@@ -33,21 +33,26 @@ func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeReques
 	if err != nil {
 		return nil, grpcError(err)
 	}
-	if r.GetVolumeCapability().GetBlock() != nil {
-		return nil, status.Error(codes.InvalidArgument, "cannot give a raw block device: use volumeMode Filesystem")
+	if block := r.GetVolumeCapability().GetBlock() != nil; block != (v.Kind == kindRaw) {
+		return nil, status.Errorf(codes.InvalidArgument, "volume %s is of kind %s, asked for as a device: %t", v.ID, v.Kind, block)
 	}
 	if v.Node != "" && v.Node != d.node {
 		return nil, status.Errorf(codes.FailedPrecondition, "volume is on node %s, this is %s", v.Node, d.node)
 	}
 	mode := r.GetVolumeCapability().GetAccessMode().GetMode()
 	err = d.store.change(v.ID, func(a attachments) error {
-		if v.Kind == kindExt4 && !singleNode(mode) {
+		if v.Kind != kindDir && !singleNode(mode) {
 			return status.Error(codes.InvalidArgument, "a volume of fixed size can be used on one node only: ask for ReadWriteOnce")
 		}
 		if err := a.stage(d.node, mode); err != nil {
 			return err
 		}
-		return mountVolume(data(d.store.volumeDir(v.ID), v.Kind), r.GetStagingTargetPath(), v.Kind)
+		from := data(d.store.volumeDir(v.ID), v.Kind)
+		if v.Kind == kindRaw {
+			_, err := attachLoop(from)
+			return err
+		}
+		return mountVolume(from, r.GetStagingTargetPath(), v.Kind)
 	})
 	if err != nil {
 		return nil, grpcError(err)
@@ -98,6 +103,9 @@ func (d *driver) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeRe
 			return err
 		}
 		delete(a, d.node)
+		if v, err := d.store.volume(r.GetVolumeId()); err == nil && v.Kind == kindRaw {
+			return detachLoop(data(d.store.volumeDir(v.ID), v.Kind))
+		}
 		return nil
 	})
 	if err != nil {
@@ -112,6 +120,9 @@ func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRe
 	err := d.store.change(r.GetVolumeId(), func(a attachments) error {
 		if err := a.publish(d.node, r.GetTargetPath(), mode); err != nil {
 			return err
+		}
+		if r.GetVolumeCapability().GetBlock() != nil {
+			return publishDevice(data(d.store.volumeDir(r.GetVolumeId()), kindRaw), r.GetTargetPath())
 		}
 		if err := mountVolume(r.GetStagingTargetPath(), r.GetTargetPath(), kindDir); err != nil {
 			return err
@@ -145,6 +156,9 @@ func (d *driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 // NodeGetVolumeStats tells how full the volume is. Of a folder it can only tell
 // how full the disk below is.
 func (d *driver) NodeGetVolumeStats(_ context.Context, r *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+	if v, err := d.store.volume(r.GetVolumeId()); err == nil && v.Kind == kindRaw {
+		return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: v.Size}}}, nil
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(r.GetVolumePath(), &st); err != nil {
 		return nil, status.Errorf(codes.NotFound, "cannot look at the volume: %v", err)

@@ -132,13 +132,15 @@ func (p *provisioner) claim(ctx context.Context, key string) error {
 	}
 	request := &csi.CreateVolumeRequest{
 		Name: "pvc-" + string(c.UID), Parameters: class.Parameters, VolumeContentSource: source,
-		CapacityRange: &csi.CapacityRange{RequiredBytes: c.Spec.Resources.Requests.Storage().Value()},
+		CapacityRange:      &csi.CapacityRange{RequiredBytes: c.Spec.Resources.Requests.Storage().Value()},
+		VolumeCapabilities: capabilities(c),
 	}
 	if node := c.Annotations[selectedNode]; node != "" {
 		request.AccessibilityRequirements = &csi.TopologyRequirement{Preferred: []*csi.Topology{{Segments: map[string]string{topologyKey: node}}}}
 	}
 	made, err := p.driver.CreateVolume(ctx, request)
 	if err != nil {
+		p.complain(ctx, c, err)
 		return err
 	}
 	_, err = p.client.CoreV1().PersistentVolumes().Create(ctx, persistentVolume(c, class, made.GetVolume()), metav1.CreateOptions{})
@@ -148,12 +150,37 @@ func (p *provisioner) claim(ctx context.Context, key string) error {
 	return err
 }
 
+func capabilities(c *corev1.PersistentVolumeClaim) []*csi.VolumeCapability {
+	if c.Spec.VolumeMode == nil || *c.Spec.VolumeMode != corev1.PersistentVolumeBlock {
+		return nil
+	}
+	return []*csi.VolumeCapability{{AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}}}
+}
+
+// complain says on the claim why it gets no volume, as external-provisioner does:
+// once, however often it is tried again.
+func (p *provisioner) complain(ctx context.Context, c *corev1.PersistentVolumeClaim, why error) {
+	now := metav1.Now()
+	_, err := p.client.CoreV1().Events(c.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name + "." + string(c.UID)},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: c.Namespace, Name: c.Name, UID: c.UID},
+		Type:           corev1.EventTypeWarning, Reason: "ProvisioningFailed", Message: "failed to provision volume: " + why.Error(),
+		Source: corev1.EventSource{Component: driverName}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		log.Printf("cannot tell claim %s/%s: %v", c.Namespace, c.Name, err)
+	}
+}
+
 func persistentVolume(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, v *csi.Volume) *corev1.PersistentVolume {
 	reclaim := corev1.PersistentVolumeReclaimDelete
 	if class.ReclaimPolicy != nil {
 		reclaim = *class.ReclaimPolicy
 	}
 	mode := corev1.PersistentVolumeFilesystem
+	if c.Spec.VolumeMode != nil {
+		mode = *c.Spec.VolumeMode
+	}
 	pv := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: "pvc-" + string(c.UID), Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": driverName}},
 		Spec: corev1.PersistentVolumeSpec{

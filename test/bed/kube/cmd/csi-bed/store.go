@@ -17,10 +17,12 @@ import (
 )
 
 // The kinds of volumes. A folder has no size limit of its own; an ext4 image has
-// exactly the size that the claim asked for, for tests of full volumes.
+// exactly the size that the claim asked for, for tests of full volumes; a raw
+// image is what a claim with volumeMode Block gets in the place of an ext4 one.
 const (
 	kindDir  = "dir"
 	kindExt4 = "ext4"
+	kindRaw  = "raw"
 )
 
 // store keeps volumes and snapshots in a folder which all machines of the bed see.
@@ -66,10 +68,10 @@ func (s store) snapshotDir(id string) string { return filepath.Join(s.root, "sna
 
 // data is where the bytes are: a folder or an image.
 func data(dir, kind string) string {
-	if kind == kindExt4 {
-		return filepath.Join(dir, "disk.img")
+	if kind == kindDir {
+		return filepath.Join(dir, "data")
 	}
-	return filepath.Join(dir, "data")
+	return filepath.Join(dir, "disk.img")
 }
 
 func (s store) volume(id string) (volume, error) {
@@ -109,6 +111,9 @@ func (s store) createVolume(v volume, from string) error {
 	if err == nil && v.Kind == kindExt4 {
 		err = formatImage(target, v.Size, from == "")
 	}
+	if err == nil && v.Kind == kindRaw {
+		err = sizeImage(target, v.Size)
+	}
 	if err == nil && v.Kind == kindDir && from == "" {
 		err = os.Chmod(target, 0o777) // Mkdir's mode goes through the umask
 	}
@@ -128,7 +133,7 @@ func (s store) createSnapshot(n snapshot) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot make the snapshot: %w", err)
 	}
-	if n.Kind == kindExt4 {
+	if n.Kind != kindDir {
 		syscall.Sync() // what the loop device has not written yet is not in the image
 	}
 	if err := copyData(data(s.volumeDir(n.Source), n.Kind), data(dir, n.Kind)); err != nil {
@@ -143,16 +148,7 @@ func copyData(from, to string) error {
 
 // formatImage gives the image its size: a new file system, or a copied one grown.
 func formatImage(path string, size int64, fresh bool) error {
-	if fresh {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-	}
-	if err := os.Truncate(path, size); err != nil {
+	if err := sizeImage(path, size); err != nil {
 		return err
 	}
 	if fresh {
@@ -164,6 +160,15 @@ func formatImage(path string, size int64, fresh bool) error {
 		return err // exit code 1 says that errors were corrected: the journal of a copied disk
 	}
 	return command("resize2fs", path, strconv.FormatInt(size/1024, 10)+"K")
+}
+
+// sizeImage makes the image if there is none, and gives it its size.
+func sizeImage(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
 }
 
 func command(name string, args ...string) error {
