@@ -86,7 +86,7 @@ func (p *patch) run(ctx context.Context, was *node) error {
 		}
 	}
 	if p.old != nil {
-		pieces = p.differing(pieces)
+		pieces = differing(pieces, p.old)
 	} else if pieces, err = p.compared(ctx, pieces); err != nil {
 		return err
 	}
@@ -95,10 +95,10 @@ func (p *patch) run(ctx context.Context, was *node) error {
 }
 
 // differing are the wanted pieces which the record does not have at the same place.
-func (p *patch) differing(pieces []object.IndirectObjectEntry) []object.IndirectObjectEntry {
+func differing(pieces, old []object.IndirectObjectEntry) []object.IndirectObjectEntry {
 	var out []object.IndirectObjectEntry
 	for i, e := range pieces {
-		if i >= len(p.old) || p.old[i] != e {
+		if i >= len(old) || old[i] != e {
 			out = append(out, e)
 		}
 	}

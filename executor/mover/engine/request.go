@@ -54,8 +54,11 @@ type Repository struct {
 type VolumeRequest struct {
 	// Name is the stable identity "<source namespace>/<claim>" under which snapshots are kept.
 	Name string `json:"name"`
-	// Path is the directory where the volume is visible.
+	// Path is the directory where the volume is visible, or the device that it is.
 	Path string `json:"path"`
+	// Mode tells a block device from a file system. A snapshot of the one is never restored into
+	// the other.
+	Mode Mode `json:"mode,omitempty"`
 	// Parent is the previous snapshot of the same volume (upload); "" reads every file.
 	Parent string `json:"parent,omitempty"`
 	// Snapshot is the snapshot wanted on the target (restore).
@@ -150,6 +153,8 @@ func (v VolumeRequest) validate(op Op) error {
 		return fmt.Errorf("has no name")
 	case !filepath.IsAbs(v.Path):
 		return fmt.Errorf("%s: path %q is not absolute", v.Name, v.Path)
+	case v.Mode != ModeFilesystem && v.Mode != ModeBlock:
+		return fmt.Errorf("%s: the mode %q is not one that this version knows", v.Name, v.Mode)
 	case op == OpRestore && v.Snapshot == "":
 		return fmt.Errorf("%s: names no snapshot to restore", v.Name)
 	}

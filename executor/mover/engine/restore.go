@@ -27,6 +27,9 @@ type restorer struct {
 
 // restore makes a volume equal to a snapshot and returns its ID.
 func (s *session) restore(ctx context.Context, v VolumeRequest, c *counters, w *warnings) (string, error) {
+	if v.Mode == ModeBlock {
+		return s.restoreBlock(ctx, v, c, w)
+	}
 	want, err := s.manifest(ctx, v.Name, v.Snapshot)
 	if err != nil {
 		return "", err

@@ -260,8 +260,12 @@ func wrapVolume(err error, op Op, name string) error {
 	return fail(reasonOf(err), err, "cannot %s volume %s", op, name)
 }
 
-// manifest loads a snapshot of the volume.
+// manifest loads a snapshot of the volume, which is of a file system.
 func (s *session) manifest(ctx context.Context, volume, id string) (*snapshot.Manifest, error) {
+	return s.manifestOf(ctx, volume, id, ModeFilesystem)
+}
+
+func (s *session) manifestOf(ctx context.Context, volume, id string, mode Mode) (*snapshot.Manifest, error) {
 	m, err := snapshot.LoadSnapshot(ctx, s.repo, manifest.ID(id))
 	switch {
 	case errors.Is(err, snapshot.ErrSnapshotNotFound):
@@ -273,6 +277,9 @@ func (s *session) manifest(ctx context.Context, volume, id string) (*snapshot.Ma
 	case m.Tags[formatTag] != formatVersion:
 		return nil, fail(ReasonSnapshotUnknown, nil, "snapshot %q of volume %s has format %q; this version knows %q",
 			id, volume, m.Tags[formatTag], formatVersion)
+	case m.Tags[modeTag] != string(mode):
+		return nil, fail(ReasonSnapshotUnknown, nil, "snapshot %q of volume %s has the mode %q and the claim %q",
+			id, volume, m.Tags[modeTag], mode)
 	case m.RootEntry == nil || m.RootEntry.Type != snapshot.EntryTypeDirectory || m.IncompleteReason != "":
 		return nil, fail(ReasonSnapshotUnknown, nil, "snapshot %q of volume %s is not complete", id, volume)
 	}

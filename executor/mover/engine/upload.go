@@ -25,6 +25,7 @@ const flushEvery = 5 * time.Minute
 type uploader struct {
 	*session
 	w        repo.RepositoryWriter
+	begin    time.Time
 	count    *counters
 	warn     *warnings
 	parentAt unix.Timespec // a change time before this is proof; zero proves nothing
@@ -32,6 +33,7 @@ type uploader struct {
 
 	mu    sync.Mutex
 	links map[string]*linkedRead
+	zeros map[int64]object.ID // of a device: sections of zeros by their length
 }
 
 // linkedRead is a file with several paths, read once.
@@ -42,6 +44,9 @@ type linkedRead struct {
 
 // upload takes a snapshot of a volume and returns its ID.
 func (s *session) upload(ctx context.Context, v VolumeRequest, c *counters, w *warnings) (string, error) {
+	if v.Mode == ModeBlock {
+		return s.uploadBlock(ctx, v, c, w)
+	}
 	begin := s.now()
 	root, err := openRoot(v.Path)
 	if err != nil {
@@ -51,22 +56,32 @@ func (s *session) upload(ctx context.Context, v VolumeRequest, c *counters, w *w
 	if err := unix.Syncfs(root.fd); err != nil {
 		w.add("the source's file system could not be synced before reading: %v", err)
 	}
-	var id string
-	err = repo.WriteSession(ctx, s.repo, repo.WriteSessionOptions{
-		Purpose: "upload", OnUpload: func(n int64) { c.uploaded.Add(n) },
-	}, func(ctx context.Context, rw repo.RepositoryWriter) error {
-		u := &uploader{session: s, w: rw, count: c, warn: w, links: map[string]*linkedRead{}}
+	return s.snapshotted(ctx, v, &uploader{session: s, count: c, warn: w, begin: begin}, func(ctx context.Context, u *uploader) (*snapshot.Manifest, error) {
 		parent, err := u.parentTree(ctx, v)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		return u.root(ctx, root, parent)
+	})
+}
+
+// snapshotted saves the snapshot that take makes.
+func (s *session) snapshotted(ctx context.Context, v VolumeRequest, u *uploader, take func(context.Context, *uploader) (*snapshot.Manifest, error)) (string, error) {
+	var id string
+	err := repo.WriteSession(ctx, s.repo, repo.WriteSessionOptions{
+		Purpose: "upload", OnUpload: func(n int64) { u.count.uploaded.Add(n) },
+	}, func(ctx context.Context, rw repo.RepositoryWriter) error {
+		u.w, u.links, u.zeros = rw, map[string]*linkedRead{}, map[int64]object.ID{}
 		defer u.flushing(ctx)()
-		m, err := u.root(ctx, root, parent)
+		m, err := take(ctx, u)
 		if err != nil {
 			return err
 		}
 		m.Source, m.Tags = sourceOf(v.Name), map[string]string{formatTag: formatVersion}
-		m.StartTime, m.EndTime = fs.UTCTimestampFromTime(begin), fs.UTCTimestampFromTime(s.now())
+		if v.Mode != ModeFilesystem {
+			m.Tags[modeTag] = string(v.Mode)
+		}
+		m.StartTime, m.EndTime = fs.UTCTimestampFromTime(u.begin), fs.UTCTimestampFromTime(s.now())
 		saved, err := snapshot.SaveSnapshot(ctx, rw, m)
 		id = string(saved)
 		return err
