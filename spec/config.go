@@ -59,6 +59,9 @@ type Mover struct {
 	HolderImage string `json:"holderImage,omitempty"`
 	// KubeletRoot is where kubelets keep pods; default /var/lib/kubelet.
 	KubeletRoot string `json:"kubeletRoot,omitempty"`
+	// BytesPerSecond limits what one mover sends to the store, and what it receives from it: a
+	// Kubernetes quantity such as 50Mi. Default: no limit.
+	BytesPerSecond string `json:"bytesPerSecond,omitempty"`
 }
 
 // Limits mirror CAM's (F-127..F-132): more namespaces are refused, more pods

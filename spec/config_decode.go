@@ -119,6 +119,7 @@ var configRules = map[string]rule{
 	"spec.mover.image":             {need: "the image that holds the tranship program; the Jobs that copy volumes run it", name: imageName},
 	"spec.mover.cpu":               {name: quantity},
 	"spec.mover.memory":            {name: quantity},
+	"spec.mover.bytesPerSecond":    {name: quantity},
 	"spec.mover.holderImage":       {name: imageName},
 	"spec.mover.kubeletRoot":       {name: absolutePath},
 }

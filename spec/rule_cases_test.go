@@ -168,6 +168,7 @@ var configCases = []ruleCase{
 	set1(KindDaemonConfig, "spec.ledger.authorName", `"a\nb"`, "spec.ledger.authorName", "line breaks"),
 	set1(KindDaemonConfig, "spec.mover.image", "-", "spec.mover.image", "image is missing"),
 	set1(KindDaemonConfig, "spec.mover.memory", "much", "spec.mover.memory", "quantity"),
+	set1(KindDaemonConfig, "spec.mover.bytesPerSecond", "50 MB", "spec.mover.bytesPerSecond", "quantity"),
 	set1(KindDaemonConfig, "spec.mover.kubeletRoot", "var/lib/kubelet", "spec.mover.kubeletRoot", "absolute path"),
 	set1(KindDaemonConfig, "spec.interval", "1ms", "spec.interval", "1s or longer"),
 	set1(KindDaemonConfig, "spec.interval", "0s", "spec.interval", "longer than zero"),

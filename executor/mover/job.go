@@ -50,8 +50,18 @@ func request(e *kube.Env, op engine.Op) engine.Request {
 			Endpoint: cmp.Or(r.Endpoint, "https://s3."+region+".amazonaws.com"), Region: region,
 			Bucket: r.Bucket, Prefix: DataPrefix(r, e.Run.Spec.Plan),
 			CABundle: r.CABundle, InsecureSkipTLSVerify: r.InsecureSkipTLSVerify,
+			BytesPerSecond: bytesPerSecond(e.Settings.Mover.BytesPerSecond),
 		},
 	}
+}
+
+// bytesPerSecond reads a limit that the configuration's rules have let through; 0 is no limit.
+func bytesPerSecond(limit string) int64 {
+	if limit == "" {
+		return 0
+	}
+	q := quantity(limit, "0")
+	return q.Value()
 }
 
 // seconds are how long the call's step may still take, and some more: whatever

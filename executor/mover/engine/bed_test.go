@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/minio/minio-go/v7"
+	"github.com/kopia/kopia/repo/blob"
 )
 
 // bedStore is what bed.json says of the test bed's object store.
@@ -39,7 +39,11 @@ func newBedLab(t testing.TB) *lab {
 		Endpoint: bed.S3.Endpoint, Region: bed.S3.Region, Bucket: bed.S3.Bucket, CABundle: text(bed.S3.CAFile),
 		Prefix: fmt.Sprintf("engine-test/%d/", time.Now().UnixNano()),
 	}
-	t.Cleanup(func() { l.purge() })
+	direct := l.req.Repository
+	t.Cleanup(func() {
+		l.req.Repository = direct // whatever stood in between is gone by now
+		l.purge()
+	})
 	return l
 }
 
@@ -54,9 +58,7 @@ func (l *lab) s3() *s3Store {
 func (l *lab) purge() {
 	st := l.s3()
 	ctx := context.Background()
-	for o := range st.client.ListObjects(ctx, st.options.BucketName, minio.ListObjectsOptions{Prefix: st.options.Prefix, Recursive: true}) {
-		_ = st.client.RemoveObject(ctx, st.options.BucketName, o.Key, minio.RemoveObjectOptions{})
-	}
+	_ = st.ListBlobs(ctx, "", func(m blob.Metadata) error { return st.DeleteBlob(ctx, m.BlobID) })
 }
 
 func TestBedRoundTrip(t *testing.T) {

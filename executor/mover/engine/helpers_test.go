@@ -27,8 +27,8 @@ import (
 // fileStore keeps a repository in a directory: the library's own file store.
 type fileStore struct{ path string }
 
-func (s fileStore) connection() blob.ConnectionInfo {
-	return blob.ConnectionInfo{Type: "filesystem", Config: &filesystem.Options{Path: s.path}}
+func (s fileStore) open(ctx context.Context) (blob.Storage, error) {
+	return filesystem.New(ctx, &filesystem.Options{Path: s.path}, false)
 }
 
 func (s fileStore) read(ctx context.Context) ([]byte, error) {
@@ -83,9 +83,11 @@ func (l *lab) keepOpen() {
 	l.t.Helper()
 	ctx := context.Background()
 	st := must1(l.opts.openStore(l.req.Repository, secrets{}))
-	_, _, err := ensureRepository(ctx, st, "pw", true)
+	f := newFront(ctx, must1(st.open(ctx)))
+	var err error
+	f.format, _, err = ensureRepository(ctx, st, "pw", true)
 	must(l.t, err)
-	l.open, err = openRepository(ctx, st, opening{"pw", l.req.CacheDir, false, func(err error) { panic(err) }})
+	l.open, err = openRepository(ctx, f, opening{"pw", l.req.CacheDir, false, func(err error) { panic(err) }})
 	must(l.t, err)
 	l.t.Cleanup(func() { _ = l.open.Close(ctx) })
 }

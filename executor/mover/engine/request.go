@@ -48,6 +48,8 @@ type Repository struct {
 	// CABundle is PEM; it replaces the system's roots when set.
 	CABundle              string `json:"caBundle,omitempty"`
 	InsecureSkipTLSVerify bool   `json:"insecureSkipTLSVerify,omitempty"`
+	// BytesPerSecond limits what a run sends to the store, and what it receives from it; 0 is no limit.
+	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
 }
 
 // VolumeRequest is one volume of a request.

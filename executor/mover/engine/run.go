@@ -161,14 +161,19 @@ func (w *Warm) open(ctx context.Context, req Request, op operation, res *Result)
 	if err != nil {
 		return err
 	}
-	res.RepositoryExists, res.RepositoryCreated, err = ensureRepository(ctx, st, w.secrets.password, op.mayCreate)
+	blobs, err := st.open(ctx)
+	if err != nil {
+		return storeFailed(err, "cannot open the store")
+	}
+	f := newFront(ctx, blobs)
+	f.format, res.RepositoryCreated, err = ensureRepository(ctx, st, w.secrets.password, op.mayCreate)
 	if err != nil {
 		return err
 	}
-	if !res.RepositoryExists {
+	if res.RepositoryExists = f.format != nil; !res.RepositoryExists {
 		return missing(req)
 	}
-	w.repo, err = openRepository(ctx, st, opening{w.secrets.password, req.CacheDir, op.readOnly, w.fatal})
+	w.repo, err = openRepository(ctx, f, opening{w.secrets.password, req.CacheDir, op.readOnly, w.fatal})
 	return err
 }
 

@@ -10,11 +10,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
-	"github.com/kopia/kopia/repo/blob/s3"
 	"github.com/kopia/kopia/repo/format"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -22,40 +20,32 @@ import (
 
 // store is the place of a repository, as far as the library does not reach it by itself.
 type store interface {
-	// connection tells the library how to reach the store; it holds the credentials.
-	connection() blob.ConnectionInfo
+	// open is the store as the library wants to see it; it asks nothing of the store yet.
+	open(ctx context.Context) (blob.Storage, error)
 	// read returns the repository's format blob, or nil if there is no repository yet.
 	read(ctx context.Context) ([]byte, error)
 	// create stores the format blob unless there is one.
 	create(ctx context.Context, data []byte) error
 }
 
-// storeTimeout bounds the first look at a store: an address that answers nothing fails a run soon.
-const storeTimeout = 30 * time.Second
+// storeTimeout bounds the first look at a store, firstPatience how long it is repeated: an address that
+// answers nothing fails a run soon.
+const (
+	storeTimeout  = 30 * time.Second
+	firstPatience = 5 * time.Second
+	// storeConnections are kept open: more than the tasks that a run usually has at once.
+	storeConnections = 32
+)
 
 // s3Store is a bucket with a prefix.
 type s3Store struct {
-	client  *minio.Client
-	options s3.Options
+	*bucket
+	endpoint string
 }
 
-// manyConnections lets connections to the store be used again by as many requests as run at once. The
-// library copies Go's default transport, which keeps two and makes all others shake hands anew.
-var manyConnections = sync.OnceFunc(func() {
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		t.MaxIdleConnsPerHost = 64
-	}
-})
-
 func newS3Store(r Repository, s secrets) (store, error) {
-	manyConnections()
-	opts := s3.Options{
-		BucketName: r.Bucket, Prefix: r.Prefix, Region: r.Region, RootCA: []byte(r.CABundle),
-		DoNotVerifyTLS: r.InsecureSkipTLSVerify,
-		AccessKeyID:    s.accessKey, SecretAccessKey: s.secretKey, SessionToken: s.sessionToken,
-	}
-	var err error
-	if opts.Endpoint, opts.DoNotUseTLS, err = splitEndpoint(r.Endpoint); err != nil {
+	endpoint, plain, err := splitEndpoint(r.Endpoint)
+	if err != nil {
 		return nil, err
 	}
 	if r.Bucket == "" {
@@ -65,14 +55,16 @@ func newS3Store(r Repository, s secrets) (store, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := minio.New(opts.Endpoint, &minio.Options{
+	client, err := minio.New(endpoint, &minio.Options{
 		Creds:  credentials.NewStaticV4(s.accessKey, s.secretKey, s.sessionToken),
-		Secure: !opts.DoNotUseTLS, Region: r.Region, Transport: transport, MaxRetries: 3,
+		Secure: !plain, Region: r.Region, Transport: transport, MaxRetries: 1, // see bucket.try
 	})
 	if err != nil {
-		return nil, fail(ReasonBadRequest, err, "the endpoint %q cannot be used", opts.Endpoint)
+		return nil, fail(ReasonBadRequest, err, "the endpoint %q cannot be used", endpoint)
 	}
-	return &s3Store{client: client, options: opts}, nil
+	return &s3Store{endpoint: endpoint, bucket: &bucket{
+		client: minio.Core{Client: client}, name: r.Bucket, prefix: r.Prefix, secure: !plain, patience: storePatience,
+	}}, nil
 }
 
 // splitEndpoint reads host[:port] or a URL without a path.
@@ -91,8 +83,9 @@ func splitEndpoint(endpoint string) (host string, plain bool, err error) {
 
 func transportFor(r Repository) (*http.Transport, error) {
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
-		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute,
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, DialContext: dialer(r.BytesPerSecond),
+		MaxIdleConnsPerHost: storeConnections, WriteBufferSize: 64 << 10, ReadBufferSize: 64 << 10,
+		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: r.InsecureSkipTLSVerify},
 	}
 	if r.CABundle != "" {
@@ -105,22 +98,25 @@ func transportFor(r Repository) (*http.Transport, error) {
 	return t, nil
 }
 
-func (s *s3Store) connection() blob.ConnectionInfo {
-	return blob.ConnectionInfo{Type: "s3", Config: &s.options}
-}
+func (s *s3Store) open(context.Context) (blob.Storage, error) { return s.bucket, nil }
 
 // read gets rather than stats: only the answer to GET has a body that tells a missing bucket from a
 // missing object.
-func (s *s3Store) read(ctx context.Context) ([]byte, error) {
+func (s *s3Store) read(ctx context.Context) (data []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	obj, err := s.client.GetObject(ctx, s.options.BucketName, s.key(), minio.GetObjectOptions{})
-	if err != nil {
-		return nil, s.failed(err, "reach")
-	}
-	defer obj.Close()
-	data, err := io.ReadAll(io.LimitReader(obj, 1<<20))
-	if resp := (minio.ErrorResponse{}); errors.As(err, &resp) && resp.Code == minio.NoSuchKey {
+	first := *s.bucket
+	first.patience = firstPatience
+	err = first.try(ctx, func() error {
+		body, _, _, err := s.client.GetObject(ctx, s.name, s.key(format.KopiaRepositoryBlobID), minio.GetObjectOptions{})
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		data, err = io.ReadAll(io.LimitReader(body, 1<<20))
+		return err
+	})
+	if errors.Is(err, blob.ErrBlobNotFound) {
 		return nil, nil
 	}
 	if err != nil {
@@ -153,13 +149,10 @@ func (s *s3Store) create(ctx context.Context, data []byte) error {
 }
 
 func (s *s3Store) put(ctx context.Context, data []byte, opts minio.PutObjectOptions) error {
-	_, err := s.client.PutObject(ctx, s.options.BucketName, s.key(), bytes.NewReader(data), int64(len(data)), opts)
+	_, err := s.client.Client.PutObject(ctx, s.name, s.key(format.KopiaRepositoryBlobID), bytes.NewReader(data), int64(len(data)), opts)
 	return err
 }
 
-func (s *s3Store) key() string { return s.options.Prefix + format.KopiaRepositoryBlobID }
-
 func (s *s3Store) failed(err error, what string) error {
-	return storeFailed(err, "cannot %s bucket %s under %q at %s", what, s.options.BucketName,
-		s.options.Prefix, s.options.Endpoint)
+	return storeFailed(err, "cannot %s bucket %s under %q at %s", what, s.name, s.prefix, s.endpoint)
 }
