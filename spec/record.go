@@ -226,6 +226,7 @@ type Volume struct {
 	ChangedBytes     int64                               `json:"changedBytes,omitempty"`
 	Warnings         []string                            `json:"warnings,omitempty"`
 
+	DiskBytes       int64          `json:"diskBytes,omitempty"` // that the files of the newest snapshot take up on the source
 	SourceClassName string         `json:"sourceClassName,omitempty"`
 	Owners          []string       `json:"owners,omitempty"`   // all that mount it, "<Kind>/<name>"
 	Template        *ClaimTemplate `json:"template,omitempty"` // that it came from

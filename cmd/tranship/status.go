@@ -133,9 +133,8 @@ func tellPlan(w io.Writer, st *spec.PlanStatus, run *spec.Run, now time.Time) er
 	if e := st.Estimate; e != nil && st.Recorded.State != spec.Migrated {
 		fmt.Fprintf(w, "estimate  the cutover would stop the application for %.0f s\n", e.StopSeconds)
 	}
-	for _, v := range st.Volumes {
-		fmt.Fprintf(w, "volume    %s/%s -> %s/%s  %s %s  %s  %d files, %s; last change %d files, %s\n", v.Namespace, v.Claim, v.TargetNamespace, v.TargetClaim,
-			v.Action, v.Method, orDash(string(v.Mark)), v.Files, size(v.Bytes), v.ChangedFiles, size(v.ChangedBytes))
+	if err := tellVolumes(w, st.Volumes); err != nil {
+		return err
 	}
 	if run == nil {
 		return nil

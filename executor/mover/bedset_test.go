@@ -93,17 +93,18 @@ func TestBedNoSpace(t *testing.T) {
 	l := newBedLab(t)
 	l.set()
 	dir := l.path(l.Source, l.from, "data-db-0")
-	l.random(dir+"/too-much", 48<<20)
 	l.random(dir+"/a-little", 1000)
 	l.Run.Spec.Closure.Plan.Spec.Volumes.Overrides = []spec.VolumeOverride{{Namespace: l.from, Claim: "data-db-0", StorageClassName: "bed-small-fs"}}
 	l.step("upload", "mover.upload", 1)
 	l.step("claims", "mover.claims", 1)
+	l.random(dir+"/too-much", 48<<20) // later than the claim, which would else have been made larger
+	l.step("upload", "mover.upload", 2)
 	o := bedtest.Drive(t, l.Env, Verbs(), "restore-volumes", "mover.restore", 1)
 	if o.Seen != reconciler.Broken || !o.Final || o.Reason != "NoSpace" || !strings.Contains(o.Message, "is full") {
 		t.Fatalf("%d %s: %s", o.Seen, o.Reason, o.Message)
 	}
 	l.must(os.Remove(dir + "/too-much"))
-	l.step("upload", "mover.upload", 2)
+	l.step("upload", "mover.upload", 3)
 	l.step("restore-volumes", "mover.restore", 2)
 	l.step("claims", "mover.claims-undo", 1)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,7 @@ func volumesOf(ctx context.Context, e *kube.Env) ([]spec.Volume, error) {
 			if volumes[i].StagingClaim == "" {
 				volumes[i].StagingClaim = stagingName(e, &volumes[i])
 			}
+			grow(&volumes[i])
 		}
 		return volumes, nil
 	}
@@ -51,6 +53,10 @@ func thinkClaims(ctx context.Context, e *kube.Env) (thought, error) {
 	if err != nil {
 		return thought{}, err
 	}
+	target, err := classes(ctx, e.Target)
+	if err != nil {
+		return thought{}, err
+	}
 	var wait *reconciler.Observation
 	for i := range volumes {
 		v := &volumes[i]
@@ -62,7 +68,7 @@ func thinkClaims(ctx context.Context, e *kube.Env) (thought, error) {
 		if err != nil {
 			return thought{}, err
 		}
-		o, err := stagingClaim(ctx, e, &t, v, c)
+		o, err := stagingClaim(ctx, e, &t, v, c, target)
 		if err != nil {
 			return thought{}, err
 		}
@@ -92,7 +98,7 @@ func stagingClaims(ctx context.Context, e *kube.Env) (*corev1.PersistentVolumeCl
 }
 
 // stagingClaim compares one claim with what the copy needs.
-func stagingClaim(ctx context.Context, e *kube.Env, t *thought, v *spec.Volume, c *corev1.PersistentVolumeClaim) (*reconciler.Observation, error) {
+func stagingClaim(ctx context.Context, e *kube.Env, t *thought, v *spec.Volume, c *corev1.PersistentVolumeClaim, target []storagev1.StorageClass) (*reconciler.Observation, error) {
 	if c == nil {
 		if v.TargetPV != "" {
 			lost, err := lostVolume(ctx, e, v)
@@ -101,7 +107,7 @@ func stagingClaim(ctx context.Context, e *kube.Env, t *thought, v *spec.Volume, 
 			}
 		}
 		t.move(fmt.Sprintf("create claim %s/%s on cluster %s", e.Settings.Namespace, v.StagingClaim, e.Target.Name), func(ctx context.Context) error {
-			return createStaging(ctx, e, v, "")
+			return createStaging(ctx, e, v, nil)
 		})
 		return nil, nil
 	}
@@ -112,8 +118,10 @@ func stagingClaim(ctx context.Context, e *kube.Env, t *thought, v *spec.Volume, 
 		o := working("ClaimLeaving", claimAt(c), "waits until claim %s/%s of cluster %s, which is being deleted, is gone", c.Namespace, c.Name, e.Target.Name)
 		return &o, nil
 	}
-	have, want := c.Spec.Resources.Requests[corev1.ResourceStorage], resource.MustParse(v.Capacity)
-	if have.Cmp(want) < 0 && c.Status.Phase == corev1.ClaimBound {
+	if why := unfit(v, c, target); why != "" {
+		return replace(ctx, e, t, v, c, why)
+	}
+	if size := sizeOf(c); size.Cmp(resource.MustParse(v.Capacity)) < 0 {
 		return enlarge(ctx, e, t, v, c)
 	}
 	return nil, nil
@@ -147,22 +155,6 @@ func forget(v *spec.Volume) {
 	v.TargetPV, v.TargetHandle, v.TargetPolicy, v.Mark, v.Held = "", "", "", spec.MarkNone, ""
 }
 
-// enlarge grows a claim of ours after its source has grown.
-func enlarge(ctx context.Context, e *kube.Env, t *thought, v *spec.Volume, c *corev1.PersistentVolumeClaim) (*reconciler.Observation, error) {
-	all, err := classes(ctx, e.Target)
-	if err != nil {
-		return nil, err
-	}
-	for _, class := range all {
-		if class.Name == ptr.Deref(c.Spec.StorageClassName, "") && ptr.Deref(class.AllowVolumeExpansion, false) {
-			t.move(fmt.Sprintf("enlarge claim %s/%s on cluster %s to %s", c.Namespace, c.Name, e.Target.Name, v.Capacity), func(ctx context.Context) error {
-				return patchClaim(ctx, e, e.Target, c, change{spec: map[string]any{"resources": map[string]any{"requests": map[string]any{"storage": v.Capacity}}}})
-			})
-		}
-	}
-	return nil, nil // too small a claim fails only if the data does not fit
-}
-
 // notOurs refuses a claim that this plan did not make, or that has come to
 // stand for another volume than the recorded one.
 func notOurs(e *kube.Env, v *spec.Volume, c *corev1.PersistentVolumeClaim) *reconciler.Observation {
@@ -181,9 +173,9 @@ func claimAt(c *corev1.PersistentVolumeClaim) string {
 	return object(spec.Target, "PersistentVolumeClaim", c.Namespace, c.Name)
 }
 
-// createStaging makes a claim of ours, for a new volume or, at a hand-back, for
-// the named one.
-func createStaging(ctx context.Context, e *kube.Env, v *spec.Volume, volume string, marks ...mark) error {
+// createStaging makes a claim of ours, for a new volume (nil) or, at a
+// hand-back, for one that is there.
+func createStaging(ctx context.Context, e *kube.Env, v *spec.Volume, pv *corev1.PersistentVolume, marks ...mark) error {
 	c := &corev1.PersistentVolumeClaim{ObjectMeta: objectMeta(e, e.Settings.Namespace, v.StagingClaim, ComponentStaging)}
 	c.Annotations[annotationVolume] = key(v)
 	for _, m := range marks {
@@ -193,15 +185,22 @@ func createStaging(ctx context.Context, e *kube.Env, v *spec.Volume, volume stri
 			}
 		}
 	}
-	c.Spec = claimSpec(v, volume)
+	c.Spec = claimSpec(v, pv)
 	return createClaim(ctx, e, c)
 }
 
-func claimSpec(v *spec.Volume, volume string) corev1.PersistentVolumeClaimSpec {
-	s := corev1.PersistentVolumeClaimSpec{
-		AccessModes: v.AccessModes, VolumeName: volume,
-		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(v.Capacity)}},
+// claimSpec is of a claim for a new volume (nil), or for one that is there: then
+// it asks for no more than the volume has, or it would never be bound.
+func claimSpec(v *spec.Volume, pv *corev1.PersistentVolume) corev1.PersistentVolumeClaimSpec {
+	size := resource.MustParse(v.Capacity)
+	s := corev1.PersistentVolumeClaimSpec{AccessModes: v.AccessModes}
+	if pv != nil {
+		s.VolumeName = pv.Name
+		if q := pv.Spec.Capacity.Storage(); !q.IsZero() && q.Cmp(size) < 0 {
+			size = *q
+		}
 	}
+	s.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: size}
 	if v.StorageClassName != "" {
 		s.StorageClassName = ptr.To(v.StorageClassName)
 	}

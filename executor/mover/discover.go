@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
 )
 
 // Discovery is what a plan's volumes are.
@@ -49,7 +50,10 @@ func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
 	for i := range d.Volumes {
 		d.Volumes[i].StagingClaim = stagingName(e, &d.Volumes[i])
 	}
-	d.Volumes = carryOver(d.Volumes, e.Run.Facts.Volumes)
+	d.Volumes = carryOver(d.Volumes, e.Run.Facts.Volumes, e.Plan())
+	for i := range d.Volumes {
+		grow(&d.Volumes[i])
+	}
 	inv.settleTemplates(&d) // from here on every class is known
 	inv.checkNames(&d)
 	return d, nil
@@ -58,7 +62,7 @@ func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
 // carryOver keeps what earlier steps and runs found out about a volume: which
 // claim, volume and snapshot belong to it. What the plan and the source say
 // today wins everywhere else.
-func carryOver(found, recorded []spec.Volume) []spec.Volume {
+func carryOver(found, recorded []spec.Volume, plan *spec.PlanSpec) []spec.Volume {
 	before := map[string]*spec.Volume{}
 	for i := range recorded {
 		before[key(&recorded[i])] = &recorded[i]
@@ -71,9 +75,10 @@ func carryOver(found, recorded []spec.Volume) []spec.Volume {
 		f.TargetPV, f.TargetHandle, f.TargetPolicy = r.TargetPV, r.TargetHandle, r.TargetPolicy
 		f.SourcePolicy = cmp.Or(r.SourcePolicy, f.SourcePolicy)
 		f.Mark, f.Held = r.Mark, r.Held
+		f.DiskBytes = r.DiskBytes
 		f.Files, f.Bytes, f.ChangedFiles, f.ChangedBytes = r.Files, r.Bytes, r.ChangedFiles, r.ChangedBytes
-		if r.TargetPV != "" && r.StorageClassName != "" {
-			f.StorageClassName = r.StorageClassName // the claim is there; a class cannot change
+		if word := overrideOf(plan, f.Namespace, f.Claim).StorageClassName; r.TargetPV != "" && r.StorageClassName != "" && word == "" {
+			f.StorageClassName = r.StorageClassName // nobody asked for another: what is copied stays where it is
 		}
 		f.Snapshot = r.Snapshot
 	}
@@ -156,8 +161,14 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 	v.Method, v.Group = choice.Method, cmp.Or(of.group.name, "PersistentVolumeClaim/"+c.Name+"/0")
 	v.SourcePV, v.SourcePolicy = pv.Name, string(pv.Spec.PersistentVolumeReclaimPolicy)
 	v.AccessModes, v.Capacity = c.Spec.AccessModes, capacity(c, &pv)
+	if asked := c.Spec.Resources.Requests.Storage(); asked.String() != v.Capacity {
+		v.Notes = append(v.Notes, fmt.Sprintf("it asks for %s and has %s, which the claim on the target asks for", asked, v.Capacity))
+	}
 	if choice.AccessMode != "" {
 		v.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.PersistentVolumeAccessMode(choice.AccessMode)}
+		if !slices.Equal(v.AccessModes, c.Spec.AccessModes) {
+			v.Notes = append(v.Notes, fmt.Sprintf("its access modes are %v on the source", c.Spec.AccessModes))
+		}
 	}
 	if copied(&v) {
 		if mode := c.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
@@ -165,7 +176,8 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 			return
 		}
 		source := provisionerOf(inv.SourceClasses, c, &pv)
-		use := sharing{wanted: !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
+		files := ptr.Deref(c.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeFilesystem
+		use := sharing{wanted: files && !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
 		class, why := chooseClass(choice.StorageClassName, source, use, inv.TargetClasses)
 		if why != "" {
 			problem("NoStorageClass", "claim %s: %s", name, why)

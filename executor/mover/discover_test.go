@@ -230,7 +230,7 @@ func noted(c *storagev1.StorageClass, modes string) *storagev1.StorageClass {
 func TestCarryOverKeepsTheCopy(t *testing.T) {
 	found := []spec.Volume{{Namespace: "a", Claim: "b", StorageClassName: "new", SourcePolicy: "Retain", Capacity: "2Gi"}, {Namespace: "a", Claim: "c"}}
 	recorded := []spec.Volume{{Namespace: "a", Claim: "b", StorageClassName: "old", SourcePolicy: "Delete", Capacity: "1Gi", TargetPV: "pv", TargetHandle: "h", Mark: spec.MarkClean, Held: "s", Snapshot: "s"}, {Namespace: "gone", Claim: "x"}}
-	got := carryOver(found, recorded)
+	got := carryOver(found, recorded, planOf())
 	v := got[0]
 	if len(got) != 2 || v.StorageClassName != "old" || v.SourcePolicy != "Delete" || v.Capacity != "2Gi" || v.TargetPV != "pv" || v.Snapshot != "s" || v.Held != "s" {
 		t.Fatalf("%+v", got)

@@ -89,7 +89,7 @@ func (x *transfer) backward(e *kube.Env, t *thought) *reconciler.Observation {
 		return nil
 	}
 	t.move(fmt.Sprintf("create our claim %s/%s on cluster %s for volume %s", e.Settings.Namespace, v.StagingClaim, e.Target.Name, x.pv.Name), func(ctx context.Context) error {
-		return createStaging(ctx, e, v, x.pv.Name, m)
+		return createStaging(ctx, e, v, x.pv, m)
 	})
 	return nil
 }

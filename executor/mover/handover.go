@@ -247,7 +247,7 @@ func (x *transfer) createApp(ctx context.Context, e *kube.Env) error {
 	}
 	c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: x.v.TargetNamespace, Name: x.v.TargetClaim, Labels: map[string]string{}, Annotations: stamps(e),
-	}, Spec: claimSpec(x.v, x.pv.Name)}
+	}, Spec: claimSpec(x.v, x.pv)}
 	if from != nil {
 		maps.Copy(c.Labels, from.Labels)
 		for k, s := range from.Annotations {

@@ -66,7 +66,7 @@ func (inv *Inventory) settleTemplate(d *Discovery, n *NamespaceInventory, set st
 	for _, v := range all {
 		v.Template.StorageClassName, v.Template.AccessModes = class, modes
 		if first != nil && v.StorageClassName != "" && v.StorageClassName != first.StorageClassName {
-			v.Notes = append(v.Notes, fmt.Sprintf("its class is not that of %s, which further ordinals of StatefulSet %s get", first.Claim, set))
+			v.Notes = append(slices.Clip(v.Notes), fmt.Sprintf("its class is not that of %s, which further ordinals of StatefulSet %s get", first.Claim, set))
 		}
 	}
 	if name := ptr.Deref(t.Spec.StorageClassName, ""); len(all) == 0 && name != "" && classNamed(inv.TargetClasses, name) == nil {

@@ -176,7 +176,7 @@ func (u *uploadView) results(ctx context.Context) error {
 // record writes what the snapshot is into the volume's facts.
 func (r *reading) record() {
 	d := r.done
-	r.v.Snapshot, r.v.Files, r.v.Bytes = d.Snapshot, d.Files, d.Bytes
+	r.v.Snapshot, r.v.Files, r.v.Bytes, r.v.DiskBytes = d.Snapshot, d.Files, d.Bytes, d.DiskBytes
 	r.v.ChangedFiles, r.v.ChangedBytes, r.v.Warnings = d.ChangedFiles, d.ReadBytes, d.Warnings
 	if more := d.WarningCount - int64(len(d.Warnings)); more > 0 {
 		r.v.Warnings = append(slices.Clone(d.Warnings), fmt.Sprintf("and %d more warnings", more))

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -9,8 +10,8 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// archive is a Deployment with a claim that gets another name, to stand beside
-// the StatefulSet of stateful.
+// archive is a Deployment with a claim that is nearly full and gets another
+// name, to stand beside the StatefulSet of stateful.
 func (l *lab) archive() string {
 	return strings.NewReplacer("NS", l.name, "IMAGE", l.bed.Images["busybox"]).Replace(`
 ---
@@ -33,7 +34,7 @@ spec:
       containers:
       - name: archive
         image: IMAGE
-        command: [/bin/sh, -c, "test -e /files/first || echo on the source > /files/first; while true; do sleep 1; done"]
+        command: [/bin/sh, -c, "test -e /files/first || { dd if=/dev/urandom of=/files/much bs=1M count=60; echo on the source > /files/first; }; while true; do sleep 1; done"]
         readinessProbe: {exec: {command: [test, -e, /files/first]}, periodSeconds: 1}
         volumeMounts: [{name: files, mountPath: /files}]
       volumes: [{name: files, persistentVolumeClaim: {claimName: files}}]
@@ -53,7 +54,7 @@ func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
 		_, _ = l.kubectl(l.bed.Target.Kubeconfig, "delete", "namespace", there, "--ignore-not-found", "--wait=false")
 	})
 	plan := func(state spec.State, extra string) string {
-		text := l.plan(state, fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: data-db-0, storageClassName: bed-gold}, {namespace: %s, claim: data-db-1, storageClassName: bed-gold}, {namespace: %s, claim: files, targetClaim: documents}]}\n%s", l.name, l.name, l.name, extra))
+		text := l.plan(state, fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: data-db-0, storageClassName: bed-gold}, {namespace: %s, claim: data-db-1, storageClassName: bed-gold}, {namespace: %s, claim: files, targetClaim: documents, storageClassName: bed-small-fs}]}\n%s", l.name, l.name, l.name, extra))
 		return strings.Replace(text, "namespaces: [{name: "+l.name+"}]", "namespaces: [{name: "+l.name+", targetName: "+there+"}]", 1)
 	}
 	files := l.infrastructure()
@@ -61,6 +62,7 @@ func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
 	l.commit("Plan the move", files)
 	l.start()
 	l.waitReason("Staged", time.Minute)
+	l.foreseen()
 	l.commit("Move the database", map[string]string{"plan.yaml": plan(spec.Migrated, "")})
 	s := l.waitReason("Migrated", 4*time.Minute)
 	t.Logf("stop time: %.1f s (application's own: %.1f s)", s.Run.Status.StopSeconds, s.Run.Status.OwnSeconds)
@@ -69,8 +71,8 @@ func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
 		t.Helper()
 		return strings.TrimSpace(l.onTarget(append([]string{"-n", there}, args...)...))
 	}
-	if got := onTarget("get", "pvc", "documents", "-o", "jsonpath={.status.phase} {.spec.storageClassName} {.metadata.labels.team}"); got != "Bound bed-node shop" {
-		t.Errorf("the renamed claim: %q", got)
+	if got := onTarget("get", "pvc", "documents", "-o", "jsonpath={.status.phase} {.spec.storageClassName} {.metadata.labels.team} {.status.capacity.storage}"); got != "Bound bed-small-fs shop 76Mi" {
+		t.Errorf("the renamed claim: %q (60 MiB and a line in 64 MiB need 76)", got)
 	}
 	if got := onTarget("get", "deployment", "archive", "-o", "jsonpath={.spec.template.spec.volumes[0].persistentVolumeClaim.claimName} {.metadata.annotations}"); !strings.HasPrefix(got, "documents ") || strings.Contains(got, "tranship.dev/applied") {
 		t.Errorf("the Deployment mounts another claim, or listing again changed what was restored: %s", got)
@@ -99,4 +101,18 @@ func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
 		t.Errorf("left on the target: %s %v", out, err)
 	}
 	l.nothingLeaks()
+}
+
+// foreseen: the status says what will happen to each volume before anything
+// has run.
+func (l *lab) foreseen() {
+	l.t.Helper()
+	l.wait("the survey", time.Minute, func(s *story) bool { return len(s.Status.Volumes) == 3 })
+	text := l.run(l.binary, "status", l.name, "--config", filepath.Join(l.dir, "config.yaml"), "--secrets-dir", filepath.Join(l.dir, "secrets"))
+	for _, want := range []string{"bed-node -> bed-gold", "bed-node -> bed-small-fs", "-> " + l.name + "-new/documents", "Deployment/archive", "StatefulSet/db"} {
+		if !strings.Contains(text, want) {
+			l.t.Errorf("the status does not foresee %q:\n%s", want, text)
+		}
+	}
+	l.t.Log("\n" + text)
 }

@@ -50,14 +50,16 @@ func (l *lab) sourceReady(want string) {
 	}
 }
 
-// TestAFullTargetClaimSaysHowBig copies 48 MiB into a claim of 32.
+// TestAFullTargetClaimSaysHowBig copies more files than the target's file
+// system has inodes for; more bytes would have got a larger claim.
 func TestAFullTargetClaimSaysHowBig(t *testing.T) {
 	l := newLab(t)
 	extra := fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: data, storageClassName: bed-small-fs}]}", l.name)
-	l.openStaged(l.bulky(), "deployment/web", extra)
+	app := strings.Replace(l.bulky(), "dd if=/dev/urandom of=/data/big bs=1M count=48", "i=0; while [ $i -lt 20000 ]; do : > /data/$i; i=$((i+1)); done", 1)
+	l.openStaged(app, "deployment/web", extra)
 	l.flip(spec.Migrated, extra)
 	s := l.waitReason("CutoverNotDone", 4*time.Minute)
-	if _, say := s.condition("Ready"); !strings.Contains(say, "NoSpace") {
+	if _, say := s.condition("Ready"); !strings.Contains(say, "NoSpace") || !strings.Contains(say, "20001 files") {
 		t.Errorf("the status does not say that the claim is full: %s", say)
 	} else {
 		t.Log(say)

@@ -16,14 +16,15 @@ const (
 
 // counters are what a volume's tasks add to while they run.
 type counters struct {
-	files, bytes, read, uploaded               atomic.Int64
+	files, bytes, disk                         atomic.Int64
+	read, uploaded                             atomic.Int64
 	fetched, written                           atomic.Int64
 	changed, unchanged, changedMeta, deletions atomic.Int64
 }
 
 // fill copies the counters into a result.
 func (c *counters) fill(v *VolumeResult) {
-	v.Files, v.Bytes = c.files.Load(), c.bytes.Load()
+	v.Files, v.Bytes, v.DiskBytes = c.files.Load(), c.bytes.Load(), c.disk.Load()
 	v.ReadBytes, v.UploadedBytes, v.WrittenBytes = c.read.Load(), c.uploaded.Load(), c.written.Load()
 	v.FetchedBytes = c.fetched.Load()
 	v.ChangedFiles, v.UnchangedFiles = c.changed.Load(), c.unchanged.Load()

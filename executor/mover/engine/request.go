@@ -92,6 +92,9 @@ type VolumeResult struct {
 	// Files and Bytes count the regular files of the snapshot and their sizes.
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"`
+	// DiskBytes are what they take up on the source, with holes left out and hard links counted
+	// once (upload).
+	DiskBytes int64 `json:"diskBytes,omitempty"`
 	// ReadBytes were read from the volume: hashed for upload, compared for restore.
 	ReadBytes int64 `json:"readBytes"`
 	// UploadedBytes reached the store after deduplication, encryption included.

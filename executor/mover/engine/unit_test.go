@@ -195,3 +195,19 @@ func TestSecretsTouchNoDisk(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestDiskBytes: holes take up nothing, a file with two paths counts once, and
+// a file that did not change counts like any other.
+func TestDiskBytes(t *testing.T) {
+	l := newLab(t)
+	must(t, os.WriteFile(filepath.Join(l.src, "full"), make([]byte, 1<<20), 0o600))
+	must(t, os.Link(filepath.Join(l.src, "full"), filepath.Join(l.src, "again")))
+	must(t, os.WriteFile(filepath.Join(l.src, "sparse"), nil, 0o600))
+	must(t, os.Truncate(filepath.Join(l.src, "sparse"), 1<<30))
+	first := l.upload("")
+	for _, v := range []VolumeResult{first, l.upload(first.Snapshot)} {
+		if v.Bytes < 1<<30 || v.DiskBytes < 1<<20 || v.DiskBytes >= 2<<20 {
+			t.Errorf("%d bytes in %d files take up %d", v.Bytes, v.Files, v.DiskBytes)
+		}
+	}
+}

@@ -36,6 +36,8 @@ func (u *uploader) file(ctx context.Context, d *dir, n *node, st *unix.Stat_t, w
 		name := n.name
 		*n = *first
 		n.name = name
+	} else {
+		u.count.disk.Add(st.Blocks * 512) // st_blocks has this unit on every file system
 	}
 	u.count.files.Add(1)
 	u.count.bytes.Add(n.size)
