@@ -147,7 +147,8 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 	}
 	l.flip(spec.Migrated, "")
 	s = l.waitReason("Migrated", 4*time.Minute)
-	t.Logf("stop time: %.1f s (application's own: %.1f s)", s.Run.Status.StopSeconds, s.Run.Status.OwnSeconds)
+	l.logTimes(s.Run)
+	l.neverSaid("cannot be told", "without every mover")
 	for _, pod := range []string{"db-0", "db-1"} {
 		if got := strings.TrimSpace(l.onTarget("-n", l.name, "exec", pod, "--", "cat", "/data/born")); got != pod {
 			t.Errorf("%s on the target says it was born as %q", pod, got)

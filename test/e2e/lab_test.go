@@ -358,3 +358,33 @@ func (l *lab) cleanUp() {
 		l.t.Logf("daemon:\n%s", tail(l.log.String(), 8000))
 	}
 }
+
+// logTimes prints how long the steps of a cutover took.
+func (l *lab) logTimes(r *spec.Run) {
+	l.t.Helper()
+	var b strings.Builder
+	for _, s := range r.Steps {
+		if s.Started != nil && s.Ended != nil {
+			fmt.Fprintf(&b, " %s %.2f", s.Name, s.Ended.Sub(s.Started.Time).Seconds())
+		}
+	}
+	l.t.Logf("stop time: %.1f s (application's own: %.1f s); seconds a step:%s", r.Status.StopSeconds, r.Status.OwnSeconds, b.String())
+}
+
+// neverSaid looks for words in the daemon's log and the run's messages that
+// stand for a way that works and should not have been taken.
+func (l *lab) neverSaid(words ...string) {
+	l.t.Helper()
+	s, err := l.status()
+	l.must(err)
+	text, err := json.Marshal(s)
+	l.must(err)
+	l.mu.Lock()
+	all := l.log.String() + string(text)
+	l.mu.Unlock()
+	for _, w := range words {
+		if strings.Contains(all, w) {
+			l.t.Errorf("the daemon said %q:\n%s", w, tail(all, 4000))
+		}
+	}
+}
