@@ -36,7 +36,7 @@ type shell interface {
 	saveRun(ctx context.Context, dec Decision) error
 	finishRun(ctx context.Context, run *spec.Run) error
 	askGate(ctx context.Context, run *spec.Run) Gate
-	tell(run *spec.Run, w *spec.Waiting)
+	tell(run *spec.Run, w *spec.Waiting, p []Progress)
 }
 
 // drive runs until the run is finished or the daemon stops; the only error is
@@ -128,7 +128,7 @@ func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err
 			d.sleep(ctx, time.Second, nil)
 		}
 	case Wait:
-		d.report(dec.Waiting)
+		d.shell.tell(d.run, dec.Waiting, in.Seen.Progress)
 		d.sleep(ctx, d.patience(dec.After), in.Seen.Wake)
 	case Finish:
 		return true, d.shell.finishRun(ctx, dec.Run)
@@ -176,5 +176,5 @@ func (d *driver) sleep(ctx context.Context, after time.Duration, wake <-chan str
 }
 
 func (d *driver) report(w *spec.Waiting) {
-	d.shell.tell(d.run, w)
+	d.shell.tell(d.run, w, nil)
 }

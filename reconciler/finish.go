@@ -40,8 +40,19 @@ func finish(defs []StepDef, in Input) Decision {
 			st.Reason = "MigratedWithWarnings"
 		}
 		st.StopSeconds, st.OwnSeconds = stopTime(run.Facts.Times)
+		run.Facts.Estimate = judged(run.Facts.Estimate, st.StopSeconds)
 	}
 	return Decision{Kind: Finish, Run: run}
+}
+
+// judged is an estimate with its error, where the application was stopped.
+func judged(e *spec.Estimate, stop float64) *spec.Estimate {
+	if e == nil || stop == 0 {
+		return e
+	}
+	c, off := *e, stop-e.StopSeconds
+	c.ErrorSeconds = &off
+	return &c
 }
 
 // firstFailure is the step that turned the run round, and what went wrong

@@ -54,6 +54,9 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 		r.Facts = o.Undoes.Facts
 		r.Facts.Times, r.Facts.Volumes = nil, o.Volumes
 	}
+	if o.Kind == spec.RunMigrate {
+		r.Facts.Estimate = st.Estimate
+	}
 	facts := freezeFacts(o)
 	for _, d := range Itineraries[o.Kind] {
 		if d.When == nil || d.When(facts) {

@@ -66,15 +66,16 @@ type Loop struct {
 
 // message is what a run or a survey tells the loop.
 type message struct {
-	run     *spec.Run
-	waiting *spec.Waiting
-	order   *Order // to be frozen and started
-	plan    string
-	survey  *Survey
-	err     error
-	saved   *save
-	read    *readResult
-	word    *word
+	run      *spec.Run
+	waiting  *spec.Waiting
+	progress []Progress
+	order    *Order // to be frozen and started
+	plan     string
+	survey   *Survey
+	err      error
+	saved    *save
+	read     *readResult
+	word     *word
 }
 
 type readResult struct {

@@ -159,7 +159,8 @@ func (realClock) After(d time.Duration) <-chan time.Time { return time.After(d) 
 
 type quiet struct{}
 
-func (quiet) Notify(Event) {}
+func (quiet) Notify(Event)                {}
+func (quiet) Progress(string, []Progress) {}
 
 // daemon runs a loop until the returned function is called.
 func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) {

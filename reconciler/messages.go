@@ -24,6 +24,7 @@ func (l *Loop) handle(ctx context.Context, m message) {
 		}
 	case m.waiting != nil:
 		l.noteWaiting(ctx, m.run, m.waiting)
+		l.Notifier.Progress(m.run.Spec.Plan, m.progress)
 	case m.order != nil:
 		l.begin(ctx, m)
 	case m.survey != nil:
@@ -78,7 +79,9 @@ func (l *Loop) saveRun(ctx context.Context, dec Decision) error {
 	return l.ask(ctx, &save{run: dec.Run, logs: logsOf(dec.Run, dec.Step, dec.Log), done: make(chan error, 1)})
 }
 
-func (l *Loop) tell(run *spec.Run, w *spec.Waiting) { l.send(message{run: run, waiting: w}) }
+func (l *Loop) tell(run *spec.Run, w *spec.Waiting, p []Progress) {
+	l.send(message{run: run, waiting: w, progress: p})
+}
 
 func (l *Loop) finishRun(ctx context.Context, run *spec.Run) error {
 	return l.ask(ctx, &save{run: run, ended: true, done: make(chan error, 1)})
@@ -165,6 +168,7 @@ func (l *Loop) tellStep(run *spec.Run) {
 		}
 		if s.State != spec.StepPending {
 			l.Notifier.Notify(e)
+			l.Notifier.Progress(e.Plan, nil)
 		}
 	}
 }

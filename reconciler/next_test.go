@@ -226,3 +226,18 @@ func TestStopTime(t *testing.T) {
 		t.Fatalf("stop %v, own %v", stop, own)
 	}
 }
+
+// A cutover takes the newest stage run's estimate over and says how wrong it was.
+func TestTheEstimateIsJudged(t *testing.T) {
+	st := &spec.PlanStatus{Estimate: &spec.Estimate{StopSeconds: 10, ChangedBytes: 5}}
+	r := Freeze(time.Now(), Order{Kind: spec.RunMigrate, Plan: "shop", Closure: &spec.Closure{}}, st)
+	if r.Facts.Estimate == nil || r.Facts.Estimate.StopSeconds != 10 {
+		t.Fatalf("the cutover knows no estimate: %+v", r.Facts)
+	}
+	if e := judged(r.Facts.Estimate, 8.5); e.ErrorSeconds == nil || *e.ErrorSeconds != -1.5 || st.Estimate.ErrorSeconds != nil {
+		t.Errorf("%+v of %+v, want an error of -1.5 s and the stage run's estimate untouched", e, st.Estimate)
+	}
+	if e := judged(r.Facts.Estimate, 0); e.ErrorSeconds != nil {
+		t.Errorf("nothing was stopped, and the error is %v", *e.ErrorSeconds)
+	}
+}

@@ -46,11 +46,34 @@ type Observation struct {
 	Facts *spec.Facts
 	// Log is text for the run's log file; redacted by the ledger.
 	Log string
+	// Progress of the copies that are going on. It is shown and not recorded.
+	Progress []Progress
 	// Wake is closed or sent on when the observed objects change; nil means
 	// that only time can change them (the loop then looks again after Poll).
 	Wake <-chan struct{}
 	// Poll bounds the wait for Wake; zero means two seconds.
 	Poll time.Duration
+}
+
+// Progress is how far the copy of one volume is.
+type Progress struct {
+	Volume         string    `json:"volume"`    // "<source namespace>/<claim>"
+	Operation      string    `json:"operation"` // upload or restore
+	Files          int64     `json:"files"`     // dealt with so far, changed or not
+	Bytes          int64     `json:"bytes"`
+	MovedBytes     int64     `json:"movedBytes"`           // read and written
+	TotalFiles     int64     `json:"totalFiles,omitempty"` // of the newest known snapshot; 0: unknown
+	TotalBytes     int64     `json:"totalBytes,omitempty"`
+	BytesPerSecond float64   `json:"bytesPerSecond"`
+	At             time.Time `json:"at"`
+}
+
+// Remaining is the time that is left at the present rate, where it is known.
+func (p Progress) Remaining() (left time.Duration, ok bool) {
+	if p.BytesPerSecond <= 0 || p.TotalBytes <= 0 {
+		return 0, false
+	}
+	return time.Duration(float64(max(p.TotalBytes-p.Bytes, 0)) / p.BytesPerSecond * float64(time.Second)), true
 }
 
 // Executor does things to clusters. Implementations are safe for concurrent
@@ -93,6 +116,8 @@ type Event struct {
 // Notifier is told of events; it must not block.
 type Notifier interface {
 	Notify(Event)
+	// Progress replaces what is known of the copies of a plan that are going on.
+	Progress(plan string, now []Progress)
 }
 
 // Recorded is everything the ledger knows, at one revision.

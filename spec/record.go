@@ -251,8 +251,12 @@ type Traffic struct {
 	NewAddress string `json:"newAddress,omitempty"`
 }
 
-// Estimate is what a stage run expects of the cutover.
+// Estimate is what a stage run expects of the cutover. The cutover takes the
+// newest one over and notes by how much it was wrong.
 type Estimate struct {
 	StopSeconds  float64 `json:"stopSeconds"`
 	ChangedBytes int64   `json:"changedBytes"`
+	// ErrorSeconds is the measured stop time minus StopSeconds; set by a
+	// cutover that succeeded.
+	ErrorSeconds *float64 `json:"errorSeconds,omitempty"`
 }

@@ -114,12 +114,13 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	}
 	d.executor = executor.New(d.secrets, d.settings, d.log)
 	registry := prometheus.NewRegistry()
+	told := newMetrics(registry, d.log)
 	spread := jitter.Percent(0.1, nil)
 	d.loop = reconciler.New(reconciler.Config{
-		Source: d.source, Ledger: d.ledger, Executor: d.executor, Clock: clock{}, Notifier: newMetrics(registry, d.log), Log: d.log,
+		Source: d.source, Ledger: d.ledger, Executor: d.executor, Clock: clock{}, Notifier: told, Log: d.log,
 		Interval: func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }, Concurrency: cfg.Spec.Concurrency, Epoch: d.epoch, Holder: holder, Version: version,
 	})
-	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, profile: f.profile}
+	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, progress: told.board, profile: f.profile}
 	if f.tokenFile != "" {
 		if d.server.token, err = readToken(f.tokenFile); err != nil {
 			return errors.Join(err, d.ledger.Close(), d.source.Close())

@@ -26,6 +26,7 @@ type server struct {
 	interval time.Duration
 	token    []byte // bearer token of POST /reconcile; empty: no such path
 	registry *prometheus.Registry
+	progress http.Handler // of the copies that are going on
 	profile  bool
 }
 
@@ -33,6 +34,7 @@ func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /progress", s.progress)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	if len(s.token) > 0 {
 		mux.HandleFunc("POST /reconcile", s.authorized(func(*http.Request) { trigger(s.loop) }))
@@ -115,6 +117,7 @@ func (s *server) serve(ctx context.Context, address string) error {
 
 // metrics counts what the loop tells.
 type metrics struct {
+	*board
 	log    logger
 	steps  *prometheus.CounterVec
 	took   *prometheus.HistogramVec
@@ -130,6 +133,7 @@ type logger interface {
 
 func newMetrics(r *prometheus.Registry, log logger) *metrics {
 	m := &metrics{
+		board:  newBoard(r),
 		log:    log,
 		steps:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tranship_step_transitions_total", Help: "Transitions of steps by step and state."}, []string{"step", "state"}),
 		took:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "tranship_step_duration_seconds", Help: "Time that finished steps took.", Buckets: prometheus.ExponentialBuckets(0.05, 2, 16)}, []string{"step"}),

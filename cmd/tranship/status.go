@@ -17,10 +17,10 @@ import (
 
 func statusCommand() *cobra.Command {
 	var from ledgerFlags
-	var output string
+	var output, daemon string
 	c := &cobra.Command{
 		Use:   "status [PLAN]",
-		Short: "Show what is recorded of all plans, or of one, from Git alone",
+		Short: "Show what is recorded of all plans, or of one, from Git alone; with --daemon also how far copies are",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			v, err := from.view(c.Context())
@@ -49,10 +49,16 @@ func statusCommand() *cobra.Command {
 			if output == "json" {
 				return writeJSON(c.OutOrStdout(), map[string]any{"status": st, "run": run})
 			}
-			return tellPlan(c.OutOrStdout(), st, run, time.Now())
+			if err := tellPlan(c.OutOrStdout(), st, run, time.Now()); err != nil || daemon == "" {
+				return err
+			}
+			now, err := askProgress(c.Context(), daemon)
+			tellProgress(c.OutOrStdout(), now[args[0]])
+			return err
 		},
 	}
 	from.bind(c)
+	c.Flags().StringVar(&daemon, "daemon", "", "URL of the daemon's --listen address, to show running copies")
 	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return c
 }
@@ -185,6 +191,9 @@ func tellRun(w io.Writer, run *spec.Run) error {
 	}
 	if run.Status.StopSeconds > 0 {
 		fmt.Fprintf(w, "stop time: %.1f s (application's own stop and start: %.1f s)\n", run.Status.StopSeconds, run.Status.OwnSeconds)
+		if e := run.Facts.Estimate; e != nil && e.ErrorSeconds != nil {
+			fmt.Fprintf(w, "estimate  %.1f s, wrong by %+.1f s\n", e.StopSeconds, *e.ErrorSeconds)
+		}
 	}
 	return nil
 }

@@ -363,7 +363,7 @@ func (r *restoreView) progress(h *helperJob, g *writeGroup) *reconciler.Observat
 			text = stuck(p)
 		}
 	}
-	o := working("Writing", at, "writes the claims of %s/%s on cluster %s: %s", g.namespace, g.name, r.e.Target.Name, text)
+	o := sayProgress(working("Writing", at, "writes the claims of %s/%s on cluster %s: %s", g.namespace, g.name, r.e.Target.Name, text), r.jobs.progress(r.volumes))
 	return &o
 }
 

@@ -194,7 +194,8 @@ func (u *uploadView) progress(h *helperJob) reconciler.Observation {
 			text = stuck(p)
 		}
 	}
-	return working("Reading", at, "reads %d claim(s) on cluster %s: %s", len(h.volumes), u.e.Source.Name, text)
+	o := working("Reading", at, "reads %d claim(s) on cluster %s: %s", len(h.volumes), u.e.Source.Name, text)
+	return sayProgress(o, u.jobs.progress(u.volumes))
 }
 
 // node is where the claim is mounted now.

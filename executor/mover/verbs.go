@@ -73,6 +73,9 @@ type watched struct {
 	options   metav1.ListOptions
 }
 
+// progressEvery is how often the progress of a copy is looked at.
+const progressEvery = 5 * time.Second
+
 // rounds bounds how often one Ensure thinks again after its moves: the longest
 // chain of moves that need no waiting in between is the hand-over's.
 const rounds = 8
@@ -137,6 +140,9 @@ func (t *thought) observation(ctx context.Context, e *kube.Env) reconciler.Obser
 		return o
 	}
 	o.Wake, o.Poll = woken, 10*time.Second
+	if len(t.tails) > 0 {
+		o.Poll = progressEvery
+	}
 	return o
 }
 

@@ -1,0 +1,29 @@
+package mover
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestProgressOfALog(t *testing.T) {
+	line := func(second int, volume string, bytes int64) []byte {
+		at := time.Date(2026, 12, 1, 1, 0, second, 0, time.UTC).Format(time.RFC3339)
+		return []byte(fmt.Sprintf(`{"time":%q,"msg":"progress","op":"upload","volume":%q,"files":7,"bytes":%d,"movedBytes":5}`, at, volume, bytes))
+	}
+	if _, ok := progressOf([][]byte{[]byte("not JSON"), []byte(`{"msg":"standing by"}`)}); ok {
+		t.Error("a log without progress has some")
+	}
+	p, ok := progressOf([][]byte{line(0, "shop/a", 900), line(2, "shop/b", 100), line(4, "shop/b", 300), []byte("noise"), line(6, "shop/b", 500)})
+	if !ok || p.Volume != "shop/b" || p.Bytes != 500 || p.BytesPerSecond != 100 || p.Files != 7 {
+		t.Errorf("%+v: the rate is that of the newest volume alone", p)
+	}
+	if _, ok := p.Remaining(); ok {
+		t.Error("nothing is known of the total")
+	}
+	if p.TotalBytes = 1500; true {
+		if left, ok := p.Remaining(); !ok || left != 10*time.Second {
+			t.Errorf("%s left, want 10 s", left)
+		}
+	}
+}
