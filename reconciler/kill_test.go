@@ -131,7 +131,7 @@ func (w *world) Survey(context.Context, *spec.Closure, []spec.Volume) (Survey, e
 func (w *world) Load(context.Context) (*Recorded, error)        { return nil, nil }
 func (w *world) Record(context.Context, Change) error           { return nil }
 func (w *world) Run(context.Context, string) (*spec.Run, error) { return nil, nil }
-func (w *world) tell(*spec.Run, *spec.Waiting, []Progress)                  {}
+func (w *world) tell(*spec.Run, *spec.Waiting, []Progress)      {}
 func (w *world) Now() time.Time                                 { return w.now }
 func (w *world) finishRun(_ context.Context, r *spec.Run) error {
 	w.io(func() { w.journal, w.ended = r, r })
