@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	mathrand "math/rand"
 	"os"
 	"path/filepath"
 	"strings"
@@ -135,5 +136,39 @@ func BenchmarkBigFileRestore(b *testing.B) {
 		must(b, os.Mkdir(l.dst, 0o755))
 		b.StartTimer()
 		l.measure(b, OpRestore, VolumeRequest{Snapshot: first.Snapshot})
+	}
+}
+
+// BenchmarkScatteredPagesRestore changes one percent of the pages of 8 KiB of a volume in four files
+// and brings them to a target that holds the state before; with the disk's cache warm.
+func BenchmarkScatteredPagesRestore(b *testing.B) {
+	l := benchLab(b)
+	const files, size, page = 4, 512 << 20, 8 << 10
+	rnd := mathrand.New(mathrand.NewSource(1))
+	each := func(change func(f *os.File)) {
+		for i := range files {
+			f := must1(os.OpenFile(filepath.Join(l.src, fmt.Sprint(i)), os.O_RDWR|os.O_CREATE, 0o644))
+			change(f)
+			must(b, f.Close())
+		}
+	}
+	each(func(f *os.File) { must1(io.CopyN(f, rnd, size)) })
+	held := l.upload("").Snapshot
+	l.restore(held, "")
+	buf := make([]byte, page)
+	for b.Loop() {
+		b.StopTimer()
+		each(func(f *os.File) {
+			for range size / page / 100 {
+				rnd.Read(buf)
+				must1(f.WriteAt(buf, rnd.Int63n(size/page)*page))
+			}
+		})
+		next := l.upload(held).Snapshot
+		b.StartTimer()
+		v := l.measure(b, OpRestore, VolumeRequest{Snapshot: next, Held: held}).Volumes[0]
+		b.ReportMetric(float64(v.WrittenBytes)/(1<<20), "written-MiB")
+		b.ReportMetric(float64(v.FetchedBytes)/float64(v.WrittenBytes), "fetched/written")
+		held = next
 	}
 }

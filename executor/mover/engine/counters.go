@@ -20,6 +20,8 @@ type counters struct {
 	read, uploaded                             atomic.Int64
 	fetched, written                           atomic.Int64
 	changed, unchanged, changedMeta, deletions atomic.Int64
+	verifiedFiles, verifiedBytes               atomic.Int64
+	verified                                   atomic.Pointer[Verified] // set at the end of a verification
 }
 
 // fill copies the counters into a result.
@@ -29,6 +31,9 @@ func (c *counters) fill(v *VolumeResult) {
 	v.FetchedBytes = c.fetched.Load()
 	v.ChangedFiles, v.UnchangedFiles = c.changed.Load(), c.unchanged.Load()
 	v.ChangedMetadata, v.DeletedEntries = c.changedMeta.Load(), c.deletions.Load()
+	if v.Verified = c.verified.Load(); v.Verified != nil {
+		v.Verified.Files, v.Verified.Bytes = c.verifiedFiles.Load(), c.verifiedBytes.Load()
+	}
 }
 
 // warnings keeps the first few and counts the rest.

@@ -29,7 +29,8 @@ type patch struct {
 	size int64
 	// old are the pieces that the file has by the record; nil if there is none to trust. Then the
 	// bytes themselves are compared.
-	old []object.IndirectObjectEntry
+	old  []object.IndirectObjectEntry
+	read *atomic.Int64 // counts the bytes that were compared
 	// touched says that the file was written to.
 	touched atomic.Bool
 }
@@ -51,7 +52,7 @@ func (r *restorer) patchFile(ctx context.Context, d *dir, want, was *node, rel s
 		return false, false, targetFailed(err, "open", rel)
 	}
 	f := os.NewFile(uintptr(fd), rel)
-	p := &patch{r: r, f: f, want: want, rel: rel}
+	p := &patch{r: r, f: f, want: want, rel: rel, read: &r.count.read}
 	if err = p.run(ctx, was); err == nil && p.touched.Load() {
 		_, err = r.fixFD(fd, want, true, rel) // a write takes setuid and capabilities away
 	}
@@ -155,7 +156,7 @@ func (p *patch) holds(ctx context.Context, e object.IndirectObjectEntry, buf []b
 		return true, nil
 	}
 	n, err := p.f.ReadAt(buf, e.Start)
-	p.r.count.read.Add(int64(n))
+	p.read.Add(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, targetFailed(err, "read", p.rel)
 	}

@@ -4,12 +4,14 @@ import "golang.org/x/sys/unix"
 
 // finishDir gives a directory its metadata, after everything in it was done.
 func (r *restorer) finishDir(d *dir, want, was *node, rel string) error {
-	return r.counted(r.fixFD(d.fd, want, was == nil || !was.attrs.equal(want.attrs), rel))
+	changed, err := r.fixFD(d.fd, want, was == nil || !was.attrs.equal(want.attrs), rel)
+	return r.counted(want, rel, changed, err)
 }
 
 // counted counts an entry that was there and got other metadata.
-func (r *restorer) counted(changed bool, err error) error {
+func (r *restorer) counted(want *node, rel string, changed bool, err error) error {
 	if changed {
+		r.writes.add(rel, want)
 		r.count.changedMeta.Add(1)
 	}
 	return err

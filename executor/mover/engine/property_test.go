@@ -325,12 +325,15 @@ func TestTargetEqualsSource(t *testing.T) {
 // restoreByContent restores as the daemon does after a damage: with Content, or with nothing known.
 func (l *lab) restoreByContent(snapshot, held string) {
 	l.t.Helper()
-	v := VolumeRequest{Snapshot: snapshot, Held: held, Content: true}
+	v := VolumeRequest{Snapshot: snapshot, Held: held, Content: true, Verify: VerifyAll}
 	if time.Now().UnixNano()%2 == 0 {
-		v = VolumeRequest{Snapshot: snapshot}
+		v = VolumeRequest{Snapshot: snapshot, Verify: VerifyChanged}
 	}
-	_, err := l.run(OpRestore, v)
+	res, err := l.run(OpRestore, v)
 	must(l.t, err)
+	if res.Verified.Errors > 0 {
+		l.t.Errorf("verification found %q", res.Verified.First)
+	}
 }
 
 // nothingLeft checks that a second restore of the same snapshot finds nothing to do.

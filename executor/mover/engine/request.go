@@ -69,6 +69,8 @@ type VolumeRequest struct {
 	Held string `json:"held,omitempty"`
 	// Content compares the content of every file and trusts no earlier snapshot.
 	Content bool `json:"content,omitempty"`
+	// Verify reads back what lies on the target's disk after the restore.
+	Verify Verify `json:"verify,omitempty"`
 }
 
 // Result is what a run did; it is written as JSON.
@@ -112,6 +114,8 @@ type VolumeResult struct {
 	ChangedMetadata int64 `json:"changedMetadata"`
 	// DeletedEntries were on the target and not in the snapshot.
 	DeletedEntries int64 `json:"deletedEntries"`
+	// Verified is what a verification found, if one was asked for.
+	Verified *Verified `json:"verified,omitempty"`
 	// Warnings are the first 20 of WarningCount.
 	Warnings     []string `json:"warnings,omitempty"`
 	WarningCount int64    `json:"warningCount"`
@@ -162,6 +166,8 @@ func (v VolumeRequest) validate(op Op) error {
 		return fmt.Errorf("%s: the mode %q is not one that this version knows", v.Name, v.Mode)
 	case op == OpRestore && v.Snapshot == "":
 		return fmt.Errorf("%s: names no snapshot to restore", v.Name)
+	case v.Verify != VerifyNothing && (op != OpRestore || (v.Verify != VerifyChanged && v.Verify != VerifyAll)):
+		return fmt.Errorf("%s: %q is not what a request to %s can verify", v.Name, v.Verify, op)
 	}
 	return nil
 }

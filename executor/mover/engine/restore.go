@@ -19,6 +19,7 @@ type restorer struct {
 	root    *dir
 	count   *counters
 	warn    *warnings
+	writes  writes
 
 	mu     sync.Mutex
 	links  map[string]*linkedWrite
@@ -43,12 +44,20 @@ func (s *session) restore(ctx context.Context, v VolumeRequest, c *counters, w *
 		session: s, objects: newObjects(s.repo, &c.fetched), root: root, count: c, warn: w,
 		links: map[string]*linkedWrite{}, owners: map[uint64]string{},
 	}
+	r.writes.wanted = v.Verify == VerifyChanged
 	if err := r.tree(ctx, v, want); err != nil {
 		return "", err
 	}
 	// The claim is about to be recorded as clean: everything has to be on the disk before that.
 	if err := unix.Syncfs(root.fd); err != nil {
 		return "", targetFailed(err, "sync the file system of", v.Path)
+	}
+	if v.Verify != VerifyNothing {
+		found, err := r.verify(ctx, v.Verify, want)
+		if err != nil {
+			return "", err
+		}
+		c.verified.Store(found)
 	}
 	return v.Snapshot, nil
 }
@@ -266,7 +275,8 @@ func (r *restorer) symlink(ctx context.Context, d *dir, want, was *node, have *u
 		}
 	}
 	if same {
-		return r.counted(r.fixName(d, want, was, have, rel))
+		changed, err := r.fixName(d, want, was, have, rel)
+		return r.counted(want, rel, changed, err)
 	}
 	target, err := r.objects.read(ctx, want.object, want.size)
 	if err != nil {
@@ -279,7 +289,8 @@ func (r *restorer) symlink(ctx context.Context, d *dir, want, was *node, have *u
 
 func (r *restorer) fifo(d *dir, want, was *node, have *unix.Stat_t, rel string) error {
 	if have != nil {
-		return r.counted(r.fixOpened(d, want, was, have, rel))
+		changed, err := r.fixOpened(d, want, was, have, rel)
+		return r.counted(want, rel, changed, err)
 	}
 	return r.place(d, want, rel, func(name string) error {
 		return unix.Mknodat(d.fd, name, unix.S_IFIFO|0o600, 0)
@@ -311,6 +322,7 @@ func (r *restorer) place(d *dir, want *node, rel string, create func(name string
 	if err := d.replace(temp, want.name); err != nil {
 		return targetFailed(err, "replace", rel)
 	}
+	r.writes.add(rel, want)
 	return nil
 }
 

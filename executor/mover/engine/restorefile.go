@@ -23,9 +23,11 @@ func (r *restorer) file(ctx context.Context, d *dir, want, was *node, have *unix
 	}
 	if same {
 		r.count.unchanged.Add(1)
-		return r.counted(r.fixOpened(d, want, was, have, rel))
+		changed, err := r.fixOpened(d, want, was, have, rel)
+		return r.counted(want, rel, changed, err)
 	}
 	r.count.changed.Add(1)
+	r.writes.add(rel, want)
 	r.afterWrite(rel)
 	return nil
 }
@@ -76,7 +78,7 @@ func (r *restorer) sameBytes(ctx context.Context, d *dir, want *node, rel string
 	if err != nil {
 		return false, storeFailed(err, "cannot read file %q of the snapshot", rel)
 	}
-	p := &patch{r: r, f: f, want: want, rel: rel, size: want.size}
+	p := &patch{r: r, f: f, want: want, rel: rel, size: want.size, read: &r.count.read}
 	for _, e := range pieces {
 		if same, err := p.holds(ctx, e, make([]byte, e.Length)); err != nil || !same {
 			return false, err
@@ -180,6 +182,7 @@ func (r *restorer) linkedFile(ctx context.Context, d *dir, want, was *node, have
 		return targetFailed(err, fmt.Sprintf("link %q to", l.rel), rel)
 	}
 	r.count.changed.Add(1)
+	r.writes.add(rel, want)
 	return nil
 }
 
