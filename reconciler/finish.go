@@ -3,6 +3,7 @@ package reconciler
 import (
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,8 +79,16 @@ func firstFailure(defs []StepDef, run *spec.Run) (spec.Step, []string) {
 		for _, w := range v.Warnings {
 			warnings = append(warnings, fmt.Sprintf("volume %s/%s: %s", v.Namespace, v.Claim, w))
 		}
+		if p := v.Verified; p != nil && p.Errors > 0 && p.Run == run.Metadata.Name {
+			warnings = append(warnings, fmt.Sprintf("volume %s/%s: %s", v.Namespace, v.Claim, differs(p)))
+		}
 	}
 	return first, warnings
+}
+
+// differs tells what a verification has found.
+func differs(p *spec.Verified) string {
+	return fmt.Sprintf("the copy was read back and differs from snapshot %s in %d entries, the first: %s", p.Snapshot, p.Errors, strings.Join(p.First[:min(1, len(p.First))], ""))
 }
 
 // stopTime is how long the application was down, and the part of it that the

@@ -103,6 +103,7 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path, digest string) *spec.PlanSt
 	c.WaitsFor = nil
 	c.Volumes = run.Facts.Volumes
 	c.LastFailure = ""
+	noteVerifyErrors(c, run)
 	if !ok {
 		c.LastFailure = fmt.Sprintf("%s %s: %s: %s", run.Metadata.Name, run.Status.Phase, run.Status.Reason, run.Status.Message)
 	}
@@ -128,6 +129,21 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path, digest string) *spec.PlanSt
 		}
 	}
 	return c
+}
+
+// verifyErrors is the condition of a plan with a copy that differs.
+const verifyErrors = "VerifyErrors"
+
+// noteVerifyErrors says for as long as it is so that a copy differs from its source.
+func noteVerifyErrors(st *spec.PlanStatus, run *spec.Run) {
+	meta.RemoveStatusCondition(&st.Conditions, verifyErrors)
+	for _, v := range st.Volumes {
+		if p := v.Verified; p != nil && p.Errors > 0 {
+			setCondition(st, metav1.Condition{Type: verifyErrors, Status: metav1.ConditionTrue, Reason: "CopyDiffers", LastTransitionTime: metav1.NewTime(run.Status.Ended.Time),
+				Message: fmt.Sprintf("volume %s/%s, run %s: %s", v.Namespace, v.Claim, p.Run, differs(p))})
+			return
+		}
+	}
 }
 
 func stageNote(run *spec.Run) *spec.StageNote {

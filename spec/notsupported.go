@@ -133,7 +133,6 @@ var supports = map[string]map[string]support{
 }
 
 const (
-	noVerify = "restored volumes are compared entry by entry, but a second pass with checksums is missing; remove it"
 	noMove   = "write copy, or skip and move the volume by hand"
 	noMethod = "write filesystem"
 	noDirect = "write Repository"
@@ -147,15 +146,15 @@ var planSupports = map[string]support{
 
 	"spec.volumes.defaults.action":              otherThan(noMove, "copy", "skip"),
 	"spec.volumes.defaults.method":              otherThan(noMethod, "filesystem"),
-	"spec.volumes.defaults.verify":              is(true, noVerify),
-	"spec.volumes.defaults.onVerifyError":       otherThan("write Fail", "Fail"),
+	"spec.volumes.defaults.verify":              full,
+	"spec.volumes.defaults.onVerifyError":       full,
 	"spec.volumes.defaults.transfer":            otherThan(noDirect, "Repository"),
 	"spec.volumes.overrides[].namespace":        full,
 	"spec.volumes.overrides[].claim":            full,
 	"spec.volumes.overrides[].action":           otherThan(noMove, "copy", "skip"),
 	"spec.volumes.overrides[].method":           otherThan(noMethod, "filesystem"),
-	"spec.volumes.overrides[].verify":           is(true, noVerify),
-	"spec.volumes.overrides[].onVerifyError":    otherThan("write Fail", "Fail"),
+	"spec.volumes.overrides[].verify":           full,
+	"spec.volumes.overrides[].onVerifyError":    full,
 	"spec.volumes.overrides[].transfer":         otherThan(noDirect, "Repository"),
 	"spec.volumes.overrides[].storageClassName": full,
 	"spec.volumes.overrides[].accessMode":       full,

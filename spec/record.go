@@ -231,6 +231,21 @@ type Volume struct {
 	Owners          []string       `json:"owners,omitempty"`   // all that mount it, "<Kind>/<name>"
 	Template        *ClaimTemplate `json:"template,omitempty"` // that it came from
 	Notes           []string       `json:"notes,omitempty"`    // what is special about the way it will be migrated
+	Verified        *Verified      `json:"verified,omitempty"` // the last verification of the copy
+}
+
+// Verified is what reading a copy back from the target's disk has found. The
+// checksums that it is compared with are those of the bytes read on the source.
+type Verified struct {
+	Run      string `json:"run"`
+	Snapshot string `json:"snapshot"`
+	// Complete says that the run has read back every file of the snapshot, and
+	// not only those that it wrote; those that it wrote last are in Files and Bytes.
+	Complete bool     `json:"complete,omitempty"`
+	Files    int64    `json:"files"`
+	Bytes    int64    `json:"bytes"`
+	Errors   int64    `json:"errors,omitempty"` // entries that differ
+	First    []string `json:"first,omitempty"`  // the first 20 of them
 }
 
 // ClaimTemplate is a volumeClaimTemplate of a StatefulSet and what it must say

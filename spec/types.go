@@ -166,11 +166,18 @@ type Volumes struct {
 // VolumeDefaults hold for every claim without an override. Empty fields mean
 // copy, filesystem, no verify, Fail, Repository.
 type VolumeDefaults struct {
-	Action        string `json:"action,omitempty"`        // copy | move | skip (F-052, F-053)
-	Method        string `json:"method,omitempty"`        // filesystem | snapshot (F-056, F-058)
-	Verify        bool   `json:"verify,omitempty"`        // F-061
-	OnVerifyError string `json:"onVerifyError,omitempty"` // Fail | Warn (F-179)
-	Transfer      string `json:"transfer,omitempty"`      // Repository | Direct
+	Action string `json:"action,omitempty"` // copy | move | skip (F-052, F-053)
+	Method string `json:"method,omitempty"` // filesystem | snapshot (F-056, F-058)
+	// Verify reads the copy back from the target's disk and compares it with the
+	// checksums of what was read on the source, metadata included (F-061). A stage
+	// run reads back what it wrote; a cutover everything, before the stop, and in
+	// the last restore what that wrote. It costs one more read of the target.
+	Verify bool `json:"verify,omitempty"`
+	// OnVerifyError is Fail or Warn: with Fail the step fails with VerifyErrors
+	// and is tried again, with Warn the run goes on and the plan has the condition
+	// VerifyErrors (F-179).
+	OnVerifyError string `json:"onVerifyError,omitempty"`
+	Transfer      string `json:"transfer,omitempty"` // Repository | Direct
 }
 
 // VolumeOverride is the exception for one claim of the source.

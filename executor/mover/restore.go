@@ -20,14 +20,16 @@ type writing struct {
 	claim *corev1.PersistentVolumeClaim
 	pv    *corev1.PersistentVolume
 	mark  mark
-	// verify: the plan wants the content compared, and this attempt has not done so.
-	verify bool
+	// verify is what the plan wants to be read back and this attempt has not read back yet.
+	verify engine.Verify
 	user   *corev1.Pod // a pod on the claim that is not one of our writers
 }
 
 // needed says that the claim does not hold the wanted snapshot yet, or that
 // nobody has made sure of it although the plan asks for that.
-func (w *writing) needed() bool { return w.verify || !w.mark.holds(w.v.Snapshot) }
+func (w *writing) needed() bool {
+	return w.verify == engine.VerifyAll || !w.mark.holds(w.v.Snapshot)
+}
 
 // writeGroup is what one Job writes: the claims of one pod of the application.
 type writeGroup struct {
@@ -207,8 +209,13 @@ func (r *restoreView) group(t *thought, g *writeGroup) *reconciler.Observation {
 	if r.standBy {
 		return r.prepare(t, g, h)
 	}
+	written := done(r.results[h])
 	for _, w := range g.writes {
-		w.verify = r.verify(w.v) && (h == nil || done(r.results[h])[key(w.v)].Snapshot != w.v.Snapshot)
+		if vr := written[key(w.v)]; vr.Verified != nil && vr.Snapshot == w.v.Snapshot {
+			r.note(w, vr)
+		} else {
+			w.verify = r.verification(w)
+		}
 	}
 	if h != nil && h.active() {
 		return r.follow(t, h, g)
@@ -234,6 +241,9 @@ func (r *restoreView) group(t *thought, g *writeGroup) *reconciler.Observation {
 		o := r.failed(g, h, res)
 		return &o
 	}
+	if o := r.differs(g, written); o != nil {
+		return o
+	}
 	if h != nil { // it succeeded, and still something is not as wanted: not by this Job's doing
 		o := broken(false, "NotRestored", object(spec.Target, "Job", r.e.Settings.Namespace, h.name), "Job %s/%s on cluster %s succeeded, and yet a claim of %s does not hold its snapshot", r.e.Settings.Namespace, h.name, r.e.Target.Name, g.name)
 		return &o
@@ -256,7 +266,7 @@ func (r *restoreView) settle(t *thought, g *writeGroup, h *helperJob) bool {
 	written, moved := done(r.results[h]), false
 	for _, w := range g.writes {
 		vr, ok := written[key(w.v)]
-		if !ok || w.mark.kind != spec.MarkWriting {
+		if !ok || w.mark.kind != spec.MarkWriting || r.refuted(w, vr) {
 			continue
 		}
 		m, err := w.mark.written(vr.Snapshot)
@@ -365,20 +375,6 @@ func (r *restoreView) progress(h *helperJob, g *writeGroup) *reconciler.Observat
 	}
 	o := sayProgress(working("Writing", at, "writes the claims of %s/%s on cluster %s: %s", g.namespace, g.name, r.e.Target.Name, text), r.jobs.progress(r.volumes))
 	return &o
-}
-
-func (r *restoreView) log() string {
-	var lines []string
-	for h, res := range r.results {
-		for _, v := range res.Volumes {
-			lines = append(lines, fmt.Sprintf("%s: %s: snapshot %s, %d bytes written, %d files changed, %d entries deleted, %d ms", h.name, v.Name, v.Snapshot, v.WrittenBytes, v.ChangedFiles, v.DeletedEntries, v.DurationMS))
-			for _, w := range v.Warnings {
-				lines = append(lines, "  warning: "+w)
-			}
-		}
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
 }
 
 // endWriters removes the chosen Jobs and waits until they are gone.

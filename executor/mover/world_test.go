@@ -440,7 +440,11 @@ func writesAll(w *world, _ *batchv1.Job, r engine.Request) engine.Result {
 		if r.Op == engine.OpUpload {
 			s = "snap-" + strconv.Itoa(w.serial)
 		}
-		res.Volumes = append(res.Volumes, engine.VolumeResult{Name: v.Name, Snapshot: s, Files: 3, Bytes: 30})
+		done := engine.VolumeResult{Name: v.Name, Snapshot: s, Files: 3, Bytes: 30}
+		if v.Verify != engine.VerifyNothing {
+			done.Verified = &engine.Verified{Complete: v.Verify == engine.VerifyAll, Files: 3, Bytes: 30}
+		}
+		res.Volumes = append(res.Volumes, done)
 	}
 	return res
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/mover/engine"
@@ -46,21 +47,15 @@ func (r *restoreView) writer(g *writeGroup) jobSpec {
 	return s
 }
 
-// request is the order to write one claim. What the mark does not vouch for is
-// compared by content.
+// request is the order to write one claim. What the mark does not vouch for,
+// and what was found to differ before, is compared by content.
 func (w *writing) request(dir string) engine.VolumeRequest {
-	q := engine.VolumeRequest{Name: key(w.v), Path: dir, Snapshot: w.v.Snapshot, Content: w.verify || !w.mark.trusted()}
+	found := w.v.Verified != nil && w.v.Verified.Errors > 0
+	q := engine.VolumeRequest{Name: key(w.v), Path: dir, Snapshot: w.v.Snapshot, Content: found || !w.mark.trusted(), Verify: w.verify}
 	if w.mark.kind == spec.MarkClean {
 		q.Held = w.mark.held
 	}
 	return q
-}
-
-// verify says that the plan wants this copy verified: the last restore then
-// compares every file of the target by content with the repository, and
-// repairs what differs.
-func (r *restoreView) verify(v *spec.Volume) bool {
-	return r.e.Step.Name == stepLastRestore && verified(r.e.Plan(), v)
 }
 
 // place is where the group's pod runs on the target: where the application's
@@ -86,4 +81,22 @@ func (r *restoreView) place(ctx context.Context, g *writeGroup) (placement, erro
 		}
 	}
 	return p, nil
+}
+
+// log is what the step's writers did, a line a volume.
+func (r *restoreView) log() string {
+	var lines []string
+	for h, res := range r.results {
+		for _, v := range res.Volumes {
+			lines = append(lines, fmt.Sprintf("%s: %s: snapshot %s, %d bytes written, %d files changed, %d entries deleted, %d ms", h.name, v.Name, v.Snapshot, v.WrittenBytes, v.ChangedFiles, v.DeletedEntries, v.DurationMS))
+			if v.Verified != nil {
+				lines = append(lines, verifiedLine(v.Verified))
+			}
+			for _, w := range v.Warnings {
+				lines = append(lines, "  warning: "+w)
+			}
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
