@@ -20,6 +20,11 @@
 // mmap is clean from then on, so that its next store moves the change time. The
 // source is only read, with O_NOATIME where the kernel allows it.
 //
+// A file is the list of its pieces. Pieces within a hole (SEEK_DATA, SEEK_HOLE) are
+// neither read nor hashed: they are the piece of zeros, which is stored once. What
+// moves while a live source is read is read again up to three times and then
+// reported; after the stop it is an error.
+//
 // Directory objects are kopia directory manifests with one more field per entry
 // ("tranship"), which stock kopia ignores: a repository can be read without us.
 //

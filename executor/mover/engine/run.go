@@ -25,7 +25,9 @@ type options struct {
 	// what a file server's clock may be behind ours.
 	margin time.Duration
 	now    func() time.Time
-	log    *slog.Logger
+	// settlePause is how long an entry that moved is left alone before it is read again.
+	settlePause time.Duration
+	log         *slog.Logger
 	// afterRead and afterWrite run when a file was read or written.
 	afterRead, afterWrite func(rel string)
 	// afterPiece runs when a piece of a large file was written.
@@ -34,7 +36,7 @@ type options struct {
 
 func defaults() options {
 	return options{
-		openStore: newS3Store, margin: 5 * time.Second, now: time.Now, log: slog.Default(),
+		openStore: newS3Store, margin: 5 * time.Second, settlePause: 200 * time.Millisecond, now: time.Now, log: slog.Default(),
 		afterRead: func(string) {}, afterWrite: func(string) {}, afterPiece: func(string) {},
 	}
 }

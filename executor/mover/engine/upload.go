@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/fs"
@@ -33,7 +34,10 @@ type uploader struct {
 
 	mu    sync.Mutex
 	links map[string]*linkedRead
-	zeros map[int64]object.ID // of a device: sections of zeros by their length
+	zeros map[int64]object.ID // what is nothing but zeros, by its length
+
+	readAgain atomic.Int64 // bytes; see settle
+	pauses    atomic.Int32
 }
 
 // linkedRead is a file with several paths, read once.
@@ -163,21 +167,8 @@ func (u *uploader) directory(ctx context.Context, d *dir, self *node, parent *tr
 	if err != nil {
 		return nil, sourceFailed(err, "list", rel)
 	}
-	entries := make([]*wireEntry, len(names))
-	g := u.pool.group()
-	for i, name := range names {
-		if ctx.Err() != nil {
-			break
-		}
-		if rel == "" && name == lostFound && u.skipLostFound(d) {
-			continue
-		}
-		g.do(func() (err error) {
-			entries[i], err = u.entry(ctx, d, name, parent, join(rel, name))
-			return err
-		})
-	}
-	if err := g.wait(ctx); err != nil {
+	entries, err := u.entries(ctx, d, names, parent, rel)
+	if err != nil {
 		return nil, err
 	}
 	if err := u.heldStill(d, self, rel); err != nil {
@@ -199,6 +190,32 @@ func (u *uploader) directory(ctx context.Context, d *dir, self *node, parent *tr
 	return wire.Summary, nil
 }
 
+// entries uploads what the names of a directory stand for; nil is an entry of which nothing is kept.
+func (u *uploader) entries(ctx context.Context, d *dir, names []string, parent *tree, rel string) ([]*wireEntry, error) {
+	entries, unsettled := make([]*wireEntry, len(names)), make([]*unsettled, len(names))
+	upload := func(i int) (err error) {
+		entries[i], err = u.entry(ctx, d, names[i], parent, join(rel, names[i]))
+		if un, ok := unsettledBy(err); ok {
+			unsettled[i], err = un, nil
+		}
+		return err
+	}
+	g := u.pool.group()
+	for i, name := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		if rel == "" && name == lostFound && u.skipLostFound(d) {
+			continue
+		}
+		g.do(func() error { return upload(i) })
+	}
+	if err := g.wait(ctx); err != nil {
+		return nil, err
+	}
+	return entries, u.settle(ctx, entries, unsettled, upload)
+}
+
 // heldStill makes sure that no entry came or went while a source that should be at rest was read.
 // In a live source that is ordinary.
 func (u *uploader) heldStill(d *dir, self *node, rel string) error {
@@ -210,7 +227,7 @@ func (u *uploader) heldStill(d *dir, self *node, rel string) error {
 		return sourceFailed(err, "look at", rel)
 	}
 	if st.Ctim != self.ctime || st.Mtim != self.mtime {
-		return u.changing(fmt.Sprintf("directory %q changed while it was read", rel))
+		return u.changing(fmt.Sprintf("directory %q changed while it was read", rel), true)
 	}
 	return nil
 }
@@ -252,19 +269,16 @@ func (u *uploader) entry(ctx context.Context, d *dir, name string, parent *tree,
 		u.warn.add("%q is a socket or a device and is not copied", rel)
 		return nil, nil
 	}
-	if errors.Is(err, errSkipped) {
-		return nil, nil
-	}
-	if err != nil {
+	if un, ok := unsettledBy(err); err != nil && !(ok && un.whole) {
 		return nil, err
 	}
-	return n.encode(sum), nil
+	return n.encode(sum), err
 }
 
 func (u *uploader) subdirectory(ctx context.Context, d *dir, n, was *node, rel string) (*fs.DirectorySummary, error) {
 	sub, err := d.openDir(n.name)
 	if err != nil {
-		return nil, u.lostOrSkip(err, "open", rel)
+		return nil, u.lost(err, "open", rel)
 	}
 	defer sub.close()
 	if n.attrs, err = attrsOfFD(sub.fd).read(); err != nil {
@@ -282,7 +296,7 @@ func (u *uploader) subdirectory(ctx context.Context, d *dir, n, was *node, rel s
 func (u *uploader) symlink(ctx context.Context, d *dir, n *node, rel string) error {
 	target, err := d.readlink(n.name)
 	if err != nil {
-		return u.lostOrSkip(err, "read the link", rel)
+		return u.lost(err, "read the link", rel)
 	}
 	n.size = int64(len(target))
 	if n.attrs, err = attrsOfName(d, n.name).read(); err != nil {
@@ -314,33 +328,14 @@ func (u *uploader) store(ctx context.Context, data []byte) (object.ID, error) {
 	return id, nil
 }
 
-// errSkipped says that an entry vanished from a live source and was reported.
-var errSkipped = errors.New("skipped")
-
-// lost judges an error on an entry that was listed a moment ago: nil if a live source may do that.
+// lost judges an error on an entry that was listed a moment ago.
 func (u *uploader) lost(err error, what, rel string) error {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE), // vanished
 		errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENXIO): // replaced
-		return u.changing(fmt.Sprintf("%q vanished or was replaced while it was read", rel))
+		return u.changing(fmt.Sprintf("%q vanished or was replaced while it was read", rel), false)
 	}
 	return sourceFailed(err, what, rel)
-}
-
-func (u *uploader) lostOrSkip(err error, what, rel string) error {
-	if err := u.lost(err, what, rel); err != nil {
-		return err
-	}
-	return errSkipped
-}
-
-// changing reports that the source does not hold still.
-func (u *uploader) changing(what string) error {
-	if !u.req.Live {
-		return fail(ReasonSourceChanged, nil, "%s", what)
-	}
-	u.warn.add("%s", what)
-	return nil
 }
 
 // addTo sums an entry into its directory's summary, as kopia's own tools expect to find it.

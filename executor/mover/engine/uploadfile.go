@@ -2,23 +2,16 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 
-	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// sectionSize is how much of a large file one task reads; a multiple of pieceSize, so that the
-	// pieces are the same however the file was read.
-	sectionSize = 32 << 20
-	readBuffer  = 1 << 20
-)
+// sectionSize is how much of a device one task reads; a multiple of pieceSize, so that the pieces are
+// the same however it was read.
+const sectionSize = 32 << 20
 
 // file uploads a regular file, or takes its content over from the parent.
 func (u *uploader) file(ctx context.Context, d *dir, n *node, st *unix.Stat_t, was *node, rel string) error {
@@ -28,7 +21,7 @@ func (u *uploader) file(ctx context.Context, d *dir, n *node, st *unix.Stat_t, w
 		read = func() (*node, error) { return u.readLinked(ctx, d, n, was, rel) }
 	}
 	first, err := read()
-	if err != nil {
+	if un, ok := unsettledBy(err); err != nil && !(ok && un.whole) {
 		return err
 	}
 	if first != n {
@@ -41,7 +34,7 @@ func (u *uploader) file(ctx context.Context, d *dir, n *node, st *unix.Stat_t, w
 	}
 	u.count.files.Add(1)
 	u.count.bytes.Add(n.size)
-	return nil
+	return err
 }
 
 // linkGroup names the inode; the device matters only where another file system is mounted inside.
@@ -64,7 +57,12 @@ func (u *uploader) readLinked(ctx context.Context, d *dir, n, was *node, rel str
 	u.mu.Unlock()
 	var err error
 	l.once.Do(func() {
-		if err = u.readIfChanged(ctx, d, n, was, rel); err == nil {
+		err = u.readIfChanged(ctx, d, n, was, rel)
+		if un, ok := unsettledBy(err); ok && un.whole { // all of its paths get what was read once
+			u.warn.add("%s", un.what)
+			err = nil
+		}
+		if err == nil {
 			l.node = n
 		}
 	})
@@ -97,7 +95,7 @@ func before(a, b unix.Timespec) bool {
 func (u *uploader) readFile(ctx context.Context, d *dir, n *node, rel string) error {
 	fd, err := d.openRead(n.name, unix.O_NONBLOCK)
 	if err != nil {
-		return u.lostOrSkip(err, "open", rel)
+		return u.lost(err, "open", rel)
 	}
 	f := os.NewFile(uintptr(fd), rel)
 	defer f.Close()
@@ -106,10 +104,7 @@ func (u *uploader) readFile(ctx context.Context, d *dir, n *node, rel string) er
 		return sourceFailed(err, "look at", rel)
 	}
 	if kindOf(st.Mode) != kindFile {
-		if err := u.changing(fmt.Sprintf("%q was replaced while it was read", rel)); err != nil {
-			return err
-		}
-		return errSkipped
+		return u.changing(fmt.Sprintf("%q was replaced while it was read", rel), false)
 	}
 	opened := nodeOf(n.name, &st)
 	opened.links = n.links
@@ -118,7 +113,7 @@ func (u *uploader) readFile(ctx context.Context, d *dir, n *node, rel string) er
 		return sourceFailed(err, "read the attributes of", rel)
 	}
 	size := n.size
-	if n.object, n.size, err = u.content(ctx, f, size, rel); err != nil {
+	if n.object, n.size, err = u.content(ctx, f, &st, rel); err != nil {
 		return err
 	}
 	u.afterRead(rel)
@@ -126,82 +121,7 @@ func (u *uploader) readFile(ctx context.Context, d *dir, n *node, rel string) er
 		return sourceFailed(err, "look at", rel)
 	}
 	if st.Size != size || n.size != size || st.Mtim != n.mtime || st.Ctim != n.ctime {
-		return u.changing(fmt.Sprintf("%q changed while it was read", rel))
+		return u.changing(fmt.Sprintf("%q changed while it was read", rel), true)
 	}
 	return nil
-}
-
-// content stores size bytes of f, a large file in several sections at once.
-func (u *uploader) content(ctx context.Context, f *os.File, size int64, rel string) (object.ID, int64, error) {
-	if size <= 2*sectionSize {
-		return u.section(ctx, f, 0, size, rel)
-	}
-	n := int((size + sectionSize - 1) / sectionSize)
-	ids, got := make([]object.ID, n), make([]int64, n)
-	g := u.pool.group()
-	for i := range n {
-		g.do(func() (err error) {
-			start := int64(i) * sectionSize
-			ids[i], got[i], err = u.section(ctx, f, start, min(sectionSize, size-start), rel)
-			return err
-		})
-	}
-	if err := g.wait(ctx); err != nil {
-		return object.EmptyID, 0, err
-	}
-	return u.concatenate(ctx, ids, got, rel)
-}
-
-// concatenate joins sections. A file that became shorter while it was read ends at its first short
-// section.
-func (u *uploader) concatenate(ctx context.Context, ids []object.ID, got []int64, rel string) (object.ID, int64, error) {
-	var total int64
-	for i, n := range got {
-		total += n
-		if n < sectionSize {
-			if ids = ids[:i+1]; n == 0 && i > 0 {
-				ids = ids[:i]
-			}
-			break
-		}
-	}
-	id, err := u.w.ConcatenateObjects(ctx, ids, repo.ConcatenateOptions{Compressor: metadataCompressor})
-	if err != nil {
-		return object.EmptyID, 0, storeFailed(err, "cannot store file %q", rel)
-	}
-	return id, total, nil
-}
-
-// section stores a part of f and says how many bytes there were to read.
-func (u *uploader) section(ctx context.Context, f *os.File, start, length int64, rel string) (object.ID, int64, error) {
-	opts := object.WriterOptions{MetadataCompressor: metadataCompressor}
-	if length > 4*pieceSize {
-		opts.AsyncWrites = 1 // read the next piece while one is hashed and encrypted
-	}
-	w := u.w.NewObjectWriter(ctx, opts)
-	defer w.Close()
-	buf := make([]byte, min(max(length, 1), readBuffer))
-	var n int64
-	for n < length {
-		if ctx.Err() != nil {
-			return object.EmptyID, 0, context.Cause(ctx)
-		}
-		k, err := f.ReadAt(buf[:min(int64(len(buf)), length-n)], start+n)
-		if _, werr := w.Write(buf[:k]); werr != nil {
-			return object.EmptyID, 0, storeFailed(werr, "cannot store file %q", rel)
-		}
-		n += int64(k)
-		u.count.read.Add(int64(k))
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return object.EmptyID, 0, sourceFailed(err, "read", rel)
-		}
-	}
-	id, err := w.Result()
-	if err != nil {
-		return object.EmptyID, 0, storeFailed(err, "cannot store file %q", rel)
-	}
-	return id, n, nil
 }
