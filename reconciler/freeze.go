@@ -76,6 +76,7 @@ func freezeFacts(o Order) *FreezeFacts {
 	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Hooks: map[spec.Phase]bool{}}
 	for _, v := range o.Volumes {
 		f.Volumes = f.Volumes || v.Action == "copy"
+		f.Moves = f.Moves || v.Action == "move"
 	}
 	for _, h := range p.Hooks {
 		if h.RunsIn(o.Kind) {

@@ -81,11 +81,14 @@ func healing(c *spec.Cutover) time.Duration { return c.HealthTimeoutOrDefault() 
 // FreezeFacts is what the conditions of steps may ask.
 type FreezeFacts struct {
 	Volumes bool // the plan copies at least one claim
+	Moves   bool // the plan moves at least one claim
 	Quiesce bool
 	Hooks   map[spec.Phase]bool // phases with a hook that runs in this kind of run
 }
 
 func hasVolumes(f *FreezeFacts) bool         { return f.Volumes }
+func movesVolumes(f *FreezeFacts) bool       { return f.Moves }
+func hasClaims(f *FreezeFacts) bool          { return f.Volumes || f.Moves }
 func quiesces(f *FreezeFacts) bool           { return f.Quiesce }
 func copiesAfterStop(f *FreezeFacts) bool    { return f.Volumes && f.Quiesce }
 func hasHooks(f *FreezeFacts) bool           { return len(f.Hooks) > 0 }
@@ -147,7 +150,7 @@ var migrateSteps = []StepDef{
 		Help: "Restores the objects on the target with every workload held at zero."},
 	{Name: "movers", Verb: "mover.stand-by", Undo: "mover.stop-upload", UndoBefore: true, UndoFirst: true, When: copiesAfterStop, Gate: true, Timeout: short,
 		Help: "Starts the movers of the last copy, so that they only have to be told after the stop."},
-	{Name: "retain", Verb: "workload.retain", Undo: "workload.retain-undo", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
+	{Name: "retain", Verb: "workload.retain", Undo: "workload.retain-undo", When: hasClaims, Intent: true, Timeout: short, Retries: 2,
 		Help: "Sets every covered volume and StatefulSet of the source to Retain, so that stopping deletes no data."},
 	{Name: "stop", Verb: "workload.stop", Undo: "workload.start-source", UndoBefore: true, When: quiesces, Intent: true, Push: true, Gate: true, Timeout: medium, Retries: 2,
 		Help: "Stops the application on the source, remembering exactly what ran."},
@@ -167,6 +170,8 @@ var migrateSteps = []StepDef{
 		Help: "Restores the objects on the target with every workload held at zero, after the PreRestore hooks."},
 	{Name: "late-list-again", Verb: "kube.list-again", NoUndo: "what it applies is removed with the restored objects", When: hasPreRestoreHooks, Timeout: short, Retries: 2,
 		Help: "Applies to the target what changed on the source since the backup."},
+	{Name: "move", Verb: "mover.move", Undo: "mover.move-undo", UndoBefore: true, When: movesVolumes, Intent: true, Timeout: medium, Retries: 2,
+		Help: "Gives the target the moved volumes: the same storage, which the source keeps at Retain and must not use any more."},
 	{Name: "hand-over", Verb: "mover.hand-over", Undo: "mover.hand-back", When: hasVolumes, Timeout: medium, Retries: 2,
 		Help: "Binds the copied volumes to the application's claims on the target."},
 	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, Timeout: outage, Retries: 2,

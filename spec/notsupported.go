@@ -133,7 +133,6 @@ var supports = map[string]map[string]support{
 }
 
 const (
-	noMove   = "write copy, or skip and move the volume by hand"
 	noMethod = "write filesystem"
 	noDirect = "write Repository"
 )
@@ -144,14 +143,14 @@ var planSupports = map[string]support{
 	"spec.sourceCluster": full, "spec.targetCluster": full, "spec.replicationRepository": full,
 	"spec.namespaces[].name": full, "spec.namespaces[].targetName": full, "spec.labelSelector": full,
 
-	"spec.volumes.defaults.action":              otherThan(noMove, "copy", "skip"),
+	"spec.volumes.defaults.action":              full,
 	"spec.volumes.defaults.method":              otherThan(noMethod, "filesystem"),
 	"spec.volumes.defaults.verify":              full,
 	"spec.volumes.defaults.onVerifyError":       full,
 	"spec.volumes.defaults.transfer":            otherThan(noDirect, "Repository"),
 	"spec.volumes.overrides[].namespace":        full,
 	"spec.volumes.overrides[].claim":            full,
-	"spec.volumes.overrides[].action":           otherThan(noMove, "copy", "skip"),
+	"spec.volumes.overrides[].action":           full,
 	"spec.volumes.overrides[].method":           otherThan(noMethod, "filesystem"),
 	"spec.volumes.overrides[].verify":           full,
 	"spec.volumes.overrides[].onVerifyError":    full,

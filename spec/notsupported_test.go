@@ -48,10 +48,8 @@ func TestEveryRuleIsAboutAField(t *testing.T) {
 func TestNotSupported(t *testing.T) {
 	const override = "spec.volumes.overrides[0]"
 	for _, tc := range []struct{ path, value, at, say string }{
-		{"spec.volumes", "{defaults: {action: move}}", "spec.volumes.defaults.action", "action: move is not supported yet: write copy"},
 		{"spec.volumes", "{defaults: {method: snapshot}}", "spec.volumes.defaults.method", "method: snapshot"},
 		{"spec.volumes", "{defaults: {transfer: Direct}}", "spec.volumes.defaults.transfer", "transfer: Direct"},
-		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, action: move}]}", override + ".action", "action: move"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, method: snapshot}]}", override + ".method", "method: snapshot"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, transfer: Direct}]}", override + ".transfer", "Direct"},
 		{"spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h}]", "spec.windows[0].kind", "windows do not gate"},

@@ -25,6 +25,7 @@ const (
 	AnnotationHeld     = "tranship.dev/held"     // snapshot that a claim holds
 	AnnotationPrevious = "tranship.dev/previous" // JSON of what we changed, to put it back
 	AnnotationRun      = "tranship.dev/changed-by"
+	AnnotationMoved    = "tranship.dev/moved-to" // of a source volume: "<cluster>/<volume>" that uses its storage
 )
 
 // Short is a plan's name cut to what fits in labels, paths and object names:

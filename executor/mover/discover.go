@@ -48,12 +48,15 @@ func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
 		return d, err
 	}
 	for i := range d.Volumes {
-		d.Volumes[i].StagingClaim = stagingName(e, &d.Volumes[i])
+		if v := &d.Volumes[i]; !moved(v) {
+			v.StagingClaim = stagingName(e, v)
+		}
 	}
 	d.Volumes = carryOver(d.Volumes, e.Run.Facts.Volumes, e.Plan())
 	for i := range d.Volumes {
 		grow(&d.Volumes[i])
 	}
+	d.movedBefore(e, inv)
 	inv.settleTemplates(&d) // from here on every class is known
 	inv.checkNames(&d)
 	return d, nil
@@ -72,8 +75,11 @@ func carryOver(found, recorded []spec.Volume, plan *spec.PlanSpec) []spec.Volume
 		if r == nil {
 			continue
 		}
-		f.TargetPV, f.TargetHandle, f.TargetPolicy = r.TargetPV, r.TargetHandle, r.TargetPolicy
 		f.SourcePolicy = cmp.Or(r.SourcePolicy, f.SourcePolicy)
+		if r.Action != f.Action {
+			continue // a copy says nothing about a volume that is moved, nor the other way round
+		}
+		f.TargetPV, f.TargetHandle, f.TargetPolicy = r.TargetPV, r.TargetHandle, r.TargetPolicy
 		f.Mark, f.Held = r.Mark, r.Held
 		f.DiskBytes = r.DiskBytes
 		f.Files, f.Bytes, f.ChangedFiles, f.ChangedBytes = r.Files, r.Bytes, r.ChangedFiles, r.ChangedBytes
@@ -116,6 +122,7 @@ func (inv *Inventory) Discover(plan *spec.PlanSpec) (Discovery, error) {
 	slices.SortFunc(d.Volumes, func(a, b spec.Volume) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Claim, b.Claim))
 	})
+	d.twoTimes()
 	return d, nil
 }
 
@@ -185,6 +192,9 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 		}
 		v.StorageClassName, v.SourceClassName = class, source.name
 	}
+	if moved(&v) && !inv.examine(d, &v, c, &pv) {
+		return
+	}
 	d.Volumes = append(d.Volumes, v)
 }
 
@@ -205,7 +215,9 @@ func chosen(plan *spec.PlanSpec, c *corev1.PersistentVolumeClaim) spec.VolumeOve
 	o := overrideOf(plan, c.Namespace, c.Name)
 	def := plan.Volumes.Defaults
 	o.Action = cmp.Or(o.Action, def.Action, "copy")
-	o.Method = cmp.Or(o.Method, def.Method, "filesystem")
+	if o.Action == "copy" {
+		o.Method = cmp.Or(o.Method, def.Method, "filesystem")
+	}
 	o.TargetClaim = cmp.Or(o.TargetClaim, c.Name)
 	return o
 }

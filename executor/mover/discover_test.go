@@ -140,7 +140,7 @@ func TestDiscoverOverridesAndSelector(t *testing.T) {
 	for _, v := range d.Volumes {
 		got = append(got, strings.Join([]string{v.Claim, v.TargetNamespace, v.TargetClaim, v.Action, v.Capacity, string(v.AccessModes[0]), v.StorageClassName}, " "))
 	}
-	want := []string{"data shop-new data-2 copy 3Gi ReadWriteMany fast", "media shop-new media move 1Gi ReadWriteOnce ", "mounted shop-new mounted copy 1Gi ReadWriteOnce fast"}
+	want := []string{"data shop-new data-2 copy 3Gi ReadWriteMany fast", "media shop-new media move 1Gi ReadWriteOnce fast", "mounted shop-new mounted copy 1Gi ReadWriteOnce fast"}
 	if !slices.Equal(got, want) {
 		t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

@@ -149,7 +149,7 @@ func (x *transfer) staged(e *kube.Env, t *thought, m mark) *reconciler.Observati
 	return nil
 }
 
-// thinkLive marks every handed-over claim live. The intention is in Git before
+// thinkLive marks every handed-over and every moved claim live. The intention is in Git before
 // this runs; from here on no mover writes to these volumes.
 func thinkLive(ctx context.Context, e *kube.Env) (thought, error) {
 	view, err := transfers(ctx, e)
@@ -174,7 +174,13 @@ func thinkLive(ctx context.Context, e *kube.Env) (thought, error) {
 		x.live(e, &t, m)
 		m.record(x.v)
 	}
-	t.seen = succeeded(factsOf(view.volumes), "every handed-over claim is marked live")
+	if o, err := liveMoves(ctx, e, &t, view.volumes); err != nil || o != nil {
+		if o == nil {
+			return thought{}, err
+		}
+		return thought{seen: *o}, nil
+	}
+	t.seen = succeeded(factsOf(view.volumes), "every claim of the application on the target is marked live")
 	return t, nil
 }
 

@@ -55,21 +55,32 @@ func transferAll(ctx context.Context, e *kube.Env, next func(*transfer, *kube.En
 	if err != nil {
 		return thought{}, err
 	}
-	t, waits := thought{watches: view.watches}, []reconciler.Observation{}
-	for _, x := range view.xs {
-		o := next(x, e, &t)
-		if o != nil && o.Seen == reconciler.Broken {
-			return thought{seen: *o}, nil
-		}
-		if o != nil {
-			waits = append(waits, *o)
-		}
-	}
-	t.seen = succeeded(factsOf(view.volumes), "%s", text)
-	if len(waits) > 0 {
-		t.seen = waits[0]
+	t := thought{watches: view.watches}
+	switch o := advance(view.xs, func(x *transfer) *reconciler.Observation { return next(x, e, &t) }); {
+	case o == nil:
+		t.seen = succeeded(factsOf(view.volumes), "%s", text)
+	case o.Seen == reconciler.Broken:
+		return thought{seen: *o}, nil
+	default:
+		t.seen = *o
 	}
 	return t, nil
+}
+
+// advance asks every volume for what is next; the answer is what is broken, or
+// else the first thing that is waited for, or nil.
+func advance[T any](xs []T, next func(T) *reconciler.Observation) *reconciler.Observation {
+	var wait *reconciler.Observation
+	for _, x := range xs {
+		o := next(x)
+		if o != nil && o.Seen == reconciler.Broken {
+			return o
+		}
+		if wait == nil {
+			wait = o
+		}
+	}
+	return wait
 }
 
 // check refuses a volume or a claim that is not what the ledger says.
@@ -245,9 +256,20 @@ func (x *transfer) createApp(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return fmt.Errorf("cannot use volume %s of cluster %s: %w", x.pv.Name, e.Target.Name, err)
 	}
+	c := applicationClaim(e, x.v, from, claimSpec(x.v, x.pv))
+	for k, s := range markAnnotations(m) {
+		if text, ok := s.(string); ok {
+			c.Annotations[k] = text
+		}
+	}
+	return createClaim(ctx, e, c)
+}
+
+// applicationClaim is a claim of the application on the target, after the source's.
+func applicationClaim(e *kube.Env, v *spec.Volume, from *corev1.PersistentVolumeClaim, s corev1.PersistentVolumeClaimSpec) *corev1.PersistentVolumeClaim {
 	c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
-		Namespace: x.v.TargetNamespace, Name: x.v.TargetClaim, Labels: map[string]string{}, Annotations: stamps(e),
-	}, Spec: claimSpec(x.v, x.pv)}
+		Namespace: v.TargetNamespace, Name: v.TargetClaim, Labels: map[string]string{}, Annotations: stamps(e),
+	}, Spec: s}
 	if from != nil {
 		maps.Copy(c.Labels, from.Labels)
 		for k, s := range from.Annotations {
@@ -258,13 +280,8 @@ func (x *transfer) createApp(ctx context.Context, e *kube.Env) error {
 	}
 	// The application's labels stay its own: only what finds our claims again is added.
 	c.Labels[kube.LabelPlan], c.Labels[kube.LabelRun] = kube.Short(e.Run.Spec.Plan), e.RunLabel()
-	c.Annotations[annotationVolume], c.Annotations[kube.AnnotationRun] = key(x.v), e.RunLabel()
-	for k, s := range markAnnotations(m) {
-		if text, ok := s.(string); ok {
-			c.Annotations[k] = text
-		}
-	}
-	return createClaim(ctx, e, c)
+	c.Annotations[annotationVolume], c.Annotations[kube.AnnotationRun] = key(v), e.RunLabel()
+	return c
 }
 
 func hasAnyPrefix(s string, prefixes []string) bool {

@@ -19,6 +19,7 @@ type Inventory struct {
 	Volumes       map[string]corev1.PersistentVolume // of the source, by name
 	SourceClasses []storagev1.StorageClass
 	TargetClasses []storagev1.StorageClass
+	Target        TargetInventory // read only if the plan moves volumes
 }
 
 // NamespaceInventory is the part of one source namespace.
@@ -61,7 +62,10 @@ func ReadInventory(ctx context.Context, e *kube.Env) (*Inventory, error) {
 	if inv.SourceClasses, err = classes(ctx, e.Source); err != nil {
 		return nil, err
 	}
-	inv.TargetClasses, err = classes(ctx, e.Target)
+	if inv.TargetClasses, err = classes(ctx, e.Target); err != nil || !Moves(e.Plan()) {
+		return inv, err
+	}
+	inv.Target, err = readTarget(ctx, e, inv)
 	return inv, err
 }
 

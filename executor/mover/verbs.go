@@ -34,6 +34,8 @@ func Verbs() map[string]kube.Verb {
 		"mover.restore":      verb(thinkRestore),
 		"mover.hand-over":    verb(thinkHandOver),
 		"mover.hand-back":    verb(thinkHandBack),
+		"mover.move":         verb(thinkMove),
+		"mover.move-undo":    moveUndo(),
 		"mover.live":         verb(thinkLive),
 		"mover.stand-by":     verb(thinkStandBy),
 		"mover.estimate":     verb(thinkEstimate),

@@ -52,13 +52,18 @@ func newWorld(t testing.TB, objects ...runtime.Object) *world {
 	w := &world{Clientset: fake.NewSimpleClientset(), t: t}
 	w.reaction = k8stesting.ObjectReaction(w.Tracker())
 	for _, o := range objects {
-		w.stamp(o)
-		if err := w.Tracker().Add(o); err != nil {
-			t.Fatal(err)
-		}
+		w.add(o)
 	}
 	w.PrependReactor("*", "*", w.react)
 	return w
+}
+
+// add puts an object of any kind there.
+func (w *world) add(o runtime.Object) {
+	w.stamp(o)
+	if err := w.Tracker().Add(o); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // stamp gives an object what an API server gives it.

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/mover"
 	"github.com/tranship/tranship/spec"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -58,6 +60,18 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	},
 }
 
+// movingRights are needed too by a plan that moves volumes.
+var movingRights = map[spec.Side][]authorizationv1.ResourceAttributes{
+	spec.Source: {{Verb: "list", Group: "storage.k8s.io", Resource: "volumeattachments"}},
+	spec.Target: {
+		{Verb: "create", Resource: "persistentvolumes"},
+		{Verb: "delete", Resource: "persistentvolumes"},
+		{Verb: "list", Resource: "nodes"},
+		{Verb: "list", Group: "storage.k8s.io", Resource: "csidrivers"},
+		{Verb: "list", Group: "storage.k8s.io", Resource: "volumeattachments"},
+	},
+}
+
 func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 	return func(ctx context.Context, s *state) ([]Finding, error) {
 		c := s.On(side)
@@ -66,7 +80,11 @@ func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 			return nil, err
 		}
 		var missing []string
-		for _, r := range rights[side] {
+		needed := rights[side]
+		if mover.Moves(s.Plan()) {
+			needed = slices.Concat(needed, movingRights[side])
+		}
+		for _, r := range needed {
 			ok, err := may(ctx, c, r)
 			if err != nil {
 				return nil, err

@@ -93,6 +93,11 @@ func lookRetainUndo(ctx context.Context, e *kube.Env) (reconciler.Observation, e
 	var verdicts []verdict
 	for _, b := range list {
 		object := b.item.object(spec.Source)
+		if to := b.item.GetAnnotations()[kube.AnnotationMoved]; to != "" {
+			verdicts = append(verdicts, verdict{reconciler.Broken, "StillMoved", fmt.Sprintf(
+				"%s stays at Retain, because %s may use its storage: remove that volume, then the annotation %s, and set the policy %s", kube.Describe(object), to, kube.AnnotationMoved, b.policy), object, true})
+			continue
+		}
 		stopped, err := stillStopped(e, b.item)
 		if err != nil {
 			return reconciler.Observation{}, err
@@ -134,9 +139,10 @@ func ensureRetainUndo(ctx context.Context, e *kube.Env) error {
 }
 
 // edit puts the old value back, unless somebody else has set another one
-// meanwhile, and forgets it in the same patch.
+// meanwhile, and forgets it in the same patch. A volume that another cluster
+// may use stays as it is.
 func (b putBack) edit(e *kube.Env, i item) (*edit, error) {
-	if stopped, err := stillStopped(e, i); err != nil || stopped {
+	if stopped, err := stillStopped(e, i); err != nil || stopped || i.GetAnnotations()[kube.AnnotationMoved] != "" {
 		return nil, err
 	}
 	ed := &edit{spec: map[string]any{}}
