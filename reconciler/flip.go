@@ -48,7 +48,7 @@ func settled(in *PlanInput) (verdict, bool) {
 	case want == spec.Migrated:
 		return verdict{cond: stalled("CutoverNotDone", lastWord(in.Status, "no cutover is running; raise cutover.attempt to try again, or go back to Staged"))}, true
 	case want == spec.RolledBack && rec.State == spec.RolledBack:
-		return verdict{cond: ready("RolledBack", "the application is back on the source")}, true
+		return verdict{cond: ready("RolledBack", "the application is back on the source"+stays(in.Status))}, true
 	case want == spec.RolledBack && rec.State == spec.Migrated:
 		return verdict{cond: stalled("RollbackNotDone", lastWord(in.Status, "no rollback is running; raise cutover.attempt to ask for it again"))}, true
 	case want == spec.Closed:
@@ -57,6 +57,21 @@ func settled(in *PlanInput) (verdict, bool) {
 		return verdict{cond: stalled("NothingToRollBack", "no finished cutover is recorded; say Staged, or Migrated with a higher cutover.attempt")}, true
 	}
 	return verdict{}, false
+}
+
+// stays names what a rollback could not take back: a moved volume is the same
+// on both clusters.
+func stays(st *spec.PlanStatus) string {
+	var moved []string
+	for _, v := range st.Volumes {
+		if v.Action == "move" {
+			moved = append(moved, v.Namespace+"/"+v.Claim)
+		}
+	}
+	if len(moved) == 0 {
+		return ""
+	}
+	return "; what it wrote on the target stays on the moved volumes " + strings.Join(moved, ", ")
 }
 
 // lastWord keeps what a failed run said, so that the sentence people need

@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// shared is a Deployment with a claim that both clusters can reach and one
+// that they cannot. It is ready where ready says so.
+func (l *lab) shared(ready string) string {
+	return strings.NewReplacer("NS", l.name, "IMAGE", l.bed.Images["busybox"], "READY", ready).Replace(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: NS}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: media, namespace: NS, labels: {kind: film}}
+spec: {accessModes: [ReadWriteOnce], storageClassName: bed-shared, resources: {requests: {storage: 32Mi}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: NS}
+spec: {accessModes: [ReadWriteOnce], storageClassName: bed-node, resources: {requests: {storage: 32Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: NS}
+spec:
+  replicas: 1
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: IMAGE
+        env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+        command: [/bin/sh, -c, "echo $NODE >> /media/nodes; echo $NODE >> /data/nodes; test -e /media/film || dd if=/dev/urandom of=/media/film bs=1M count=4; while true; do sleep 1; done"]
+        readinessProbe: {exec: {command: [/bin/sh, -c, "READY"]}, periodSeconds: 1}
+        volumeMounts: [{name: media, mountPath: /media}, {name: data, mountPath: /data}]
+      volumes: [{name: media, persistentVolumeClaim: {claimName: media}}, {name: data, persistentVolumeClaim: {claimName: data}}]
+`)
+}
+
+// volume reads, by kubectl, a field of the volume behind a claim.
+func (l *lab) volume(on func(...string) string, claim, path string) string {
+	l.t.Helper()
+	pv := on("-n", l.name, "get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}")
+	return on("get", "pv", pv, "-o", "jsonpath="+path)
+}
+
+func (l *lab) inWeb(on func(...string) string, command string) string {
+	l.t.Helper()
+	return strings.TrimSpace(on("-n", l.name, "exec", "deployment/web", "--", "/bin/sh", "-c", command))
+}
+
+// backAlone checks that the source runs with its own volume and that nothing
+// of the move is left.
+func (l *lab) backAlone() {
+	l.t.Helper()
+	l.rolledOut("deployment/web")
+	if got := l.volume(l.onSource, "media", "{.spec.persistentVolumeReclaimPolicy} {.metadata.annotations}"); !strings.HasPrefix(got, "Delete ") || strings.Contains(got, "tranship.dev/") {
+		l.t.Errorf("the source's volume is %s", got)
+	}
+	if got := l.onTarget("get", "pv", "-l", "tranship.dev/plan="+spec.ShortName(l.name), "-o", "jsonpath={range .items[*]}{.spec.claimRef.name} {end}"); strings.Contains(got, "media") {
+		l.t.Errorf("volumes of claims %s are left on the target", got)
+	}
+	if out, err := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "pvc", "media"); err == nil {
+		l.t.Errorf("the claim is left on the target: %s", out)
+	}
+}
+
+const moveMedia = "volumes: {overrides: [{namespace: %s, claim: media, action: move}]}\n"
+
+// TestMoveAndRollBack moves one volume and copies another, and takes both back.
+func TestMoveAndRollBack(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.shared("test -e /media/film"))
+	l.rolledOut("deployment/web")
+	film, handle := l.inWeb(l.onSource, "md5sum /media/film"), l.volume(l.onSource, "media", "{.spec.csi.volumeHandle}")
+	files := l.infrastructure()
+	plan := fmt.Sprintf(moveMedia, l.name)
+	files["plan.yaml"] = l.plan(spec.Staged, plan+fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
+	l.commit("Plan the move", files)
+	l.start()
+	s := l.wait("a stage run", 3*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
+	if s.Status.LastStage.Result != spec.RunSucceeded {
+		t.Fatalf("the stage run: %+v", s.Run.Status)
+	}
+	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, plan)})
+	s = l.waitReason("Migrated", 4*time.Minute)
+	for _, step := range s.Run.Steps {
+		if step.Name == "move" {
+			t.Log(step.Message)
+		}
+	}
+	if got := l.inWeb(l.onTarget, "md5sum /media/film"); got != film {
+		t.Errorf("the film on the target is %s, on the source it was %s", got, film)
+	}
+	if got := l.volume(l.onTarget, "media", "{.spec.csi.volumeHandle} {.spec.persistentVolumeReclaimPolicy}"); got != handle+" Retain" {
+		t.Errorf("the target's volume is %s, want %s Retain", got, handle)
+	}
+	if got := l.volume(l.onTarget, "data", "{.spec.csi.volumeHandle}"); got == l.volume(l.onSource, "data", "{.spec.csi.volumeHandle}") {
+		t.Error("the copied volume is the source's own")
+	}
+	if got := l.volume(l.onSource, "media", "{.spec.persistentVolumeReclaimPolicy} {.metadata.annotations.tranship\\.dev/moved-to}"); !strings.HasPrefix(got, "Retain new/") {
+		t.Errorf("the source's volume is at %q", got)
+	}
+
+	l.commit("Take the shop back", map[string]string{"plan.yaml": l.plan(spec.RolledBack, plan+"rollback: {targetWrites: Discard}")})
+	s = l.waitReason("RolledBack", 4*time.Minute)
+	l.backAlone()
+	for claim, want := range map[string]bool{"media": true, "data": false} {
+		if got := l.inWeb(l.onSource, "cat /"+claim+"/nodes"); strings.Contains(got, "target-") != want {
+			t.Errorf("claim %s on the source was written on %q", claim, strings.Fields(got))
+		}
+	}
+	if _, say := s.condition("Ready"); !strings.Contains(say, "media") {
+		t.Errorf("the status does not say that the target's writes stay: %s", say)
+	}
+	if say := strings.Join(s.Run.Status.Warnings, "\n"); !strings.Contains(say, "a plan with moved and copied volumes") {
+		t.Errorf("the record does not say that the volumes are of two times: %s", say)
+	}
+	l.nothingLeaks()
+}
+
+// TestAFailedCutoverGivesTheMovedVolumeBack is never ready on the target, which
+// has the volume by then.
+func TestAFailedCutoverGivesTheMovedVolumeBack(t *testing.T) {
+	l := newLab(t)
+	l.apply(l.shared("case $NODE in source*) test -e /media/film;; *) false;; esac"))
+	l.rolledOut("deployment/web")
+	film := l.inWeb(l.onSource, "md5sum /media/film")
+	files := l.infrastructure()
+	plan := fmt.Sprintf(moveMedia, l.name) + "cutover: {healthTimeout: 20s}"
+	files["plan.yaml"] = l.plan(spec.Staged, plan)
+	l.commit("Plan the move", files)
+	l.start()
+	l.waitReason("Staged", time.Minute)
+	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, plan)})
+	s := l.waitReason("CutoverNotDone", 5*time.Minute)
+	_, say := s.condition("Ready")
+	t.Log(say)
+	for _, step := range s.Run.Steps {
+		if step.Name == "move" && step.State != spec.StepUndone {
+			t.Errorf("the move is %s: %s", step.State, step.Message)
+		}
+	}
+	l.backAlone()
+	if got := l.inWeb(l.onSource, "md5sum /media/film"); got != film {
+		t.Errorf("the film is %s, it was %s", got, film)
+	}
+	if say := strings.Join(s.Run.Status.Warnings, "\n"); !strings.Contains(say, "volume "+l.name+"/media: what the application wrote on the target stays") {
+		t.Errorf("the record does not say what stays: %s", say)
+	}
+}
