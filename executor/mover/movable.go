@@ -268,7 +268,9 @@ func (inv *Inventory) examine(d *Discovery, v *spec.Volume, c *corev1.Persistent
 			d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s: its volume %s is mounted with Secret %s/%s, which the target does not have: create it there before the cutover", name, pv.Name, s.Namespace, s.Name))
 		}
 	}
-	v.StorageClassName = classOfMoved(provisionerOf(inv.SourceClasses, c, pv), inv.TargetClasses)
+	class := provisionerOf(inv.SourceClasses, c, pv)
+	v.SourceClassName, v.StorageClassName = class.name, classOfMoved(class, inv.TargetClasses)
+	v.Notes = append(v.Notes, "it is moved by the cutover as it is: stage runs copy nothing of it, and from then on its volume "+pv.Name+" stays at Retain on the source for ever")
 	return true
 }
 

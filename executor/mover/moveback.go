@@ -15,9 +15,8 @@ import (
 // moveUndo is the verb that takes moves back. It comes before the restart of
 // the source, which must not wait for a dead target that was never live.
 func moveUndo() kube.Verb {
-	v := verb(thinkMoveUndo)
+	v := verb(thinkMoveUndo, spec.Source)
 	ensure := v.Ensure
-	v.Needs = []spec.Side{spec.Source}
 	v.Ensure = func(ctx context.Context, e *kube.Env) error {
 		if e.Target != nil {
 			if err := e.Target.Guard(ctx, e.Settings); err != nil {

@@ -82,19 +82,14 @@ const moveMedia = "volumes: {overrides: [{namespace: %s, claim: media, action: m
 // TestMoveAndRollBack moves one volume and copies another, and takes both back.
 func TestMoveAndRollBack(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.shared("test -e /media/film"))
-	l.rolledOut("deployment/web")
-	film, handle := l.inWeb(l.onSource, "md5sum /media/film"), l.volume(l.onSource, "media", "{.spec.csi.volumeHandle}")
-	files := l.infrastructure()
 	plan := fmt.Sprintf(moveMedia, l.name)
-	files["plan.yaml"] = l.plan(spec.Staged, plan+fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
-	l.commit("Plan the move", files)
-	l.start()
+	l.open(l.shared("test -e /media/film"), "deployment/web", plan+fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
+	film, handle := l.inWeb(l.onSource, "md5sum /media/film"), l.volume(l.onSource, "media", "{.spec.csi.volumeHandle}")
 	s := l.wait("a stage run", 3*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
 	if s.Status.LastStage.Result != spec.RunSucceeded {
 		t.Fatalf("the stage run: %+v", s.Run.Status)
 	}
-	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, plan)})
+	l.flip(spec.Migrated, plan)
 	s = l.waitReason("Migrated", 4*time.Minute)
 	for _, step := range s.Run.Steps {
 		if step.Name == "move" {
@@ -114,7 +109,7 @@ func TestMoveAndRollBack(t *testing.T) {
 		t.Errorf("the source's volume is at %q", got)
 	}
 
-	l.commit("Take the shop back", map[string]string{"plan.yaml": l.plan(spec.RolledBack, plan+"rollback: {targetWrites: Discard}")})
+	l.flip(spec.RolledBack, plan+"rollback: {targetWrites: Discard}")
 	s = l.waitReason("RolledBack", 4*time.Minute)
 	l.backAlone()
 	for claim, want := range map[string]bool{"media": true, "data": false} {
@@ -135,16 +130,10 @@ func TestMoveAndRollBack(t *testing.T) {
 // has the volume by then.
 func TestAFailedCutoverGivesTheMovedVolumeBack(t *testing.T) {
 	l := newLab(t)
-	l.apply(l.shared("case $NODE in source*) test -e /media/film;; *) false;; esac"))
-	l.rolledOut("deployment/web")
-	film := l.inWeb(l.onSource, "md5sum /media/film")
-	files := l.infrastructure()
 	plan := fmt.Sprintf(moveMedia, l.name) + "cutover: {healthTimeout: 20s}"
-	files["plan.yaml"] = l.plan(spec.Staged, plan)
-	l.commit("Plan the move", files)
-	l.start()
-	l.waitReason("Staged", time.Minute)
-	l.commit("Move the shop", map[string]string{"plan.yaml": l.plan(spec.Migrated, plan)})
+	l.openStaged(l.shared("case $NODE in source*) test -e /media/film;; *) false;; esac"), "deployment/web", plan)
+	film := l.inWeb(l.onSource, "md5sum /media/film")
+	l.flip(spec.Migrated, plan)
 	s := l.waitReason("CutoverNotDone", 5*time.Minute)
 	_, say := s.condition("Ready")
 	t.Log(say)
