@@ -368,3 +368,34 @@ func TestDrainedWaitsFor(t *testing.T) {
 		})
 	}
 }
+
+// A volume that another cluster may use keeps Retain, whatever is undone; once
+// the note of the move is gone it gets its own policy back.
+func TestAMovedVolumeStaysAtRetain(t *testing.T) {
+	e, client := fakeEnv([]runtime.Object{volumeNamed("pv", "Delete", "media")}, claimNamed("media", "pv"))
+	e.Run.Facts.Volumes = []spec.Volume{{Namespace: "shop", Claim: "media", Action: "move"}}
+	pendFake(e, "workload.retain")
+	turns(t, e, "workload.retain", nil)
+	if v := e.Run.Facts.Volumes[0]; v.SourcePV != "pv" || v.SourcePolicy != "Delete" || fetch(client, "pv").reclaimPolicy() != retain {
+		t.Fatalf("%+v, the volume is at %s", v, fetch(client, "pv").reclaimPolicy())
+	}
+	note := func(value any) {
+		patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{kube.AnnotationMoved: value}}})
+		if _, err := client.Resource(volumeKind.gvr).Patch(t.Context(), "pv", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	note("new/tr-shop")
+	pendFake(e, "workload.retain-undo")
+	o := turns(t, e, "workload.retain-undo", nil)
+	if o.Seen != reconciler.Broken || o.Reason != "StillMoved" || !o.Final || !strings.Contains(o.Message, "new/tr-shop") {
+		t.Fatalf("%+v", o)
+	}
+	if err := ensureRetainUndo(t.Context(), e); err != nil || fetch(client, "pv").reclaimPolicy() != retain {
+		t.Fatalf("%v, the volume is at %s", err, fetch(client, "pv").reclaimPolicy())
+	}
+	note(nil)
+	if o := turns(t, e, "workload.retain-undo", nil); o.Seen != reconciler.Succeeded || fetch(client, "pv").reclaimPolicy() != "Delete" {
+		t.Fatalf("%+v, the volume is at %s", o, fetch(client, "pv").reclaimPolicy())
+	}
+}
