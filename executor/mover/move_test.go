@@ -322,6 +322,8 @@ func TestMoveUndoOfADeadTarget(t *testing.T) {
 	}
 }
 
+func usable(c *corev1.PersistentVolumeClaim) bool { return c != nil && c.DeletionTimestamp == nil }
+
 // TestNeverTwoWriters takes random verbs in random order, with kills, pods on
 // both sides and lost facts in between (safety property 7): the storage is
 // never offered to the target while the source uses it, and never given back
@@ -339,7 +341,7 @@ func TestNeverTwoWriters(t *testing.T) {
 			switch {
 			case uses(w):
 				_ = w.Tracker().Delete(podResource, users[w], "p")
-			case rapid.Bool().Draw(rt, "pod") && (w == source || target.claim("shop-new", "data") != nil):
+			case rapid.Bool().Draw(rt, "pod") && (w == source || usable(target.claim("shop-new", "data"))):
 				w.add(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: users[w], Name: "p"}, Spec: podSpec("data")})
 			}
 			had, wasBusy := target.volume(movedName(e, &frozen)) != nil, uses(source)
@@ -357,7 +359,7 @@ func TestNeverTwoWriters(t *testing.T) {
 			if pv != nil && !had && wasBusy {
 				rt.Fatalf("%s offered the storage to the target while the source used it", e.Verb)
 			}
-			if uses(target) && (pv == nil || target.claim("shop-new", "data") == nil || from.Annotations[kube.AnnotationMoved] == "") {
+			if uses(target) && (pv == nil || !usable(target.claim("shop-new", "data")) || from.Annotations[kube.AnnotationMoved] == "") {
 				rt.Fatalf("%s gave the storage back while the target used it", e.Verb)
 			}
 			if rapid.IntRange(0, 9).Draw(rt, "journal") == 0 {
