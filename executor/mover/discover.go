@@ -167,16 +167,7 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 	}
 	v.Method, v.Group = choice.Method, cmp.Or(of.group.name, "PersistentVolumeClaim/"+c.Name+"/0")
 	v.SourcePV, v.SourcePolicy = pv.Name, string(pv.Spec.PersistentVolumeReclaimPolicy)
-	v.AccessModes, v.Capacity = c.Spec.AccessModes, capacity(c, &pv)
-	if asked := c.Spec.Resources.Requests.Storage(); asked.String() != v.Capacity {
-		v.Notes = append(v.Notes, fmt.Sprintf("it asks for %s and has %s, which the claim on the target asks for", asked, v.Capacity))
-	}
-	if choice.AccessMode != "" {
-		v.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.PersistentVolumeAccessMode(choice.AccessMode)}
-		if !slices.Equal(v.AccessModes, c.Spec.AccessModes) {
-			v.Notes = append(v.Notes, fmt.Sprintf("its access modes are %v on the source", c.Spec.AccessModes))
-		}
-	}
+	shape(&v, c, &pv, choice.AccessMode)
 	if copied(&v) {
 		if mode := c.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
 			problem("BlockVolume", "claim %s is a raw block device, and this version copies file systems only: move it, or skip it in volumes.overrides", name)
@@ -196,6 +187,21 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 		return
 	}
 	d.Volumes = append(d.Volumes, v)
+}
+
+// shape says which modes and which size the claim gets on the target. A moved
+// claim asks for what it asks for on the source: the volume is the same.
+func shape(v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, accessMode string) {
+	v.AccessModes, v.Capacity = c.Spec.AccessModes, capacity(c, pv)
+	if asked := c.Spec.Resources.Requests.Storage(); asked.String() != v.Capacity && !moved(v) {
+		v.Notes = append(v.Notes, fmt.Sprintf("it asks for %s and has %s, which the claim on the target asks for", asked, v.Capacity))
+	}
+	if accessMode != "" {
+		v.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.PersistentVolumeAccessMode(accessMode)}
+		if !slices.Equal(v.AccessModes, c.Spec.AccessModes) {
+			v.Notes = append(v.Notes, fmt.Sprintf("its access modes are %v on the source", c.Spec.AccessModes))
+		}
+	}
 }
 
 // leftBehind says why there is nothing to migrate behind a claim.
