@@ -5,7 +5,7 @@ BED     := $(BED_DIR)/bed.json
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 KEEP    ?=
 
-.PHONY: build image lint test test-short bed-up bed-down bed-status demo bench clean
+.PHONY: build image lint test test-short bed-up bed-down bed-status demo bench bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -50,6 +50,9 @@ demo: build bed-up ## move an application with data because a commit was merged;
 
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
 	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
+
+bench-data: build bed-up ## the same for volumes; FULL=1 for full sizes (80 GB of disk, hours)
+	$(GO) run ./test/bench --set data --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench $(if $(FULL),--full)
 
 clean:
 	rm -rf build

@@ -32,13 +32,15 @@ func (l *lab) cleanUp() error {
 		if c.kube == nil {
 			continue
 		}
+		_, err := l.kubectl(ctx, c, "", "-n", veleroNamespace, "delete", "backupstoragelocation.velero.io,secret", "-l", labelBench+"="+l.name, "--ignore-not-found")
+		errs = append(errs, err)
 		for _, p := range l.plans {
 			errs = append(errs, l.cleanPlan(ctx, c, p))
 		}
 	}
 	errs = append(errs, l.cleanBranches(ctx))
 	if len(l.plans) > 0 {
-		errs = append(errs, l.cleanBucket(ctx))
+		errs = append(errs, l.cleanBucket(ctx, l.name+"/"))
 	}
 	if err := os.RemoveAll(l.dir); err != nil {
 		errs = append(errs, fmt.Errorf("cannot remove the lab's folder: %w", err))
@@ -106,12 +108,13 @@ func (l *lab) store() (*minio.Client, error) {
 	})
 }
 
-func (l *lab) cleanBucket(ctx context.Context) error {
+// cleanBucket removes everything below a prefix.
+func (l *lab) cleanBucket(ctx context.Context, prefix string) error {
 	s, err := l.store()
 	if err != nil {
 		return err
 	}
-	objects := s.ListObjects(ctx, l.bed.S3.Bucket, minio.ListObjectsOptions{Prefix: l.name + "/", Recursive: true})
+	objects := s.ListObjects(ctx, l.bed.S3.Bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true})
 	for o := range objects {
 		if o.Err == nil {
 			o.Err = s.RemoveObject(ctx, l.bed.S3.Bucket, o.Key, minio.RemoveObjectOptions{})

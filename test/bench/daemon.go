@@ -143,14 +143,19 @@ func (s *story) tell() string {
 	return text
 }
 
-// staged waits for the end of a stage run and demands that it succeeded.
-func (l *lab) staged(ctx context.Context, plan string, number int) (*spec.Run, error) {
-	s, _, err := l.wait(ctx, plan, fmt.Sprintf("stage run %d to end", number), 5*time.Minute, func(s *story) bool { return s.finished(spec.RunStage, number) })
+// finished waits for the end of a run and demands that it succeeded.
+func (l *lab) finished(ctx context.Context, plan string, kind spec.RunKind, number int, limit time.Duration) (*spec.Run, error) {
+	s, _, err := l.wait(ctx, plan, fmt.Sprintf("%s run %d to end", kind, number), limit, func(s *story) bool { return s.finished(kind, number) })
 	if err != nil {
 		return nil, err
 	}
 	if s.Run.Status.Phase != spec.RunSucceeded {
-		return nil, fmt.Errorf("stage run %d of plan %s did not succeed: %s", number, plan, s.tell())
+		return nil, fmt.Errorf("%s run %d of plan %s did not succeed: %s", kind, number, plan, s.tell())
 	}
 	return s.Run, nil
+}
+
+// staged waits for the end of a stage run of little data.
+func (l *lab) staged(ctx context.Context, plan string, number int) (*spec.Run, error) {
+	return l.finished(ctx, plan, spec.RunStage, number, cutoverLimit)
 }

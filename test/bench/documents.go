@@ -14,6 +14,9 @@ func indent(text, by string) string {
 	return by + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
 }
 
+// password encrypts the volumes' data.
+func (l *lab) password() string { return "the password of " + l.name }
+
 // writeConfig writes the daemon's configuration and secrets. Only the poll
 // interval is not the default: waiting for it is not what is measured.
 func (l *lab) writeConfig() error {
@@ -36,7 +39,7 @@ func (l *lab) writeConfig() error {
 	if err := l.write("secrets/git/username", l.bed.Git.Daemon.User); err != nil {
 		return err
 	}
-	if err := l.write("secrets/s3/password", "the password of "+l.name); err != nil {
+	if err := l.write("secrets/s3/password", l.password()); err != nil {
 		return err
 	}
 	ca, err := secret(l.bed.Git.CAFile)
@@ -86,9 +89,14 @@ func (l *lab) newPlan(suffix string) string {
 	return name
 }
 
-// plan is a plan's document; request asks for a stage run.
-func plan(name string, state spec.State, request string) map[string]string {
-	return map[string]string{name + ".yaml": fmt.Sprintf("apiVersion: tranship.dev/v1alpha1\nkind: MigrationPlan\nmetadata: {name: %s}\nspec:\n  state: %s\n  sourceCluster: old\n  targetCluster: new\n  replicationRepository: main\n  namespaces: [{name: %s}]\n  stage: {requestedAt: %q}\n", name, state, name, request)}
+// plan is a plan's document; request asks for a stage run, extra are lines of
+// YAML of the plan's spec.
+func plan(name string, state spec.State, request string, extra ...string) map[string]string {
+	text := fmt.Sprintf("apiVersion: tranship.dev/v1alpha1\nkind: MigrationPlan\nmetadata: {name: %s}\nspec:\n  state: %s\n  sourceCluster: old\n  targetCluster: new\n  replicationRepository: main\n  namespaces: [{name: %s}]\n  stage: {requestedAt: %q}\n", name, state, name, request)
+	for _, line := range extra {
+		text += "  " + line + "\n"
+	}
+	return map[string]string{name + ".yaml": text}
 }
 
 // planLabel selects what the product made for a plan.

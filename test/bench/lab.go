@@ -29,10 +29,11 @@ const (
 
 // cluster is one side of the bed.
 type cluster struct {
-	Server     string `json:"server"`
-	CAFile     string `json:"caFile"`
-	TokenFile  string `json:"tokenFile"`
-	Kubeconfig string `json:"kubeconfig"`
+	Server     string   `json:"server"`
+	Nodes      []string `json:"nodes"`
+	CAFile     string   `json:"caFile"`
+	TokenFile  string   `json:"tokenFile"`
+	Kubeconfig string   `json:"kubeconfig"`
 
 	name string
 	kube kubernetes.Interface
@@ -69,10 +70,13 @@ type bed struct {
 // lab is this program's own branch, ledger, namespaces and daemon on the bed.
 type lab struct {
 	bed    bed
+	bedDir string
 	binary string
-	image  string
+	image  string // of the product
+	app    string // of the application whose volume is copied
 	dir    string // clones, config, secrets, data
 	name   string // unique; branches, plans and namespaces begin with it
+	size   sizes
 	plans  []string
 	pushed []string // branches
 	daemon *daemon
@@ -90,7 +94,7 @@ func newLab(ctx context.Context, bedFile, binary string) (*lab, error) {
 	if _, err := rand.Read(id); err != nil {
 		return nil, fmt.Errorf("cannot make a name: %w", err)
 	}
-	l := &lab{name: "bench-" + hex.EncodeToString(id)}
+	l := &lab{name: "bench-" + hex.EncodeToString(id), bedDir: filepath.Dir(bedFile)}
 	if err := json.Unmarshal(raw, &l.bed); err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", bedFile, err)
 	}
@@ -100,20 +104,20 @@ func newLab(ctx context.Context, bedFile, binary string) (*lab, error) {
 	if l.dir, err = os.MkdirTemp("", "tranship-bench-"); err != nil {
 		return nil, fmt.Errorf("cannot make a folder: %w", err)
 	}
-	if err := l.prepare(ctx, filepath.Dir(bedFile)); err != nil {
+	if err := l.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.cleanUp())
 	}
 	return l, nil
 }
 
-func (l *lab) prepare(ctx context.Context, bedDir string) error {
+func (l *lab) prepare(ctx context.Context) error {
 	l.bed.Source.name, l.bed.Target.name = "source", "target"
 	for _, c := range l.clusters() {
 		if err := c.connect(); err != nil {
 			return err
 		}
 	}
-	if err := l.loadImage(ctx, bedDir); err != nil {
+	if err := l.loadImages(ctx); err != nil {
 		return err
 	}
 	if err := l.initClone(ctx, "clone"); err != nil {
@@ -169,25 +173,38 @@ func (l *lab) run(ctx context.Context, stdin, name string, args ...string) (stri
 	return strings.TrimSpace(out.String()), nil
 }
 
-// loadImage puts the product into an image of its own content and loads it
-// into every node.
-func (l *lab) loadImage(ctx context.Context, bedDir string) error {
-	raw, err := os.ReadFile(l.binary)
+// loadImages puts the product and the benchmarks' application into images of
+// their own content and loads them into every node.
+func (l *lab) loadImages(ctx context.Context) error {
+	program := filepath.Join(l.dir, "load")
+	if _, err := l.run(ctx, "", "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./test/bench/load"); err != nil {
+		return fmt.Errorf("cannot build the application whose volume is copied: %w", err)
+	}
+	var err error
+	if l.image, err = l.loadImage(ctx, "tranship", l.binary); err != nil {
+		return err
+	}
+	l.app, err = l.loadImage(ctx, "load", program)
+	return err
+}
+
+func (l *lab) loadImage(ctx context.Context, name, program string) (ref string, err error) {
+	raw, err := os.ReadFile(program)
 	if err != nil {
-		return fmt.Errorf("cannot read the product (%w): build it with make build", err)
+		return "", fmt.Errorf("cannot read the program %s (%w): build the product with make build", name, err)
 	}
 	sum := sha256.Sum256(raw)
-	l.image = "localhost/tranship:" + hex.EncodeToString(sum[:6])
-	tar := filepath.Join(l.dir, "image.tar")
+	ref = "localhost/" + name + ":" + hex.EncodeToString(sum[:6])
+	tar := filepath.Join(l.dir, name+".tar")
 	for _, args := range [][]string{
-		{"image", "--out", tar, "--ref", l.image, "--entrypoint", "/tranship", "tranship=" + l.binary},
-		{"load", "--dir", bedDir, tar},
+		{"image", "--out", tar, "--ref", ref, "--entrypoint", "/" + name, name + "=" + program},
+		{"load", "--dir", l.bedDir, tar},
 	} {
 		if _, err := l.run(ctx, "", "go", append([]string{"-C", filepath.Join("test", "bed"), "run", "."}, args...)...); err != nil {
-			return fmt.Errorf("cannot load the product into the bed: %w", err)
+			return "", fmt.Errorf("cannot load %s into the bed: %w", name, err)
 		}
 	}
-	return nil
+	return ref, nil
 }
 
 // git runs C git in one of the lab's clones.

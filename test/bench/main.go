@@ -16,13 +16,41 @@ import (
 	"time"
 )
 
-// limit is how long all benchmarks together may take.
-const limit = 40 * time.Minute
+// How long all benchmarks together may take; with the volumes of -full longer.
+const (
+	limit     = 40 * time.Minute
+	fullLimit = 4 * time.Hour
+)
 
-// bench is one row of the table.
+// bench is one measurement, which gives one row or several.
 type bench struct {
 	name    string
-	measure func(ctx context.Context, l *lab, runs int) (row, error)
+	measure func(ctx context.Context, l *lab, runs int) ([]row, error)
+}
+
+// one is a measurement of one row.
+func one(name string, measure func(ctx context.Context, l *lab, runs int) (row, error)) bench {
+	return bench{name, func(ctx context.Context, l *lab, runs int) ([]row, error) {
+		r, err := measure(ctx, l, runs)
+		r.Name = name
+		return []row{r}, err
+	}}
+}
+
+// sets are what `make bench` and `make bench-data` measure.
+var sets = map[string][]bench{
+	"overhead": {
+		one("overhead.noop-cutover", noopCutover),
+		one("stage.nothing-changed", stageNothingChanged),
+	},
+	"data": {
+		one("stop.bed-100mb", stopBed),
+		{"large-file", largeFile},
+		{"small-files", smallFiles},
+		{"copy", copies},
+		one("memory.many-files", moverMemory),
+		one("stage.nothing-changed-many", stageManyFiles),
+	},
 }
 
 func main() {
@@ -35,40 +63,60 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) (err error) {
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == moverCommand {
+		return runMover(ctx, args[1:])
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	bedFile := flags.String("bed", "/var/lib/tranship-bed/bed.json", "the bed's description, made by make bed-up")
 	binary := flags.String("tranship", "build/tranship", "the product's binary, made by make build")
 	out := flags.String("out", "build/bench", "folder for the results")
-	runs := flags.Int("runs", 5, "runs a row, at least 3")
-	only := flags.String("only", "", "names of rows, separated by commas; empty means all")
+	runs := flags.Int("runs", 0, "runs a row, at least 3; 0 means 5, and 3 of the set data")
+	set := flags.String("set", "overhead", "what is measured: overhead or data")
+	only := flags.String("only", "", "names of measurements, separated by commas; empty means all of the set")
+	full := flags.Bool("full", false, "the volumes' full sizes: needs 80 GB of disk and two hours")
+	size := sizeFlags(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	ctx, stop := context.WithTimeout(ctx, limit)
+	within := limit
+	if *full {
+		within, *size = fullLimit, fullSizes
+	}
+	if *runs == 0 {
+		*runs = map[string]int{"overhead": 5, "data": 3}[*set]
+	}
+	ctx, stop := context.WithTimeout(ctx, within)
 	defer stop()
 	l, err := newLab(ctx, *bedFile, *binary)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.cleanUp()) }()
+	l.size = *size
+	var names []string
+	if *only != "" {
+		names = strings.Split(*only, ",")
+	}
+	return errors.Join(l.measureAll(ctx, sets[*set], names, *out, max(3, *runs)), l.cleanUp())
+}
+
+// measureAll goes on after a measurement that failed, and prints what there is.
+func (l *lab) measureAll(ctx context.Context, benches []bench, names []string, out string, runs int) (err error) {
 	var rows []row
-	for _, b := range []bench{
-		{"overhead.noop-cutover", noopCutover},
-		{"stage.nothing-changed", stageNothingChanged},
-	} {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), b.name) {
+	for _, b := range benches {
+		if len(names) > 0 && !slices.Contains(names, b.name) {
 			continue
 		}
 		fmt.Printf("\n%s (load average %s)\n", b.name, loadAverage())
-		r, rerr := b.measure(ctx, l, max(3, *runs))
-		if rerr != nil {
-			err = errors.Join(err, fmt.Errorf("%s could not be measured: %w\nThe daemon's log ends:\n%s", b.name, rerr, l.logTail()))
+		measured, failed := b.measure(ctx, l, runs)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s could not be measured: %w\nThe daemon's log ends:\n%s", b.name, failed, l.logTail()))
 			continue
 		}
-		r.Name = b.name
-		rows = append(rows, r)
-		err = errors.Join(err, writeRow(*out, r))
+		for _, r := range measured {
+			rows = append(rows, r)
+			err = errors.Join(err, writeRow(out, r))
+		}
 	}
 	printTable(os.Stdout, rows)
 	return err

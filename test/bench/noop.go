@@ -58,14 +58,8 @@ func noopCutover(ctx context.Context, l *lab, runs int) (row, error) {
 		return row{}, err
 	}
 	for i, p := range plans {
-		order := []func(context.Context, string) error{n.product, n.peer}
-		if i%2 == 1 {
-			order[0], order[1] = order[1], order[0]
-		}
-		for _, measure := range order {
-			if err := measure(ctx, p); err != nil {
-				return row{}, err
-			}
+		if err := alternate(i, func() error { return n.product(ctx, p) }, func() error { return n.peer(ctx, p) }); err != nil {
+			return row{}, err
 		}
 		fmt.Printf("  pair %d: product %.2f s (from the push to the record %.2f s), by hand %.2f s, load average %s\n", i+1, n.ours[i], n.wall[i], n.peers[i], loadAverage())
 	}

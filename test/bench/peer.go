@@ -117,7 +117,7 @@ func (n *noop) peerBackup(ctx context.Context, p, location string) error {
 		StorageLocation:                  location, SnapshotVolumes: &no, DefaultVolumesToFsBackup: &no,
 		TTL: metav1.Duration{Duration: 720 * time.Hour},
 	}}
-	return n.lab.bed.Source.completed(ctx, backups, b)
+	return n.lab.bed.Source.completed(ctx, backups, b, veleroLimit)
 }
 
 // peerCopy shows the target the finished Backup, status and all.
@@ -126,15 +126,21 @@ func (n *noop) peerCopy(ctx context.Context, p string) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the finished Backup: %w", err)
 	}
-	c := &unstructured.Unstructured{Object: map[string]any{"spec": b.Object["spec"], "status": b.Object["status"]}}
-	c.SetGroupVersionKind(b.GroupVersionKind())
-	c.SetNamespace(veleroNamespace)
-	c.SetName(b.GetName())
-	c.SetLabels(b.GetLabels())
-	c.SetAnnotations(maps.Clone(b.GetAnnotations()))
-	_, err = n.lab.bed.Target.velero(backups).Create(ctx, c, metav1.CreateOptions{})
+	return n.lab.bed.Target.showVelero(ctx, backups, b)
+}
+
+// showVelero makes an object of the other cluster's Velero known to this one,
+// status and all, as it would learn of it from the bucket within a minute.
+func (c *cluster) showVelero(ctx context.Context, gvr schema.GroupVersionResource, u *unstructured.Unstructured) error {
+	o := &unstructured.Unstructured{Object: map[string]any{"spec": u.Object["spec"], "status": u.Object["status"]}}
+	o.SetGroupVersionKind(u.GroupVersionKind())
+	o.SetNamespace(veleroNamespace)
+	o.SetName(u.GetName())
+	o.SetLabels(u.GetLabels())
+	o.SetAnnotations(maps.Clone(u.GetAnnotations()))
+	_, err := c.velero(gvr).Create(ctx, o, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("cannot copy the Backup: %w", err)
+		return fmt.Errorf("cannot copy %s %s: %w", gvr.Resource, u.GetName(), err)
 	}
 	return nil
 }
@@ -153,7 +159,7 @@ func (n *noop) peerRestore(ctx context.Context, p string) error {
 			BackupName: p + peerSuffix, NamespaceMapping: map[string]string{p: p + peerSuffix},
 		}}
 		r.Name += fmt.Sprintf("-%d", try+1)
-		if err = n.lab.bed.Target.completed(ctx, restores, r); !errors.Is(err, errRefused) {
+		if err = n.lab.bed.Target.completed(ctx, restores, r, veleroLimit); !errors.Is(err, errRefused) {
 			return err
 		}
 		fmt.Printf("  by hand, another try: %v\n", err)
@@ -173,8 +179,8 @@ func (c *cluster) velero(gvr schema.GroupVersionResource) dynamic.ResourceInterf
 }
 
 // completed creates an object of Velero's and watches it until it is Completed.
-func (c *cluster) completed(ctx context.Context, gvr schema.GroupVersionResource, o metav1.Object) error {
-	ctx, stop := context.WithTimeout(ctx, veleroLimit)
+func (c *cluster) completed(ctx context.Context, gvr schema.GroupVersionResource, o metav1.Object, limit time.Duration) error {
+	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	raw, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {

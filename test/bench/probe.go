@@ -73,6 +73,11 @@ func (l *lab) probe(ctx context.Context, c *cluster, plan, name string) (empty, 
 	return e, nil
 }
 
+// dataPrefix is where the plan's repository lies in the bucket.
+func (l *lab) dataPrefix(plan string) string {
+	return mover.DataPrefix(&spec.RepositorySpec{Prefix: l.name}, plan)
+}
+
 func (l *lab) probeRequest(plan string) (string, error) {
 	ca, err := secret(l.bed.S3.CAFile)
 	if err != nil {
@@ -82,7 +87,7 @@ func (l *lab) probeRequest(plan string) (string, error) {
 		Op: engine.OpProbe, CredentialsFile: "/secrets/cloud", PasswordFile: "/secrets/password", CacheDir: "/cache",
 		Repository: engine.Repository{
 			Endpoint: l.bed.S3.Endpoint, Region: l.bed.S3.Region, Bucket: l.bed.S3.Bucket, CABundle: ca + "\n",
-			Prefix: mover.DataPrefix(&spec.RepositorySpec{Prefix: l.name}, plan),
+			Prefix: l.dataPrefix(plan),
 		},
 	}})
 	if err != nil {

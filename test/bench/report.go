@@ -22,8 +22,10 @@ type row struct {
 	Peer      string  `json:"peer"`
 	PeerValue float64 `json:"peerValue"`
 	Ratio     float64 `json:"ratio"`
-	Bar       float64 `json:"bar"`
+	Bar       float64 `json:"bar"` // 0: there is none, the row is for information
 	Pass      bool    `json:"pass"`
+	// Note says on what it was measured, or why it was not.
+	Note string `json:"note,omitempty"`
 }
 
 func writeRow(dir string, r row) error {
@@ -43,11 +45,19 @@ func writeRow(dir string, r row) error {
 func printTable(w io.Writer, rows []row) {
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tVALUE\tUNIT\tPEER\tPEER VALUE\tRATIO\tBAR\tPASS")
+	fmt.Fprintln(t, "NAME\tVALUE\tUNIT\tPEER VALUE\tRATIO\tBAR\tPASS\tNOTE")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%.2f\t%s\t%s\t%.2f\t%.2f\t%.2f\t%v\n", r.Name, r.Value, r.Unit, r.Peer, r.PeerValue, r.Ratio, r.Bar, r.Pass)
+		bar, pass := fmt.Sprintf("%.2f", r.Bar), fmt.Sprint(r.Pass)
+		if r.Bar == 0 {
+			bar, pass = "-", "-"
+		}
+		fmt.Fprintf(t, "%s\t%.2f\t%s\t%.2f\t%.2f\t%s\t%s\t%s\n", r.Name, r.Value, r.Unit, r.PeerValue, r.Ratio, bar, pass, r.Note)
 	}
 	t.Flush()
+	fmt.Fprintln(w, "the peers:")
+	for _, r := range rows {
+		fmt.Fprintf(w, "  %s: %s\n", r.Name, r.Peer)
+	}
 	fmt.Fprintf(w, "load average %s\n", loadAverage())
 }
 
@@ -128,4 +138,15 @@ func (p *parts) print(w io.Writer, title string) {
 	for _, n := range p.names {
 		fmt.Fprintf(w, "  %-18s %s\n", n, p.times[n])
 	}
+}
+
+// alternate measures the product and its peer; who goes first alternates.
+func alternate(i int, product, peer func() error) error {
+	if i%2 == 1 {
+		product, peer = peer, product
+	}
+	if err := product(); err != nil {
+		return err
+	}
+	return peer()
 }

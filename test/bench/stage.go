@@ -76,28 +76,20 @@ func stageNothingChanged(ctx context.Context, l *lab, runs int) (row, error) {
 	var ours, peers, containers, opens sample
 	var steps, byHand parts
 	for i := range runs {
-		order := []func() error{
-			func() error {
-				r, err := l.stage(ctx, p, i+2)
-				if err == nil {
-					ours = append(ours, runTime(r).Seconds())
-					steps.addSteps(r, "", r.Status.Ended.Time)
-				}
-				return err
-			},
-			func() error {
-				e, err := l.probes(ctx, p, i, &byHand)
-				peers, containers, opens = append(peers, e.whole.Seconds()), append(containers, e.container.Seconds()), append(opens, e.open.Seconds())
-				return err
-			},
-		}
-		if i%2 == 1 {
-			order[0], order[1] = order[1], order[0]
-		}
-		for _, measure := range order {
-			if err := measure(); err != nil {
-				return row{}, err
+		err := alternate(i, func() error {
+			r, err := l.stage(ctx, p, i+2)
+			if err == nil {
+				ours = append(ours, runTime(r).Seconds())
+				steps.addSteps(r, "", r.Status.Ended.Time)
 			}
+			return err
+		}, func() error {
+			e, err := l.probes(ctx, p, i, &byHand)
+			peers, containers, opens = append(peers, e.whole.Seconds()), append(containers, e.container.Seconds()), append(opens, e.open.Seconds())
+			return err
+		})
+		if err != nil {
+			return row{}, err
 		}
 		fmt.Printf("  pair %d: stage run %.2f s, two Jobs %.2f s (of it opening the repository %.2f s), load average %s\n", i+1, ours[i], peers[i], opens[i], loadAverage())
 	}
