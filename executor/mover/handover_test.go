@@ -9,6 +9,7 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // copiedWorld is a target on which two claims hold snapshot s1 completely.
@@ -188,6 +189,29 @@ func TestHandOverRefuses(t *testing.T) {
 			if c.reason != "NotRestored" && target.writes != before {
 				t.Fatalf("%d writes before the refusal", target.writes-before)
 			}
+		})
+	}
+}
+
+// The hand-over does not wait for a writer's pod whose claim is marked clean,
+// and waits for every other pod.
+func TestHandOverBesideAWriterThatIsDone(t *testing.T) {
+	for name, c := range map[string]struct {
+		labels func(e *kube.Env) map[string]string
+		seen   reconciler.Seen
+	}{
+		"our writer":    {func(e *kube.Env) map[string]string { l := e.Labels(); l[LabelComponent] = ComponentWriter; return l }, reconciler.Succeeded},
+		"a foreign pod": {func(*kube.Env) map[string]string { return map[string]string{LabelComponent: ComponentWriter} }, reconciler.Working},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, target, e := copiedWorld(t)
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ourNamespace, Name: "late", Labels: c.labels(e)}, Spec: podSpec(e.Run.Facts.Volumes[0].StagingClaim)}
+			p.Status.Phase = corev1.PodRunning
+			target.stamp(p)
+			if err := target.Tracker().Add(p); err != nil {
+				t.Fatal(err)
+			}
+			want(t, drive(t, at(e, "hand-over", "mover.hand-over")), c.seen)
 		})
 	}
 }
