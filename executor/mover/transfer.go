@@ -55,7 +55,7 @@ func transfers(ctx context.Context, e *kube.Env) (*transferView, error) {
 			if c == nil {
 				continue
 			}
-			if err := pods.on(ctx, e, c, x); err != nil {
+			if err := pods.on(ctx, e.Target, c, x); err != nil {
 				return nil, err
 			}
 		}
@@ -68,8 +68,8 @@ func transfers(ctx context.Context, e *kube.Env) (*transferView, error) {
 type podLists map[string]*corev1.PodList
 
 // on finds the pods on a claim.
-func (l podLists) on(ctx context.Context, e *kube.Env, c *corev1.PersistentVolumeClaim, x *transfer) error {
-	if on := e.Target; l[c.Namespace] == nil {
+func (l podLists) on(ctx context.Context, on *kube.Cluster, c *corev1.PersistentVolumeClaim, x *transfer) error {
+	if l[c.Namespace] == nil {
 		pods, err := on.Kube.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return fmt.Errorf("cannot list the pods of namespace %s of cluster %s: %w", c.Namespace, on.Name, err)
@@ -79,7 +79,7 @@ func (l podLists) on(ctx context.Context, e *kube.Env, c *corev1.PersistentVolum
 	for i := range l[c.Namespace].Items {
 		switch p := &l[c.Namespace].Items[i]; {
 		case !namesClaim(p, c.Name):
-		case over(p), harmless(e, p, c):
+		case over(p), harmless(p, c):
 			x.ended = append(x.ended, p)
 		default:
 			x.user = p
@@ -91,8 +91,9 @@ func (l podLists) on(ctx context.Context, e *kube.Env, c *corev1.PersistentVolum
 // harmless says that a writer of ours has nothing more to do with a claim,
 // though its pod is still there: a claim is marked clean only when its writer
 // has synced it and said so, and its pod's status follows up to two seconds later.
-func harmless(e *kube.Env, p *corev1.Pod, c *corev1.PersistentVolumeClaim) bool {
-	if !ours(e, p) || p.Labels[LabelComponent] != ComponentWriter {
+func harmless(p *corev1.Pod, c *corev1.PersistentVolumeClaim) bool {
+	plan := p.Labels[kube.LabelPlan]
+	if p.Labels[LabelComponent] != ComponentWriter || plan == "" || plan != c.Labels[kube.LabelPlan] {
 		return false
 	}
 	m, err := markOf(c)
