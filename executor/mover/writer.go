@@ -73,11 +73,17 @@ func (r *restoreView) place(ctx context.Context, g *writeGroup) (placement, erro
 	}
 	p := placement{tolerations: like.Tolerations}
 	if slices.ContainsFunc(g.writes, func(w *writing) bool { return w.claim.Spec.VolumeName == "" }) {
+		var own *corev1.NodeSelector
+		if a := like.Affinity; a != nil && a.NodeAffinity != nil {
+			own = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+		}
+		with, err := r.beside(ctx, g)
+		if err != nil {
+			return placement{}, err
+		}
 		p.nodeSelector = like.NodeSelector
-		if a := like.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-			p.affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-				RequiredDuringSchedulingIgnoredDuringExecution: a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution,
-			}}
+		if required := allOf(append(with, own)...); required != nil {
+			p.affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required}}
 		}
 	}
 	return p, nil
