@@ -80,6 +80,7 @@ func (c checker) volumes(s *PlanSpec) {
 	if d.Verify && d.Method == "snapshot" {
 		c.addf("spec.volumes.defaults.verify", "verify goes with method filesystem only (F-061): a snapshot has no files to compare")
 	}
+	c.defaults(s)
 	targetOf := map[string]string{}
 	for _, n := range s.Namespaces {
 		targetOf[n.Name] = n.Target()
@@ -102,6 +103,20 @@ func (c checker) volumes(s *PlanSpec) {
 		}
 		claims[target] = i
 		c.override(path, o, d)
+	}
+}
+
+// defaults refuses what says how to copy in a plan that copies nothing.
+func (c checker) defaults(s *PlanSpec) {
+	d := s.Volumes.Defaults
+	copies := func(o VolumeOverride) bool { return o.Action == "copy" }
+	if d.Action == "" || d.Action == "copy" || slices.ContainsFunc(s.Volumes.Overrides, copies) {
+		return
+	}
+	for name, set := range map[string]bool{"method": d.Method != "", "verify": d.Verify, "onVerifyError": d.OnVerifyError != "", "transfer": d.Transfer != ""} {
+		if set {
+			c.addf("spec.volumes.defaults."+name, "%s goes with action copy only, and this plan has action %s for every claim: remove it", name, d.Action)
+		}
 	}
 }
 

@@ -59,6 +59,7 @@ var rightCases = []struct {
 	{KindMigrationPlan, []string{"spec.windows", "[{kind: Allow, schedule: '0 22 * * 5', duration: 6h, timeZone: Europe/Berlin, applies: [Cutover]}, {kind: Deny, from: '2026-12-24T00:00:00Z', to: '2026-12-27T00:00:00Z'}]"}},
 	{KindMigrationPlan, []string{"spec.stage", "{schedule: '0 1 * * *', timeZone: Europe/Berlin, startingDeadline: 1h, requestedAt: '2026-12-01T10:00:00+01:00'}"}},
 	{KindMigrationPlan, []string{"spec.labelSelector", "{matchExpressions: [{key: app, operator: In, values: [a]}], matchLabels: {app.kubernetes.io/name: x}}"}},
+	{KindMigrationPlan, []string{"spec.volumes", "{defaults: {action: move, method: filesystem}, overrides: [{namespace: shop, claim: a, action: copy}]}"}},
 	{KindMigrationPlan, []string{"spec.volumes", "{defaults: {action: skip}, overrides: [{namespace: shop, claim: a, action: copy, storageClassName: ceph, targetClaim: b}]}"}},
 	{KindDaemonConfig, []string{"spec.source.url", "http://localhost/plans.git"}},
 	{KindDaemonConfig, []string{"spec.source.url", "/srv/plans.git", "spec.ledger.url", "file:///srv/ledger.git", "spec.ledger.branch", "main"}},
