@@ -42,6 +42,7 @@ func (d *demo) check(ctx context.Context) error {
 		{"client", func(ctx context.Context) (string, error) { return d.checkClient(ctx, to, before) }},
 		{"orders", func(ctx context.Context) (string, error) { return d.checkOrders(ctx, to, before) }},
 		{"files", func(ctx context.Context) (string, error) { return d.checkFiles(ctx, to) }},
+		{"database", func(ctx context.Context) (string, error) { return checkDatabase(ctx, to) }},
 	} {
 		said, err := c.of(ctx)
 		if err != nil {

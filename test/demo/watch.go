@@ -110,12 +110,12 @@ func (d *demo) status(ctx context.Context) (*planView, error) {
 	return &v, nil
 }
 
-// awaitStages waits for two successful stage runs, and remembers which volumes
+// awaitStages waits for the successful stage runs before the merge, and remembers which volumes
 // are copies of each other.
 func (d *demo) awaitStages(ctx context.Context) error {
 	succeeded, ran := 0, map[string]bool{}
-	limit := 8 * time.Minute
-	err := wait(ctx, "two successful stage runs on the cron schedule", limit, 2*time.Second, func(ctx context.Context) (bool, string, error) {
+	limit := 10 * time.Minute
+	err := wait(ctx, fmt.Sprintf("%d successful stage runs on the cron schedule", stageRuns), limit, 2*time.Second, func(ctx context.Context) (bool, string, error) {
 		if err := d.daemon.alive(); err != nil {
 			return false, "", err
 		}
@@ -131,7 +131,7 @@ func (d *demo) awaitStages(ctx context.Context) error {
 			}
 			succeeded++
 		}
-		return succeeded >= 2, v.why(), nil
+		return succeeded >= stageRuns, v.why(), nil
 	})
 	if err != nil {
 		return err

@@ -3,7 +3,7 @@
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	printf '%s\n' "$POSTGRES_PASSWORD" >/tmp/password
-	initdb --username=shop --pwfile=/tmp/password --auth=scram-sha-256 --encoding=UTF8 --locale=C >/dev/null
+	initdb --data-checksums --username=shop --pwfile=/tmp/password --auth=scram-sha-256 --encoding=UTF8 --locale=C >/dev/null
 	echo 'CREATE DATABASE shop' | postgres --single -c log_checkpoints=off postgres >/dev/null
 fi
 postgres -c config_file=/etc/shop/postgresql.conf &
