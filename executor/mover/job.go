@@ -119,6 +119,7 @@ func (s jobSpec) build(e *kube.Env) (*batchv1.Job, *corev1.ConfigMap, error) {
 
 func (s jobSpec) pod(e *kube.Env) corev1.PodSpec {
 	m := e.Settings.Mover
+	limit := quantity(m.Memory, "512Mi")
 	return corev1.PodSpec{
 		RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr.To[int64](jobGrace),
 		AutomountServiceAccountToken: ptr.To(false), EnableServiceLinks: ptr.To(false),
@@ -133,8 +134,8 @@ func (s jobSpec) pod(e *kube.Env) corev1.PodSpec {
 			// The image starts tranship: where in it the program lies is the image's own business.
 			Args: []string{"mover", "run", "--request", requestFile},
 			Resources: corev1.ResourceRequirements{
-				Requests: corev1.ResourceList{corev1.ResourceCPU: quantity(m.CPU, "100m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
-				Limits:   corev1.ResourceList{corev1.ResourceMemory: quantity(m.Memory, "512Mi")},
+				Requests: corev1.ResourceList{corev1.ResourceCPU: quantity(m.CPU, "100m"), corev1.ResourceMemory: atMost(limit, resource.MustParse("64Mi"))},
+				Limits:   corev1.ResourceList{corev1.ResourceMemory: limit},
 			},
 			SecurityContext: &corev1.SecurityContext{
 				AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
@@ -160,6 +161,14 @@ func quantity(s, def string) resource.Quantity {
 		return q
 	}
 	return resource.MustParse(def)
+}
+
+// atMost keeps a request below the limit: with more, the API refuses the pod.
+func atMost(limit, request resource.Quantity) resource.Quantity {
+	if limit.Cmp(request) < 0 {
+		return limit
+	}
+	return request
 }
 
 // start makes the Job with its request. A request of the same name is of an

@@ -36,7 +36,7 @@ spec:
       containers:
       - name: web
         image: IMAGE
-        command: [/bin/sh, -c, "dd if=/dev/urandom of=/data/big bs=1M count=48; touch /data/ready; while true; do sleep 1; done"]
+        command: [/bin/sh, -c, "test -e /data/ready || dd if=/dev/urandom of=/data/big bs=1M count=48; touch /data/ready; while true; do sleep 1; done"]
         readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1}
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
