@@ -51,7 +51,7 @@ demo: build bed-up ## move an application with data because a commit was merged;
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
 	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
 
-bench-data: build bed-up ## the same for volumes; FULL=1 for full sizes (80 GB of disk, hours)
+bench-data: build bed-up ## the same for volumes; FULL=1 for full sizes (60 GB of disk, hours)
 	$(GO) run ./test/bench --set data --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench $(if $(FULL),--full)
 
 clean:

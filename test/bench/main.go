@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	runs := flags.Int("runs", 0, "runs a row, at least 3; 0 means 5, and 3 of the set data")
 	set := flags.String("set", "overhead", "what is measured: overhead or data")
 	only := flags.String("only", "", "names of measurements, separated by commas; empty means all of the set")
-	full := flags.Bool("full", false, "the volumes' full sizes: needs 80 GB of disk and two hours")
+	full := flags.Bool("full", false, "the volumes' full sizes: needs 60 GB of disk and hours")
 	size := sizeFlags(flags)
 	if err := flags.Parse(args); err != nil {
 		return err

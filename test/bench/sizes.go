@@ -6,8 +6,8 @@ import (
 	"github.com/tranship/tranship/test/bench/shape"
 )
 
-// sizes are the volumes that are measured. What is not full is scaled down so
-// that everything fits a small machine; the tables say so.
+// sizes are the volumes that are measured. What is not full is a tenth, so
+// that everything fits a small machine and half an hour; the tables say so.
 type sizes struct {
 	LargeFiles  int // of LargeMiB each; 1 % of their pages change
 	LargeMiB    int
@@ -19,7 +19,7 @@ type sizes struct {
 
 var (
 	fullSizes   = sizes{LargeFiles: 20, LargeMiB: 512, SmallFiles: 200_000, SparseMiB: 20 << 10, MemoryFiles: 1_000_000, StageFiles: 200_000}
-	scaledSizes = sizes{LargeFiles: 20, LargeMiB: 100, SmallFiles: 40_000, SparseMiB: 4 << 10, MemoryFiles: 200_000, StageFiles: 200_000}
+	scaledSizes = sizes{LargeFiles: 20, LargeMiB: 51, SmallFiles: 20_000, SparseMiB: 2 << 10, MemoryFiles: 100_000, StageFiles: 200_000}
 )
 
 func sizeFlags(flags *flag.FlagSet) *sizes {
