@@ -77,6 +77,7 @@ func freezeFacts(o Order) *FreezeFacts {
 	for _, v := range o.Volumes {
 		f.Volumes = f.Volumes || v.Action == "copy"
 		f.Moves = f.Moves || v.Action == "move"
+		f.Snapshots = f.Snapshots || (v.Action == "copy" && v.Method == "snapshot")
 	}
 	for _, h := range p.Hooks {
 		if h.RunsIn(o.Kind) {

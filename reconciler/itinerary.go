@@ -80,13 +80,15 @@ func healing(c *spec.Cutover) time.Duration { return c.HealthTimeoutOrDefault() 
 
 // FreezeFacts is what the conditions of steps may ask.
 type FreezeFacts struct {
-	Volumes bool // the plan copies at least one claim
-	Moves   bool // the plan moves at least one claim
-	Quiesce bool
-	Hooks   map[spec.Phase]bool // phases with a hook that runs in this kind of run
+	Volumes   bool // the plan copies at least one claim
+	Moves     bool // the plan moves at least one claim
+	Snapshots bool // at least one of them is copied by snapshot
+	Quiesce   bool
+	Hooks     map[spec.Phase]bool // phases with a hook that runs in this kind of run
 }
 
 func hasVolumes(f *FreezeFacts) bool         { return f.Volumes }
+func hasSnapshots(f *FreezeFacts) bool       { return f.Snapshots }
 func movesVolumes(f *FreezeFacts) bool       { return f.Moves }
 func hasClaims(f *FreezeFacts) bool          { return f.Volumes || f.Moves }
 func quiesces(f *FreezeFacts) bool           { return f.Quiesce }
@@ -113,6 +115,8 @@ var stageSteps = []StepDef{
 		Help: "Runs the PreBackup hooks that ask for stage runs."},
 	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Takes a snapshot of every source claim into the repository; only what changed is uploaded."},
+	{Name: "snapshot", Verb: "mover.snapshot", Undo: "mover.stop-snapshot", When: hasSnapshots, Timeout: copying, Retries: 2,
+		Help: "Has Velero move a snapshot of the claims of method snapshot into the repository; the cutover restores each of them whole."},
 	{Name: "claims", Verb: "mover.claims", NoUndo: "staged claims stay in our namespace for the next copy", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
 		Help: "Makes the claims in our namespace on the target."},
 	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
@@ -138,6 +142,8 @@ var migrateSteps = []StepDef{
 		Help: "Asks the target to create every object without keeping it."},
 	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Copies the volumes while the application still runs."},
+	{Name: "snapshot", Verb: "mover.snapshot", Undo: "mover.stop-snapshot", When: hasSnapshots, Timeout: copying, Retries: 2,
+		Help: "Has Velero move a snapshot of the claims of method snapshot into the repository while the application still runs, so that the last one is small."},
 	{Name: "claims", Verb: "mover.claims", Undo: "mover.claims-undo", When: hasVolumes, Intent: true, Timeout: short, Retries: 2,
 		Help: "Makes the claims in our namespace on the target."},
 	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
@@ -162,6 +168,10 @@ var migrateSteps = []StepDef{
 		Help: "Copies the last changes of the stopped application."},
 	{Name: "last-restore", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the last changes into the target's claims."},
+	{Name: "last-snapshot", Verb: "mover.snapshot", Undo: "mover.stop-snapshot", When: hasSnapshots, Timeout: copying, Retries: 2,
+		Help: "Has Velero move a last snapshot of the stopped application's claims of method snapshot."},
+	{Name: "land", Verb: "mover.land", Undo: "mover.stop-land", When: hasSnapshots, Timeout: copying, Retries: 2,
+		Help: "Has Velero make a volume of each of these snapshots on the target, in claims of ours."},
 	{Name: "post-backup-hooks", Verb: "hook.post-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PostBackup), Timeout: copying,
 		Help: "Runs the PostBackup hooks."},
 	{Name: "pre-restore-hooks", Verb: "hook.pre-restore", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PreRestore), Timeout: copying,

@@ -133,7 +133,7 @@ var supports = map[string]map[string]support{
 }
 
 const (
-	noMethod = "write filesystem"
+	noMethod = "write filesystem or snapshot"
 	noDirect = "write Repository"
 )
 
@@ -144,14 +144,14 @@ var planSupports = map[string]support{
 	"spec.namespaces[].name": full, "spec.namespaces[].targetName": full, "spec.labelSelector": full,
 
 	"spec.volumes.defaults.action":              full,
-	"spec.volumes.defaults.method":              otherThan(noMethod, "filesystem"),
+	"spec.volumes.defaults.method":              otherThan(noMethod, "filesystem", "snapshot"),
 	"spec.volumes.defaults.verify":              full,
 	"spec.volumes.defaults.onVerifyError":       full,
 	"spec.volumes.defaults.transfer":            otherThan(noDirect, "Repository"),
 	"spec.volumes.overrides[].namespace":        full,
 	"spec.volumes.overrides[].claim":            full,
 	"spec.volumes.overrides[].action":           full,
-	"spec.volumes.overrides[].method":           otherThan(noMethod, "filesystem"),
+	"spec.volumes.overrides[].method":           otherThan(noMethod, "filesystem", "snapshot"),
 	"spec.volumes.overrides[].verify":           full,
 	"spec.volumes.overrides[].onVerifyError":    full,
 	"spec.volumes.overrides[].transfer":         otherThan(noDirect, "Repository"),

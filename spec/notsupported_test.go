@@ -48,9 +48,7 @@ func TestEveryRuleIsAboutAField(t *testing.T) {
 func TestNotSupported(t *testing.T) {
 	const override = "spec.volumes.overrides[0]"
 	for _, tc := range []struct{ path, value, at, say string }{
-		{"spec.volumes", "{defaults: {method: snapshot}}", "spec.volumes.defaults.method", "method: snapshot"},
 		{"spec.volumes", "{defaults: {transfer: Direct}}", "spec.volumes.defaults.transfer", "transfer: Direct"},
-		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, method: snapshot}]}", override + ".method", "method: snapshot"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, transfer: Direct}]}", override + ".transfer", "Direct"},
 		{"spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h}]", "spec.windows[0].kind", "windows do not gate"},
 		{"spec.dependsOn", "[shop2]", "spec.dependsOn[0]", "do not wait for each other"},
@@ -73,10 +71,10 @@ func TestNotSupported(t *testing.T) {
 	}
 }
 
-// What says the same as leaving the field out is supported.
+// What says the same as leaving the field out is supported, and so is what works.
 func TestDefaultsWrittenOutAreSupported(t *testing.T) {
 	c := closureOf(t, with(t, planYAML,
-		"spec.volumes", "{defaults: {action: copy, method: filesystem, verify: false, onVerifyError: Fail, transfer: Repository}, overrides: [{namespace: shop, claim: a, targetClaim: b, storageClassName: x, accessMode: ReadWriteMany, verify: false}]}",
+		"spec.volumes", "{defaults: {action: copy, method: filesystem, verify: false, onVerifyError: Fail, transfer: Repository}, overrides: [{namespace: shop, claim: c, method: snapshot}, {namespace: shop, claim: a, targetClaim: b, storageClassName: x, accessMode: ReadWriteMany, verify: false}]}",
 		"spec.cutover", "{quiesce: true, onFailure: RollBack, onWindowClose: PauseAtSafePoint}", "spec.existing", "Fail",
 		"spec.rollback", "{targetWrites: Discard, keepVolumes: true}", "spec.windows", "[]", "spec.dependsOn", "[]"))
 	if ps := NotSupported(c); len(ps) > 0 {

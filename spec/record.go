@@ -208,6 +208,7 @@ type Volume struct {
 	Action           string                              `json:"action"`
 	Method           string                              `json:"method,omitempty"`
 	StorageClassName string                              `json:"storageClassName,omitempty"` // on the target
+	SnapshotClass    string                              `json:"snapshotClass,omitempty"`    // VolumeSnapshotClass on the source, method snapshot
 	AccessModes      []corev1.PersistentVolumeAccessMode `json:"accessModes,omitempty"`
 	Capacity         string                              `json:"capacity,omitempty"`
 	Group            string                              `json:"group,omitempty"` // claims mounted together by one pod: "<Kind>/<name>/<ordinal>"

@@ -4,19 +4,24 @@ import (
 	"context"
 	"slices"
 
+	"github.com/tranship/tranship/executor/kube"
 	corev1 "k8s.io/api/core/v1"
 )
 
 // beside lists where the moved volumes of a group can be used: a copy that is
 // made elsewhere could never be mounted together with them.
-func (r *restoreView) beside(ctx context.Context, g *writeGroup) ([]*corev1.NodeSelector, error) {
+func beside(ctx context.Context, e *kube.Env, namespace, group string) ([]*corev1.NodeSelector, error) {
+	volumes, err := volumesOf(ctx, e)
+	if err != nil {
+		return nil, err
+	}
 	var all []*corev1.NodeSelector
-	for i := range r.volumes {
-		v := &r.volumes[i]
-		if !moved(v) || v.Namespace != g.namespace || v.Group != g.name {
+	for i := range volumes {
+		v := &volumes[i]
+		if !moved(v) || v.Namespace != namespace || v.Group != group {
 			continue
 		}
-		pv, err := getVolume(ctx, r.e.Source, v.SourcePV)
+		pv, err := getVolume(ctx, e.Source, v.SourcePV)
 		if err != nil {
 			return nil, err
 		}

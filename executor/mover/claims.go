@@ -240,7 +240,7 @@ func thinkClaimsUndo(ctx context.Context, e *kube.Env) (thought, error) {
 	}
 	for i := range volumes {
 		v := &volumes[i]
-		if !copied(v) {
+		if !staged(v) {
 			continue
 		}
 		c, err := getClaim(ctx, e.Target, e.Settings.Namespace, v.StagingClaim)

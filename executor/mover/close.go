@@ -20,7 +20,7 @@ func thinkPolicies(ctx context.Context, e *kube.Env) (thought, error) {
 	t := thought{}
 	for i := range e.Run.Facts.Volumes {
 		v := &e.Run.Facts.Volumes[i]
-		if v.TargetPV == "" || !copied(v) && !moved(v) {
+		if v.TargetPV == "" || !staged(v) && !moved(v) {
 			continue
 		}
 		pv, err := getVolume(ctx, e.Target, v.TargetPV)

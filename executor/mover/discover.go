@@ -168,20 +168,9 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 	v.Method, v.Group = choice.Method, cmp.Or(of.group.name, "PersistentVolumeClaim/"+c.Name+"/0")
 	v.SourcePV, v.SourcePolicy = pv.Name, string(pv.Spec.PersistentVolumeReclaimPolicy)
 	shape(&v, c, &pv, choice.AccessMode)
-	if copied(&v) {
-		if mode := c.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
-			problem("BlockVolume", "claim %s is a raw block device, and this version copies file systems only: move it, or skip it in volumes.overrides", name)
-			return
-		}
-		source := provisionerOf(inv.SourceClasses, c, &pv)
-		files := ptr.Deref(c.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeFilesystem
-		use := sharing{wanted: files && !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
-		class, why := chooseClass(choice.StorageClassName, source, use, inv.TargetClasses)
-		if why != "" {
-			problem("NoStorageClass", "claim %s: %s", name, why)
-			return
-		}
-		v.StorageClassName, v.SourceClassName = class, source.name
+	if reason, why := inv.way(plan, &v, c, &pv); why != "" {
+		problem(reason, "claim %s%s", name, why)
+		return
 	}
 	if moved(&v) && !inv.examine(d, &v, c, &pv) {
 		return
@@ -202,6 +191,34 @@ func shape(v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.Persisten
 			v.Notes = append(v.Notes, fmt.Sprintf("its access modes are %v on the source", c.Spec.AccessModes))
 		}
 	}
+}
+
+// way chooses how and into which class a volume is copied, or returns the rest
+// of a sentence that begins with the claim.
+func (inv *Inventory) way(plan *spec.PlanSpec, v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) (reason, problem string) {
+	if !staged(v) {
+		return "", ""
+	}
+	if snapshotted(v) {
+		class, reason, why := inv.snapshotable(plan, v, c, pv)
+		if why != "" {
+			return reason, " cannot be copied by snapshot: " + why
+		}
+		v.SnapshotClass = class
+		v.Notes = append(v.Notes, "Velero copies a snapshot of it, and makes the whole volume anew at the cutover: stage runs shorten only the way into the repository")
+	}
+	if mode := c.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
+		return "BlockVolume", " is a raw block device, and this version copies file systems only: move it, or skip it in volumes.overrides"
+	}
+	source := provisionerOf(inv.SourceClasses, c, pv)
+	files := ptr.Deref(c.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeFilesystem
+	use := sharing{wanted: files && !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
+	class, why := chooseClass(chosen(plan, c).StorageClassName, source, use, inv.TargetClasses)
+	if why != "" {
+		return "NoStorageClass", ": " + why
+	}
+	v.StorageClassName, v.SourceClassName = class, source.name
+	return "", ""
 }
 
 // leftBehind says why there is nothing to migrate behind a claim.

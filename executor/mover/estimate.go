@@ -17,7 +17,8 @@ import (
 // pods. walkRate is how many files a second are found unchanged. rate is what
 // this run reached from the first byte read to the last byte written, if it
 // moved enough to tell, and plainRate otherwise. The cutover is assumed to find
-// as much changed as this run did. With PreRestore hooks the objects are
+// as much changed as this run did. A volume of method snapshot is restored
+// whole, whatever has changed of it. With PreRestore hooks the objects are
 // restored after the stop too, which adds lateRestore.
 const (
 	fixedSeconds       = 8.0
@@ -26,6 +27,9 @@ const (
 	plainRate          = 50e6       // bytes a second
 	tellingBytes       = 32_000_000 // below it a run's time is mostly overhead
 	overheadSeconds    = 4.0        // of an upload and a restore together
+	// movementSeconds is what Velero takes for a small volume of method snapshot,
+	// into the repository and out of it; its node agents take one after the other.
+	movementSeconds = 25.0
 )
 
 // thinkEstimate only reads the run.
@@ -42,13 +46,23 @@ func estimate(r *spec.Run) spec.Estimate {
 			files, changed = files+v.Files, changed+v.ChangedBytes
 		}
 	}
-	stop := fixedSeconds + float64(files)/walkRate + float64(changed)/rate(r, changed)
+	stop := fixedSeconds + float64(files)/walkRate + float64(changed)/rate(r, changed) + movementTime(r.Facts.Volumes)
 	for _, h := range r.Spec.Closure.Plan.Spec.Hooks {
 		if h.Phase == spec.PreRestore {
 			return spec.Estimate{StopSeconds: stop + lateRestoreSeconds, ChangedBytes: changed}
 		}
 	}
 	return spec.Estimate{StopSeconds: stop, ChangedBytes: changed}
+}
+
+// movementTime is what the volumes of method snapshot take.
+func movementTime(volumes []spec.Volume) (seconds float64) {
+	for i := range volumes {
+		if v := &volumes[i]; snapshotted(v) {
+			seconds += movementSeconds + float64(v.Bytes)/plainRate
+		}
+	}
+	return seconds
 }
 
 // rate is bytes a second through upload and restore of this run.

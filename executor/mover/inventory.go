@@ -20,6 +20,8 @@ type Inventory struct {
 	SourceClasses []storagev1.StorageClass
 	TargetClasses []storagev1.StorageClass
 	Target        TargetInventory // read only if the plan moves volumes
+	// SnapshotClasses of the source are read only for plans that want snapshots.
+	SnapshotClasses []SnapshotClass
 }
 
 // NamespaceInventory is the part of one source namespace.
@@ -62,8 +64,16 @@ func ReadInventory(ctx context.Context, e *kube.Env) (*Inventory, error) {
 	if inv.SourceClasses, err = classes(ctx, e.Source); err != nil {
 		return nil, err
 	}
-	if inv.TargetClasses, err = classes(ctx, e.Target); err != nil || !Moves(e.Plan()) {
-		return inv, err
+	if inv.TargetClasses, err = classes(ctx, e.Target); err != nil {
+		return nil, err
+	}
+	if Snapshots(e.Plan()) {
+		if inv.SnapshotClasses, err = snapshotClasses(ctx, e.Source); err != nil {
+			return nil, err
+		}
+	}
+	if !Moves(e.Plan()) {
+		return inv, nil
 	}
 	inv.Target, err = readTarget(ctx, e, inv)
 	return inv, err

@@ -51,6 +51,12 @@ func copied(v *spec.Volume) bool {
 	return v.Action == "copy" && (v.Method == "" || v.Method == "filesystem")
 }
 
+// snapshotted says that Velero moves the volume, from a CSI snapshot.
+func snapshotted(v *spec.Volume) bool { return v.Action == "copy" && v.Method == methodSnapshot }
+
+// staged says that the copy lies in a claim of ours until it is handed over.
+func staged(v *spec.Volume) bool { return copied(v) || snapshotted(v) }
+
 // factsOf wraps a complete list of volumes: a merge replaces the whole field.
 func factsOf(volumes []spec.Volume) *spec.Facts { return &spec.Facts{Volumes: volumes} }
 

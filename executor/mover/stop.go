@@ -3,6 +3,7 @@ package mover
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/spec"
@@ -55,7 +56,10 @@ func thinkCleanUp(ctx context.Context, e *kube.Env) (thought, error) {
 		t.seen = r.seen
 	}
 	t.watches = append(t.watches, r.watches...)
-	return t, err
+	if err != nil || !slices.ContainsFunc(e.Run.Facts.Volumes, func(v spec.Volume) bool { return snapshotted(&v) }) {
+		return t, err
+	}
+	return cleanUpSnapshots(ctx, e, t)
 }
 
 // gone is the answer when moves are made or nothing is left.

@@ -44,7 +44,7 @@ func transfers(ctx context.Context, e *kube.Env) (*transferView, error) {
 	pods := podLists{e.Settings.Namespace: ourPods}
 	for i := range volumes {
 		v := &volumes[i]
-		if !copied(v) {
+		if !staged(v) {
 			continue
 		}
 		x := &transfer{v: v}

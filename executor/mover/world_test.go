@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
@@ -354,7 +355,10 @@ const ourNamespace = "tranship-system"
 func cluster(side spec.Side, name string, w *world) *kube.Cluster {
 	scheme := runtime.NewScheme()
 	_ = corev1.AddToScheme(scheme)
-	return &kube.Cluster{Side: side, Name: name, Kube: w, Exec: w.exec, Dynamic: dynamicfake.NewSimpleDynamicClient(scheme)}
+	dynamic := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(scheme, map[schema.GroupVersionResource]string{
+		uploadResource: "DataUploadList", downloadResource: "DataDownloadList", snapshotResource: "VolumeSnapshotList", snapshotClassResource: "VolumeSnapshotClassList",
+	})
+	return &kube.Cluster{Side: side, Name: name, Kube: w, Exec: w.exec, Dynamic: dynamic, VeleroNamespace: "velero"}
 }
 
 // testEnv is a call of a cutover of plan shop, at a step.

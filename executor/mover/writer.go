@@ -63,21 +63,27 @@ func (w *writing) request(dir string) engine.VolumeRequest {
 // the volume is made. Later the volume itself knows where it can be used, and
 // the source's node selectors may say "nowhere" because it is stopped.
 func (r *restoreView) place(ctx context.Context, g *writeGroup) (placement, error) {
-	n, err := readNamespace(ctx, r.e.Source, g.namespace)
+	return placeOnTarget(ctx, r.e, g.namespace, g.name, slices.ContainsFunc(g.writes, func(w *writing) bool { return w.claim.Spec.VolumeName == "" }))
+}
+
+// placeOnTarget is where a pod that mounts our claims of a group runs; unbound
+// says that one of them has no volume yet.
+func placeOnTarget(ctx context.Context, e *kube.Env, namespace, group string, unbound bool) (placement, error) {
+	n, err := readNamespace(ctx, e.Source, namespace)
 	if err != nil {
-		return placement{}, fmt.Errorf("cannot list namespace %s of cluster %s: %w", g.namespace, r.e.Source.Name, err)
+		return placement{}, fmt.Errorf("cannot list namespace %s of cluster %s: %w", namespace, e.Source.Name, err)
 	}
-	like := n.podTemplate(g.name)
+	like := n.podTemplate(group)
 	if like == nil {
 		return placement{}, nil
 	}
 	p := placement{tolerations: like.Tolerations}
-	if slices.ContainsFunc(g.writes, func(w *writing) bool { return w.claim.Spec.VolumeName == "" }) {
+	if unbound {
 		var own *corev1.NodeSelector
 		if a := like.Affinity; a != nil && a.NodeAffinity != nil {
 			own = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 		}
-		with, err := r.beside(ctx, g)
+		with, err := beside(ctx, e, namespace, group)
 		if err != nil {
 			return placement{}, err
 		}

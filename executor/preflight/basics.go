@@ -2,18 +2,14 @@ package preflight
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/mover"
 	"github.com/tranship/tranship/spec"
@@ -83,6 +79,9 @@ func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 		needed := rights[side]
 		if mover.Moves(s.Plan()) {
 			needed = slices.Concat(needed, movingRights[side])
+		}
+		if mover.Snapshots(s.Plan()) {
+			needed = slices.Concat(needed, snapshotRights[side])
 		}
 		for _, r := range needed {
 			ok, err := may(ctx, c, r)
@@ -162,7 +161,7 @@ func bucket(ctx context.Context, s *state) ([]Finding, error) {
 	if r.Provider != spec.ProviderAWS || r.Credentials == nil {
 		return broken("InvalidBackupStorageProvider", "ReplicationRepository %s: provider %q is not supported by this version", name, r.Provider), nil
 	}
-	client, endpoint, err := store(ctx, s.Env, r)
+	client, endpoint, err := kube.Bucket(ctx, s.Env)
 	if err != nil {
 		return broken("InvalidBackupStorageSettings", "ReplicationRepository %s: %v", name, err), nil
 	}
@@ -188,47 +187,6 @@ func list(ctx context.Context, client *minio.Client, r *spec.RepositorySpec) err
 }
 
 const storeTimeout = 20 * time.Second
-
-func store(ctx context.Context, e *kube.Env, r *spec.RepositorySpec) (client *minio.Client, endpoint string, err error) {
-	access, err := e.Secrets.Read(ctx, spec.SecretRef{From: r.Credentials.From}, "accessKey")
-	if err != nil {
-		return nil, "", err
-	}
-	secret, err := e.Secrets.Read(ctx, spec.SecretRef{From: r.Credentials.From}, "secretKey")
-	if err != nil {
-		return nil, "", err
-	}
-	endpoint = r.Endpoint
-	if endpoint == "" {
-		endpoint = "https://s3.amazonaws.com"
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" {
-		return nil, "", fmt.Errorf("spec.endpoint %q is no URL", endpoint)
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: r.InsecureSkipTLSVerify}
-	if r.CABundle != "" {
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(r.CABundle)) {
-			return nil, "", errors.New("spec.caBundle holds no certificate")
-		}
-	}
-	transport.DisableKeepAlives = true // one question, one connection
-	client, err = minio.New(u.Host, &minio.Options{
-		Creds:  credentials.NewStaticV4(string(kube.TrimSpace(access)), string(kube.TrimSpace(secret)), ""),
-		Secure: u.Scheme == "https", Region: r.Region, Transport: transport, MaxRetries: 2,
-		BucketLookup: lookup(r),
-	})
-	return client, endpoint, err
-}
-
-func lookup(r *spec.RepositorySpec) minio.BucketLookupType {
-	if r.Endpoint != "" {
-		return minio.BucketLookupPath
-	}
-	return minio.BucketLookupAuto
-}
 
 // storeProblem is a sentence; minio's errors hold no secret, but the URL of a
 // request says more than people need.

@@ -61,6 +61,7 @@ var details = []check{
 	{"existing objects", existingObjects},
 	{"existing claims", existingClaims},
 	{"quota", quota},
+	{"snapshot copies", snapshotCopies},
 }
 
 // Findings asks everything. It is what the verb, `tranship plan` and the

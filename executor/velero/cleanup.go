@@ -9,6 +9,7 @@ import (
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
 	velerov1 "github.com/vmware-tanzu/velero/pkg/apis/velero/v1"
+	velerov2 "github.com/vmware-tanzu/velero/pkg/apis/velero/v2alpha1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,10 @@ import (
 var (
 	configMaps = corev1.SchemeGroupVersion.WithResource("configmaps")
 	secrets    = corev1.SchemeGroupVersion.WithResource("secrets")
+
+	// What an unfinished undo of the mover may have left.
+	dataUploads   = velerov2.SchemeGroupVersion.WithResource("datauploads")
+	dataDownloads = velerov2.SchemeGroupVersion.WithResource("datadownloads")
 )
 
 func headOf(o metav1.Object) *unstructured.Unstructured {
@@ -152,6 +157,7 @@ func runRest(e *kube.Env) []rest {
 func planRest(e *kube.Env) []rest {
 	s, t := e.Source, e.Target
 	all := runRest(e)
+	all = append(all, rest{s, dataUploads, s.VeleroNamespace}, rest{t, dataDownloads, t.VeleroNamespace})
 	for _, c := range []*kube.Cluster{s, t} {
 		all = append(all, rest{c, deletionResource, c.VeleroNamespace}, rest{c, locationResource, c.VeleroNamespace}, rest{c, secrets, c.VeleroNamespace},
 			rest{c, secrets, e.Settings.Namespace}, rest{c, configMaps, e.Settings.Namespace})
@@ -216,33 +222,4 @@ func dropRest(ctx context.Context, places []rest, selector string) error {
 
 func ensureCleanUp(ctx context.Context, e *kube.Env) error {
 	return dropRest(ctx, runRest(e), selectRun(e))
-}
-
-// lookPurge: first the plan's Backups with their files, then everything else
-// of the plan's in Velero's namespaces and ours.
-func lookPurge(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	o, err := lookDeletion(ctx, e, selectPlan(e))
-	if err != nil || o.Seen != reconciler.Succeeded {
-		return o, err
-	}
-	o, err = lookRest(ctx, e, planRest(e), selectPlan(e))
-	if o.Seen == reconciler.Succeeded {
-		o.Message = "the plan's backups, locations and credentials are gone from both clusters"
-	}
-	return o, err
-}
-
-func ensurePurge(ctx context.Context, e *kube.Env) error {
-	// Restores go first: Velero deletes their files through their Backup.
-	if err := dropRest(ctx, []rest{{e.Target, restoreResource, e.Target.VeleroNamespace}}, selectPlan(e)); err != nil {
-		return err
-	}
-	backups, err := listed[velerov1.Backup](ctx, e.Source, backupResource, selectPlan(e))
-	if err != nil {
-		return err
-	}
-	if err := deleteBackups(ctx, e, selectPlan(e)); err != nil || len(backups) > 0 {
-		return err
-	}
-	return dropRest(ctx, planRest(e), selectPlan(e))
 }

@@ -115,6 +115,9 @@ func (p *provisioner) claim(ctx context.Context, key string) error {
 	if c.Spec.VolumeName != "" || c.Spec.StorageClassName == nil || c.DeletionTimestamp != nil || c.Status.Phase == corev1.ClaimBound {
 		return nil
 	}
+	if c.Spec.Selector != nil {
+		return nil // as external-provisioner: it waits for a volume that is there
+	}
 	class, err := p.classes.Get(*c.Spec.StorageClassName)
 	if apierrors.IsNotFound(err) {
 		return nil // kube-controller-manager asks again for a class that is made later
