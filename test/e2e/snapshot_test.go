@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,7 +100,8 @@ func (l *lab) snapshotPlan(state spec.State, extra string) string {
 	return l.plan(state, fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: shot, method: snapshot, storageClassName: %s}]}\n%s", l.name, l.name, extra))
 }
 
-func (l *lab) volume(run *spec.Run, claim string) spec.Volume {
+// recorded is what a run knows of a claim.
+func (l *lab) recorded(run *spec.Run, claim string) spec.Volume {
 	l.t.Helper()
 	for _, v := range run.Facts.Volumes {
 		if v.Claim == claim {
@@ -125,7 +127,7 @@ func TestSnapshotCopy(t *testing.T) {
 	if s.Status.LastStage.Result != spec.RunSucceeded {
 		t.Fatalf("the stage run: %+v", s.Run.Status)
 	}
-	staged := l.volume(s.Run, "shot")
+	staged := l.recorded(s.Run, "shot")
 	if staged.Snapshot == "" || staged.TargetPV != "" || staged.Bytes < 5<<20 {
 		t.Errorf("after the stage run a snapshot is in the repository and nothing on the target: %+v", staged)
 	}
@@ -146,7 +148,7 @@ func TestSnapshotCopy(t *testing.T) {
 	if after := l.contents(l.bed.Target.Kubeconfig); after != before {
 		t.Errorf("the volumes differ\nbefore:\n%s\nafter:\n%s", before, after)
 	}
-	moved := l.volume(s.Run, "shot")
+	moved := l.recorded(s.Run, "shot")
 	if moved.Mark != spec.MarkLive || moved.ChangedBytes >= moved.Bytes/2 {
 		t.Errorf("the last snapshot is small and the copy is live: %+v", moved)
 	}
@@ -184,4 +186,75 @@ func (l *lab) nothingOfTheSnapshotsIsLeft() {
 			l.t.Errorf("left: %s %v", out, err)
 		}
 	}
+}
+
+// TestSnapshotWithoutItsClass: a driver without a VolumeSnapshotClass is said
+// right after the merge, and nothing starts.
+func TestSnapshotWithoutItsClass(t *testing.T) {
+	l := newLab(t)
+	l.apply(strings.NewReplacer("NS", l.name).Replace(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: NS}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: NS}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: bed-node
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: NS, name: shot}
+  csi: {driver: nobody.bed.tranship.dev, volumeHandle: none}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: shot, namespace: NS}
+spec: {accessModes: [ReadWriteOnce], storageClassName: bed-node, volumeName: NS, resources: {requests: {storage: 1Mi}}}
+`))
+	t.Cleanup(func() { _, _ = l.kubectl(l.bed.Source.Kubeconfig, "delete", "pv", l.name, "--wait=false") })
+	files := l.infrastructure()
+	files["plan.yaml"] = l.plan(spec.Staged, "volumes: {defaults: {method: snapshot}}")
+	l.commit("Plan the move", files)
+	l.start()
+	s := l.wait("a problem", time.Minute, func(s *story) bool { r, _ := s.condition("Checked"); return r == "NoSnapshotClass" })
+	if _, message := s.condition("Checked"); !strings.Contains(message, "no VolumeSnapshotClass of driver nobody.bed.tranship.dev") || !strings.Contains(message, l.name+"/shot") {
+		t.Errorf("the status says: %s", message)
+	}
+}
+
+// TestSnapshotNodeAgentDies: Velero ends what its node agent had begun, and
+// another attempt does it again.
+func TestSnapshotNodeAgentDies(t *testing.T) {
+	if os.Getenv("TRANSHIP_LONG") == "" {
+		t.Skip("it takes minutes; set TRANSHIP_LONG")
+	}
+	l := newLab(t)
+	l.classOfItsOwn()
+	l.apply(l.twoMethods())
+	l.rolledOut("deployment/web")
+	files := l.infrastructure()
+	files["plan.yaml"] = l.snapshotPlan(spec.Staged, fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
+	l.commit("Plan the move", files)
+	l.start()
+	begun := ""
+	for end := time.Now().Add(3 * time.Minute); begun != "Prepared" && begun != "InProgress"; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no upload began: it is %q", begun)
+		}
+		begun = l.onSource("-n", "velero", "get", "datauploads.velero.io", "-l", "tranship.dev/plan="+spec.ShortName(l.name), "-o", "jsonpath={.items[*].status.phase}")
+	}
+	l.onSource("-n", "velero", "delete", "pod", "-l", "name=node-agent", "--grace-period=0", "--force")
+	l.onSource("-n", "velero", "rollout", "status", "daemonset/node-agent", "--timeout=90s")
+	s := l.wait("a stage run", 6*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
+	for _, step := range s.Run.Steps {
+		if step.Verb == "mover.snapshot" {
+			t.Logf("killed when it was %s; then attempt %d is %s: %s", begun, step.Attempt, step.State, step.Message)
+		}
+	}
+	if s.Status.LastStage.Result != spec.RunSucceeded || l.recorded(s.Run, "shot").Snapshot == "" {
+		t.Errorf("the stage run: %+v", s.Run.Status)
+	}
+	l.rolledOut("deployment/web")
 }
