@@ -79,7 +79,7 @@ func (o *objects) pieces(ctx context.Context, id object.ID, size int64) ([]objec
 	}
 	p, err := object.LoadIndexObject(ctx, contents{o.repo.ContentReader()}, index)
 	if err != nil {
-		return nil, err
+		return nil, damaged(ctx, err)
 	}
 	var at int64
 	for _, e := range p {
@@ -99,7 +99,7 @@ func (o *objects) read(ctx context.Context, id object.ID, size int64) ([]byte, e
 	o.warm(ctx, id)
 	r, err := o.repo.OpenObject(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, damaged(ctx, err)
 	}
 	defer r.Close()
 	data := make([]byte, size)
@@ -107,7 +107,7 @@ func (o *objects) read(ctx context.Context, id object.ID, size int64) ([]byte, e
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, fmt.Errorf("%w: object %v has %d bytes and should have %d", errDamaged, id, n, size)
 	case err != nil:
-		return nil, err
+		return nil, damaged(ctx, err)
 	}
 	if n, _ := r.Read(make([]byte, 1)); n > 0 {
 		return nil, fmt.Errorf("%w: object %v has more bytes than the %d it should have", errDamaged, id, size)

@@ -94,6 +94,16 @@ func (d *dir) stat(name string) (*unix.Stat_t, error) {
 	return st, unix.Fstatat(d.fd, name, st, unix.AT_SYMLINK_NOFOLLOW)
 }
 
+// chmod changes the mode of an entry that is no symbolic link and cannot be opened.
+func (d *dir) chmod(name string, perm uint32) error {
+	fd, err := d.open(name, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Chmod(procPath(fd), perm)
+}
+
 // names lists the directory.
 func (d *dir) names() ([]string, error) {
 	if _, err := unix.Seek(d.fd, 0, 0); err != nil {

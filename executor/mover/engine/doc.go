@@ -8,8 +8,8 @@
 //
 // One snapshot holds regular files, directories, symbolic links and FIFOs with
 // size, mode, owner, modification time in nanoseconds, extended attributes
-// (POSIX ACLs and file capabilities among them) and hard-link groups. Sockets
-// and devices are not copied and are reported as warnings. Nothing else is left
+// (POSIX ACLs and file capabilities among them) and hard-link groups, and the
+// names of sockets. Devices are not copied and are reported as warnings. Nothing else is left
 // out: there are no ignore files and no CACHEDIR.TAG rule. Only `lost+found` at
 // the root of a volume belongs to its file system and stays where it is.
 //

@@ -87,13 +87,19 @@ func setTime(fd int, t unix.Timespec) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), times, 0)
 }
 
-// fixName gives a symbolic link its metadata through its directory, for a link cannot be opened. Its
-// mode means nothing.
+// fixName gives a symbolic link or a socket its metadata through its directory, for they cannot be
+// opened. The mode of a link means nothing.
 func (r *restorer) fixName(d *dir, want, was *node, have *unix.Stat_t, rel string) (changed bool, err error) {
 	if ownerDiffers(have, want) {
 		changed = true
 		if err := unix.Fchownat(d.fd, want.name, int(want.uid), int(want.gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return true, targetFailed(err, "change the owner of", rel)
+		}
+	}
+	if want.kind == kindSocket && (changed || modeDiffers(have, want)) {
+		changed = true
+		if err := d.chmod(want.name, want.perm); err != nil {
+			return true, targetFailed(err, "change the mode of", rel)
 		}
 	}
 	if was == nil || !was.attrs.equal(want.attrs) {

@@ -11,11 +11,12 @@ import (
 type kind byte
 
 const (
-	kindOther   kind = 0 // sockets and devices: reported, not copied
+	kindOther   kind = 0 // devices: reported, not copied
 	kindFile    kind = 'f'
 	kindDir     kind = 'd'
 	kindSymlink kind = 'l'
 	kindFIFO    kind = 'p'
+	kindSocket  kind = 's'
 )
 
 // node is one entry of a snapshot.
@@ -45,6 +46,8 @@ func kindOf(mode uint32) kind {
 		return kindSymlink
 	case unix.S_IFIFO:
 		return kindFIFO
+	case unix.S_IFSOCK:
+		return kindSocket
 	}
 	return kindOther
 }

@@ -68,7 +68,7 @@ func (m *mutator) bytes() []byte {
 func (m *mutator) step() {
 	steps := []func(){
 		m.writeNew, m.writeNew, m.rewriteInPlace, m.rewriteKeepingTimes, m.appendTo, m.makeDir, m.makeDir, m.makeLink,
-		m.hardLink, m.hardLink, m.fifo, m.remove, m.rename, m.chmod, m.chown, m.touch, m.attr, m.acl, m.swap, m.writePages, m.writePages, m.resize, m.blank,
+		m.hardLink, m.hardLink, m.fifo, m.socket, m.remove, m.rename, m.chmod, m.chown, m.touch, m.attr, m.acl, m.swap, m.writePages, m.writePages, m.resize, m.blank,
 	}
 	steps[m.rnd.Intn(len(steps))]()
 }
@@ -93,6 +93,8 @@ func (m *mutator) makeDir() {
 }
 
 func (m *mutator) fifo() { _ = unix.Mkfifo(m.place(), 0o640) }
+
+func (m *mutator) socket() { _ = unix.Mknod(m.place(), unix.S_IFSOCK|0o751, 0) }
 
 func (m *mutator) rewriteInPlace() {
 	p := m.pick(isFile)

@@ -142,6 +142,15 @@ func storeFailed(err error, format string, args ...any) error {
 // errDamaged marks an object of the repository that contradicts itself.
 var errDamaged = errors.New("the repository is damaged")
 
+// damaged judges an error met while reading what the repository should hold: what is no failure of
+// the network, of the store or of our own cache is the content itself, which its cipher refuses.
+func damaged(ctx context.Context, err error) error {
+	if ctx.Err() != nil || storeReason(err) != ReasonRepositoryFailed {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errDamaged, err)
+}
+
 func storeReason(err error) Reason {
 	switch {
 	case untrusted(err):

@@ -209,6 +209,8 @@ func (r *restorer) entry(ctx context.Context, d *dir, want, was *node, have *uni
 		return r.symlink(ctx, d, want, was, have, rel)
 	case kindFIFO:
 		return r.fifo(d, want, was, have, rel)
+	case kindSocket:
+		return r.socket(d, want, was, have, rel)
 	}
 	r.count.files.Add(1)
 	r.count.bytes.Add(want.size)
@@ -294,6 +296,18 @@ func (r *restorer) fifo(d *dir, want, was *node, have *unix.Stat_t, rel string) 
 	}
 	return r.place(d, want, rel, func(name string) error {
 		return unix.Mknodat(d.fd, name, unix.S_IFIFO|0o600, 0)
+	})
+}
+
+// socket makes the name of a socket, as a copy with tar or rsync would: programs that expect to find
+// and replace one find it. Nobody listens there until they do.
+func (r *restorer) socket(d *dir, want, was *node, have *unix.Stat_t, rel string) error {
+	if have != nil {
+		changed, err := r.fixName(d, want, was, have, rel)
+		return r.counted(want, rel, changed, err)
+	}
+	return r.place(d, want, rel, func(name string) error {
+		return unix.Mknodat(d.fd, name, unix.S_IFSOCK|0o600, 0)
 	})
 }
 

@@ -16,6 +16,7 @@ type blockRestorer struct {
 	dev     *device
 	count   *counters
 	warn    *warnings
+	writes  pieceWrites
 }
 
 // extents are what a snapshot says of a device.
@@ -53,12 +54,20 @@ func (s *session) restoreBlock(ctx context.Context, v VolumeRequest, c *counters
 		return "", fail(ReasonNoSpace, nil, "the target device has %d bytes and the snapshot has %d; nothing was written", d.size, want.size)
 	}
 	r := &blockRestorer{session: s, objects: newObjects(s.repo, &c.fetched), dev: d, count: c, warn: w}
+	r.writes.wanted = v.Verify == VerifyChanged
 	if err := r.device(ctx, want, r.held(ctx, v)); err != nil {
 		return "", err
 	}
 	// The claim is about to be recorded as clean: everything has to be on the device before that.
 	if err := unix.Fsync(int(d.f.Fd())); err != nil {
 		return "", targetFailed(err, "sync", v.Path)
+	}
+	if v.Verify != VerifyNothing {
+		found, err := r.verify(ctx, v.Verify, want)
+		if err != nil {
+			return "", err
+		}
+		c.verified.Store(found)
 	}
 	return v.Snapshot, nil
 }
@@ -203,6 +212,7 @@ func (r *blockRestorer) section(ctx context.Context, start int64, pieces []objec
 			}
 			r.count.written.Add(p.Length)
 		}
+		r.writes.add(at, p)
 		r.afterWrite(extentName(at))
 	}
 	return flush()

@@ -278,7 +278,7 @@ func (s *session) manifestOf(ctx context.Context, volume, id string, mode Mode) 
 	case errors.Is(err, snapshot.ErrSnapshotNotFound):
 		return nil, fail(ReasonSnapshotMissing, nil, "the repository holds no snapshot %q of volume %s", id, volume)
 	case err != nil:
-		return nil, storeFailed(err, "cannot load snapshot %q of volume %s", id, volume)
+		return nil, storeFailed(damaged(ctx, err), "cannot load snapshot %q of volume %s", id, volume)
 	case m.Source != sourceOf(volume):
 		return nil, fail(ReasonSnapshotUnknown, nil, "snapshot %q is of volume %s, not of %s", id, m.Source.Path, volume)
 	case m.Tags[formatTag] != formatVersion:

@@ -41,7 +41,7 @@ type wireEntry struct {
 type wireExtra struct {
 	// Name is set where the name is no UTF-8, which JSON cannot hold.
 	Name []byte `json:"name,omitempty"`
-	// Kind is set for what kopia has no type for: "fifo".
+	// Kind is set for what kopia has no type for: "fifo" and "socket".
 	Kind string `json:"kind,omitempty"`
 	// MTime is set where the time is out of the range of int64 nanoseconds.
 	MTime *[2]int64 `json:"mtime,omitempty"`
@@ -81,6 +81,8 @@ func (n *node) encode(sum *fs.DirectorySummary) *wireEntry {
 		e.Type = snapshot.EntryTypeSymlink
 	case kindFIFO:
 		e.Type, e.Extra.Kind = snapshot.EntryTypeFile, "fifo"
+	case kindSocket:
+		e.Type, e.Extra.Kind = snapshot.EntryTypeFile, "socket"
 	default:
 		e.Type = snapshot.EntryTypeFile
 	}
@@ -127,6 +129,8 @@ func (e *wireEntry) decode() (*node, error) {
 		n.kind = kindFile
 	case e.Type == snapshot.EntryTypeFile && extra.Kind == "fifo":
 		n.kind = kindFIFO
+	case e.Type == snapshot.EntryTypeFile && extra.Kind == "socket":
+		n.kind = kindSocket
 	default:
 		return nil, fmt.Errorf("entry %q has the unknown type %q %q", n.name, e.Type, extra.Kind)
 	}
@@ -163,12 +167,12 @@ var errUnknownSnapshot = errors.New("not in the format of this version")
 func readTree(ctx context.Context, r repo.Repository, id object.ID) (*tree, error) {
 	rd, err := r.OpenObject(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, damaged(ctx, err)
 	}
 	defer rd.Close()
 	var d wireDir
 	if err := json.NewDecoder(rd).Decode(&d); err != nil {
-		return nil, fmt.Errorf("directory object: %w", err)
+		return nil, fmt.Errorf("directory object: %w", damaged(ctx, err))
 	}
 	if d.StreamType != streamType {
 		return nil, fmt.Errorf("directory object of type %q: %w", d.StreamType, errUnknownSnapshot)

@@ -75,6 +75,7 @@ func TestNodesSurviveTheWire(t *testing.T) {
 		{name: "plain", kind: kindFile, perm: 0o7777, size: 5},
 		{name: "\xff\xfe", kind: kindFile, perm: 0},
 		{name: "p", kind: kindFIFO, perm: 0o1600, uid: math.MaxUint32 - 1, gid: 7},
+		{name: "sock", kind: kindSocket, perm: 0o755, uid: 1, gid: 2},
 		{name: "new\nline", kind: kindSymlink, perm: 0o777, size: 3},
 		{name: "old", kind: kindFile, mtime: unix.Timespec{Sec: -5, Nsec: 999999999}},
 		{name: "epoch", kind: kindFile},

@@ -263,10 +263,10 @@ func (u *uploader) entry(ctx context.Context, d *dir, name string, parent *tree,
 		err = u.file(ctx, d, n, st, parent.child(name), rel)
 	case kindSymlink:
 		err = u.symlink(ctx, d, n, rel)
-	case kindFIFO:
+	case kindFIFO, kindSocket:
 		err = u.fifo(ctx, d, n, rel)
 	default:
-		u.warn.add("%q is a socket or a device and is not copied", rel)
+		u.warn.add("%q is a device and is not copied", rel)
 		return nil, nil
 	}
 	if un, ok := unsettledBy(err); err != nil && !(ok && un.whole) {
