@@ -145,9 +145,14 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 	if s.Status.LastStage.Result != spec.RunSucceeded {
 		t.Fatalf("the stage run: %+v", s.Run.Status)
 	}
-	l.flip(spec.Migrated, "")
+	l.flip(spec.Migrated, "volumes: {defaults: {verify: true}}")
 	s = l.waitReason("Migrated", 4*time.Minute)
 	l.logTimes(s.Run)
+	for _, v := range s.Run.Facts.Volumes {
+		if p := v.Verified; p == nil || p.Run != s.Run.Metadata.Name || p.Snapshot != v.Snapshot || !p.Complete || p.Errors != 0 {
+			t.Errorf("claim %s was verified: %+v", v.Claim, p)
+		}
+	}
 	l.neverSaid("cannot be told", "without every mover")
 	for _, pod := range []string{"db-0", "db-1"} {
 		if got := strings.TrimSpace(l.onTarget("-n", l.name, "exec", pod, "--", "cat", "/data/born")); got != pod {
