@@ -102,9 +102,20 @@ func createHolder(ctx context.Context, e *kube.Env, v *spec.Volume, like *corev1
 		return fmt.Errorf("cannot read namespace %s of cluster %s: %w", v.Namespace, e.Source.Name, err)
 	}
 	_, shifted := ns.Annotations["openshift.io/sa.scc.uid-range"]
-	_, err = e.Source.Kube.CoreV1().Pods(v.Namespace).Create(ctx, holder(e, v, like, where, shifted), metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
+	ranges, err := e.Source.Kube.CoreV1().LimitRanges(v.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("cannot list the limit ranges of namespace %s of cluster %s: %w", v.Namespace, e.Source.Name, err)
+	}
+	p := holder(e, v, like, where, shifted)
+	c := &p.Spec.Containers[0]
+	c.Resources = fitLimits(c.Resources, ranges.Items)
+	_, err = e.Source.Kube.CoreV1().Pods(v.Namespace).Create(ctx, p, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err):
 		return nil // the next thought sees it, and whether it is ours
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("namespace %s of cluster %s does not admit our holder, a pod with %s CPU and %s memory that keeps claim %s mounted: make room in its quota, or correct its limit ranges or its Pod Security level: %w",
+			v.Namespace, e.Source.Name, c.Resources.Requests.Cpu(), c.Resources.Requests.Memory(), v.Claim, err)
 	}
 	return err
 }

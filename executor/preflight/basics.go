@@ -33,6 +33,8 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Source: {
 		{Verb: "list", Resource: "secrets"},
 		{Verb: "list", Resource: "pods"},
+		{Verb: "list", Resource: "limitranges"},
+		{Verb: "list", Group: "storage.k8s.io", Resource: "storageclasses"},
 		{Verb: "patch", Group: "apps", Resource: "deployments"},
 		{Verb: "patch", Group: "apps", Resource: "statefulsets"},
 		{Verb: "patch", Resource: "persistentvolumes"},
@@ -46,6 +48,7 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 		{Verb: "create", Resource: "namespaces"},
 		{Verb: "create", Resource: "secrets"},
 		{Verb: "create", Resource: "persistentvolumeclaims"},
+		{Verb: "list", Group: "storage.k8s.io", Resource: "storageclasses"},
 		{Verb: "patch", Resource: "persistentvolumes"},
 		{Verb: "patch", Group: "apps", Resource: "deployments"},
 		{Verb: "delete", Group: "apps", Resource: "deployments"},
