@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// DefaultLimits are CAM's (F-127, F-129, F-131).
-var DefaultLimits = Limits{Namespaces: 10, Pods: 100, Volumes: 100}
+// DefaultLimits are CAM's (F-127, F-129, F-131), and ours for movers.
+var DefaultLimits = Limits{Namespaces: 10, Pods: 100, Volumes: 100, MoversPerCluster: 20, MoversPerPlan: 10}
 
-// OrDefault fills CAM's limits in where none are configured.
+// OrDefault fills the default limits in where none are configured.
 func (l Limits) OrDefault() Limits {
 	for _, f := range []struct{ v, def *int }{
 		{&l.Namespaces, &DefaultLimits.Namespaces}, {&l.Pods, &DefaultLimits.Pods}, {&l.Volumes, &DefaultLimits.Volumes},
+		{&l.MoversPerCluster, &DefaultLimits.MoversPerCluster}, {&l.MoversPerPlan, &DefaultLimits.MoversPerPlan},
 	} {
 		if *f.v == 0 {
 			*f.v = *f.def

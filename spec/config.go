@@ -70,4 +70,9 @@ type Limits struct {
 	Namespaces int `json:"namespaces,omitempty"`
 	Pods       int `json:"pods,omitempty"`
 	Volumes    int `json:"volumes,omitempty"`
+	// MoversPerCluster and MoversPerPlan are how many movers copy at a time on one
+	// cluster, for all plans and for one; default 20 and 10. Others wait, but never
+	// the last copy of a stopped application.
+	MoversPerCluster int `json:"moversPerCluster,omitempty"`
+	MoversPerPlan    int `json:"moversPerPlan,omitempty"`
 }

@@ -137,6 +137,7 @@ func (c checker) config(s *DaemonConfigSpec) {
 	}
 	for path, n := range map[string]int{
 		"spec.limits.namespaces": s.Limits.Namespaces, "spec.limits.pods": s.Limits.Pods, "spec.limits.volumes": s.Limits.Volumes,
+		"spec.limits.moversPerCluster": s.Limits.MoversPerCluster, "spec.limits.moversPerPlan": s.Limits.MoversPerPlan,
 		"spec.concurrency": s.Concurrency, "spec.mover.parallel": s.Mover.Parallel,
 	} {
 		if n < 0 {

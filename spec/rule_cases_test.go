@@ -175,6 +175,7 @@ var configCases = []ruleCase{
 	set1(KindDaemonConfig, "spec.interval", "0s", "spec.interval", "longer than zero"),
 	set1(KindDaemonConfig, "spec.concurrency", "-1", "spec.concurrency", "0 (the default) or more"),
 	set1(KindDaemonConfig, "spec.limits", "{namespaces: -1}", "spec.limits.namespaces", "0 (the default) or more"),
+	set1(KindDaemonConfig, "spec.limits", "{moversPerPlan: -1}", "spec.limits.moversPerPlan", "0 (the default) or more"),
 	set1(KindDaemonConfig, "spec.namespace", "Tranship", "spec.namespace", "namespace must be"),
 	set1(KindDaemonConfig, "spec.limit", "{}", "spec.limit", `did you mean "limits"?`),
 	set1(KindDaemonConfig, "apiVersion", "tranship.dev/v2", "", "newer than what this release reads"),

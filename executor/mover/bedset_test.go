@@ -66,6 +66,7 @@ func TestBedStatefulSet(t *testing.T) {
 	}
 	l.step("upload", "mover.upload", 1)
 	l.step("claims", "mover.claims", 1)
+	l.Settings.Limits.MoversPerPlan = 1 // the two pods' claims are written one after the other
 	l.step("restore-volumes", "mover.restore", 1)
 	nodes := map[string]map[string]bool{}
 	for _, v := range l.Run.Facts.Volumes {

@@ -35,11 +35,15 @@ type jobList struct {
 // readJobs lists Jobs and pods. Pods count even without their Job: what still
 // runs may still read or write.
 func readJobs(ctx context.Context, e *kube.Env, on *kube.Cluster, component string) (*jobList, error) {
-	jobs, err := on.Kube.BatchV1().Jobs(e.Settings.Namespace).List(ctx, helpers(e, component))
+	return listJobs(ctx, e, on, helpers(e, component))
+}
+
+func listJobs(ctx context.Context, e *kube.Env, on *kube.Cluster, which metav1.ListOptions) (*jobList, error) {
+	jobs, err := on.Kube.BatchV1().Jobs(e.Settings.Namespace).List(ctx, which)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list our Jobs on cluster %s: %w", on.Name, err)
 	}
-	pods, err := on.Kube.CoreV1().Pods(e.Settings.Namespace).List(ctx, helpers(e, component))
+	pods, err := on.Kube.CoreV1().Pods(e.Settings.Namespace).List(ctx, which)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list our pods on cluster %s: %w", on.Name, err)
 	}

@@ -45,6 +45,7 @@ type restoreView struct {
 	jobs    *jobList
 	results map[*helperJob]engine.Result // of this attempt's ended Jobs
 	standBy bool                         // start what will be told later, instead of writing now
+	slots   *slots
 }
 
 // thinkRestore makes every target claim equal to the newest snapshot of its
@@ -79,6 +80,9 @@ func readRestore(ctx context.Context, e *kube.Env) (*restoreView, error) {
 				return nil, err
 			}
 		}
+	}
+	if r.slots, err = readSlots(ctx, e, e.Target); err != nil {
+		return nil, err
 	}
 	return r, r.read(ctx)
 }
@@ -248,8 +252,7 @@ func (r *restoreView) group(t *thought, g *writeGroup) *reconciler.Observation {
 		o := broken(false, "NotRestored", object(spec.Target, "Job", r.e.Settings.Namespace, h.name), "Job %s/%s on cluster %s succeeded, and yet a claim of %s does not hold its snapshot", r.e.Settings.Namespace, h.name, r.e.Target.Name, g.name)
 		return &o
 	}
-	r.begin(t, g)
-	return nil
+	return r.begin(t, g)
 }
 
 func (r *restoreView) job(name string) *helperJob {
@@ -279,13 +282,6 @@ func (r *restoreView) settle(t *thought, g *writeGroup, h *helperJob) bool {
 		})
 	}
 	return moved
-}
-
-// begin marks every claim of the group and starts its Job.
-func (r *restoreView) begin(t *thought, g *writeGroup) {
-	s := r.writer(g)
-	r.marks(t, g)
-	r.launch(t, g, s)
 }
 
 // prepare starts the Job of a group ahead of its work. It has no order, hence

@@ -41,6 +41,7 @@ type uploadView struct {
 	failed  *helperJob
 	failure engine.Result
 	standBy bool // start what will be told later, instead of reading now
+	slots   *slots
 }
 
 // strict: the application is stopped, so nothing may change while it is read.
@@ -83,6 +84,9 @@ func readUpload(ctx context.Context, e *kube.Env) (*uploadView, *reconciler.Obse
 		return nil, nil, err
 	}
 	v := &uploadView{e: e, inv: inv, volumes: d.Volumes, log: d.Warnings, jobs: jobs}
+	if v.slots, err = readSlots(ctx, e, e.Source); err != nil {
+		return nil, nil, err
+	}
 	v.pods()
 	return v, nil, v.results(ctx)
 }

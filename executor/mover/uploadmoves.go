@@ -149,6 +149,10 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 			waits = append(waits, working("ReaderLeaving", object(spec.Source, "Job", u.e.Settings.Namespace, s.name), "waits until Job %s/%s has ended on cluster %s", u.e.Settings.Namespace, s.name, u.e.Source.Name))
 			continue
 		}
+		if o := u.slots.take(t, s.name); o != nil {
+			waits = append(waits, *o)
+			continue
+		}
 		t.move(fmt.Sprintf("start reader Job %s/%s for %s on node %s of cluster %s", u.e.Settings.Namespace, s.name, strings.Join(sortedKeys(s.volumes), ", "), node, u.e.Source.Name), func(ctx context.Context) error {
 			return s.start(ctx, u.e, u.e.Source)
 		})

@@ -13,6 +13,7 @@ package mover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -103,7 +104,8 @@ func verb(think func(ctx context.Context, e *kube.Env) (thought, error), needs .
 }
 
 // ensure makes the moves of one thought after another, until one has none. A
-// conflict means that an object has changed since it was read: think again.
+// conflict means that an object, or the number of movers, has changed since it
+// was read: think again.
 func ensure(ctx context.Context, e *kube.Env, think func(context.Context, *kube.Env) (thought, error)) error {
 	var conflict error
 	for range rounds {
@@ -114,7 +116,7 @@ func ensure(ctx context.Context, e *kube.Env, think func(context.Context, *kube.
 		conflict = nil
 		for _, m := range t.moves {
 			err := m.do(ctx)
-			if apierrors.IsConflict(err) {
+			if apierrors.IsConflict(err) || errors.Is(err, errBusy) {
 				conflict = fmt.Errorf("cannot %s: %w", m.what, err)
 				break
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -45,6 +46,17 @@ func (r *restoreView) writer(g *writeGroup) jobSpec {
 		s.standing(engine.OpRestore)
 	}
 	return s
+}
+
+// begin marks every claim of the group and starts its Job.
+func (r *restoreView) begin(t *thought, g *writeGroup) *reconciler.Observation {
+	s := r.writer(g)
+	if o := r.slots.take(t, s.name); o != nil {
+		return o
+	}
+	r.marks(t, g)
+	r.launch(t, g, s)
+	return nil
 }
 
 // request is the order to write one claim. What the mark does not vouch for,
