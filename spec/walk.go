@@ -12,7 +12,7 @@ import (
 // tables name it: spec.namespaces[].name.
 type leaf struct {
 	Path, Pattern string
-	Value, Parent reflect.Value
+	Value         reflect.Value
 }
 
 // whole lists the struct types that tables treat as one field.
@@ -41,7 +41,7 @@ func walkStruct(v reflect.Value, path, pattern string, visit func(leaf)) {
 	f := fieldsOf(v.Type())
 	for _, name := range f.inOrder {
 		fv := v.FieldByIndex(f.index[name])
-		walkValue(leaf{Path: join(path, name), Pattern: join(pattern, name), Value: fv, Parent: v}, visit)
+		walkValue(leaf{Path: join(path, name), Pattern: join(pattern, name), Value: fv}, visit)
 	}
 }
 
@@ -59,7 +59,7 @@ func walkValue(l leaf, visit func(leaf)) {
 	}
 	if v.Kind() == reflect.Slice {
 		for i := range v.Len() {
-			walkValue(leaf{Path: fmt.Sprintf("%s[%d]", l.Path, i), Pattern: l.Pattern + "[]", Value: v.Index(i), Parent: l.Parent}, visit)
+			walkValue(leaf{Path: fmt.Sprintf("%s[%d]", l.Path, i), Pattern: l.Pattern + "[]", Value: v.Index(i)}, visit)
 		}
 		return
 	}
