@@ -22,6 +22,7 @@ import (
 //
 //	(none), clean, writing, dirty → writing → clean → live → dirty
 //	writing → dirty
+//	(none) → live, of a moved volume, which nobody copies
 type mark struct {
 	kind  spec.Mark
 	held  string // clean: what it holds; writing: what it held before, "" if unknown

@@ -1,6 +1,7 @@
 // Package mover holds the verbs that deal with volume data: discovering the
-// claims of a plan, copying them through the repository, and handing the
-// copies over to the application on the target. The program that moves the
+// claims of a plan, copying them through the repository, handing the copies
+// over to the application on the target, and giving it the source's own storage
+// where that is to be moved. The program that moves the
 // bytes lives in package engine and runs in Jobs of our own namespace; nothing
 // here ever reads a file of a volume.
 //

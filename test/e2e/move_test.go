@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -144,4 +145,36 @@ func stepOf(r *spec.Run, name string) spec.Step {
 		}
 	}
 	return spec.Step{}
+}
+
+// TestAPlanThatOnlyMoves copies nothing, and is closed: the target's volume
+// gets the policy that the source's had, which itself keeps Retain for ever.
+func TestAPlanThatOnlyMoves(t *testing.T) {
+	if os.Getenv("TRANSHIP_LONG") == "" {
+		t.Skip("set TRANSHIP_LONG=1: TestMoveVolume has most of it")
+	}
+	l := newLab(t)
+	const plan = "volumes: {defaults: {action: move}}\n"
+	app := strings.ReplaceAll(l.stateful(), "bed-node", "bed-shared")
+	l.open(app, "statefulset/db", plan+fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
+	s := l.wait("a stage run", 3*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
+	if s.Status.LastStage.Result != spec.RunSucceeded || stepOf(s.Run, "upload").Name != "" {
+		t.Fatalf("the stage run: %+v", s.Run.Steps)
+	}
+	l.flip(spec.Migrated, plan)
+	l.waitReason("Migrated", 4*time.Minute)
+	for _, pod := range []string{"db-0", "db-1"} {
+		if got := strings.TrimSpace(l.onTarget("-n", l.name, "exec", pod, "--", "cat", "/data/born")); got != pod {
+			t.Errorf("%s on the target says it was born as %q", pod, got)
+		}
+	}
+	l.flip(spec.Closed, plan)
+	l.waitReason("Closed", 3*time.Minute)
+	for _, claim := range []string{"data-db-0", "data-db-1"} {
+		target, source := l.volume(l.onTarget, claim, "{.spec.persistentVolumeReclaimPolicy}"), l.volume(l.onSource, claim, "{.spec.persistentVolumeReclaimPolicy}")
+		if target != "Delete" || source != "Retain" {
+			t.Errorf("%s: the target's volume is at %s, the source's at %s", claim, target, source)
+		}
+	}
+	l.nothingOfThePlanIsLeft()
 }
