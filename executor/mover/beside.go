@@ -5,16 +5,13 @@ import (
 	"slices"
 
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 )
 
 // beside lists where the moved volumes of a group can be used: a copy that is
 // made elsewhere could never be mounted together with them.
-func beside(ctx context.Context, e *kube.Env, namespace, group string) ([]*corev1.NodeSelector, error) {
-	volumes, err := volumesOf(ctx, e)
-	if err != nil {
-		return nil, err
-	}
+func beside(ctx context.Context, e *kube.Env, volumes []spec.Volume, namespace, group string) ([]*corev1.NodeSelector, error) {
 	var all []*corev1.NodeSelector
 	for i := range volumes {
 		v := &volumes[i]

@@ -24,7 +24,7 @@ func (g *landingGroup) podName(e *kube.Env) string {
 // scheduler has chosen a node, and the application is not started yet. The pod
 // mounts all claims of the group, so that they meet on one node, and does nothing.
 func (g *landingGroup) createConsumer(ctx context.Context, e *kube.Env) error {
-	place, err := placeOnTarget(ctx, e, g.namespace, g.name, true)
+	place, err := placeOnTarget(ctx, e, e.Run.Facts.Volumes, g.namespace, g.name, true)
 	if err != nil {
 		return err
 	}

@@ -75,12 +75,12 @@ func (w *writing) request(dir string) engine.VolumeRequest {
 // the volume is made. Later the volume itself knows where it can be used, and
 // the source's node selectors may say "nowhere" because it is stopped.
 func (r *restoreView) place(ctx context.Context, g *writeGroup) (placement, error) {
-	return placeOnTarget(ctx, r.e, g.namespace, g.name, slices.ContainsFunc(g.writes, func(w *writing) bool { return w.claim.Spec.VolumeName == "" }))
+	return placeOnTarget(ctx, r.e, r.volumes, g.namespace, g.name, slices.ContainsFunc(g.writes, func(w *writing) bool { return w.claim.Spec.VolumeName == "" }))
 }
 
 // placeOnTarget is where a pod that mounts our claims of a group runs; unbound
 // says that one of them has no volume yet.
-func placeOnTarget(ctx context.Context, e *kube.Env, namespace, group string, unbound bool) (placement, error) {
+func placeOnTarget(ctx context.Context, e *kube.Env, volumes []spec.Volume, namespace, group string, unbound bool) (placement, error) {
 	n, err := readNamespace(ctx, e.Source, namespace)
 	if err != nil {
 		return placement{}, fmt.Errorf("cannot list namespace %s of cluster %s: %w", namespace, e.Source.Name, err)
@@ -95,7 +95,7 @@ func placeOnTarget(ctx context.Context, e *kube.Env, namespace, group string, un
 		if a := like.Affinity; a != nil && a.NodeAffinity != nil {
 			own = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 		}
-		with, err := beside(ctx, e, namespace, group)
+		with, err := beside(ctx, e, volumes, namespace, group)
 		if err != nil {
 			return placement{}, err
 		}
