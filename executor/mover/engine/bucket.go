@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -133,8 +134,9 @@ func (b *bucket) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts 
 		},
 	}
 	err := b.try(ctx, func() error {
-		// The reader is left open: the transport looks for its end a moment after the answer is there.
-		_, err := b.client.PutObject(ctx, b.name, b.key(id), data.Reader(), int64(data.Length()), "", "", put)
+		body := &lent{from: data.Reader(), left: int64(data.Length())}
+		defer body.takeBack()
+		_, err := b.client.PutObject(ctx, b.name, b.key(id), body, body.left, "", "", put)
 		return err
 	})
 	if err != nil || opts.GetModTime == nil {
@@ -143,6 +145,35 @@ func (b *bucket) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts 
 	m, err := b.GetMetadata(ctx, id)
 	*opts.GetModTime = m.Timestamp
 	return err
+}
+
+// lent is a body that belongs to the library again as soon as there is an answer. The transport may
+// look for its end, or even still be reading it, after that.
+type lent struct {
+	mu   sync.Mutex
+	from io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (l *lent) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.left == 0:
+		return 0, io.EOF
+	case l.from == nil:
+		return 0, io.ErrClosedPipe
+	}
+	n, err := l.from.Read(p[:min(int64(len(p)), l.left)])
+	l.left -= int64(n)
+	return n, err
+}
+
+func (l *lent) takeBack() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.from = nil
 }
 
 // DeleteBlob implements blob.Storage.

@@ -17,6 +17,8 @@ const (
 	OpUpload Op = "upload"
 	// OpRestore makes each volume equal to a snapshot.
 	OpRestore Op = "restore"
+	// OpPurge deletes everything under the prefix, which must end in data/<plan>/.
+	OpPurge Op = "purge"
 )
 
 // Request is what one run of the mover does; it is read from a JSON file.
@@ -35,6 +37,8 @@ type Request struct {
 	Live bool `json:"live,omitempty"`
 	// Parallel limits how many files are read or written at once; 0 means 8.
 	Parallel int `json:"parallel,omitempty"`
+	// Maintain lets an upload maintain the repository afterwards, if that is due.
+	Maintain bool `json:"maintain,omitempty"`
 }
 
 // Repository says where the repository lies.
@@ -63,6 +67,9 @@ type VolumeRequest struct {
 	Mode Mode `json:"mode,omitempty"`
 	// Parent is the previous snapshot of the same volume (upload); "" reads every file.
 	Parent string `json:"parent,omitempty"`
+	// Keep are the snapshots that stay beside the new one (upload); all others of the volume are
+	// forgotten. An empty list keeps them all.
+	Keep []string `json:"keep,omitempty"`
 	// Snapshot is the snapshot wanted on the target (restore).
 	Snapshot string `json:"snapshot,omitempty"`
 	// Held is the snapshot that the target holds (restore); "" means unknown.
@@ -81,9 +88,15 @@ type Result struct {
 	// RepositoryExists is false after a probe of a place where no repository was created yet.
 	RepositoryExists bool `json:"repositoryExists"`
 	// RepositoryCreated says that this run created the repository.
-	RepositoryCreated bool   `json:"repositoryCreated,omitempty"`
-	Error             string `json:"error,omitempty"`
-	Reason            Reason `json:"reason,omitempty"`
+	RepositoryCreated bool `json:"repositoryCreated,omitempty"`
+	// Maintained is "quick" or "full" if the repository was maintained; an error there is no failure.
+	Maintained       string `json:"maintained,omitempty"`
+	MaintenanceError string `json:"maintenanceError,omitempty"`
+	// Purged says that nothing is left under the prefix.
+	Purged bool `json:"purged,omitempty"`
+
+	Error  string `json:"error,omitempty"`
+	Reason Reason `json:"reason,omitempty"`
 }
 
 // VolumeResult is what a run did with one volume.
@@ -140,7 +153,7 @@ func (r Request) validate() error {
 	if err := r.validatePlace(); err != nil {
 		return err
 	}
-	if r.Op != OpProbe && len(r.Volumes) == 0 {
+	if r.Op != OpProbe && r.Op != OpPurge && len(r.Volumes) == 0 {
 		return fail(ReasonBadRequest, nil, "a request to %s names no volume", r.Op)
 	}
 	seen := map[string]bool{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
 )
@@ -27,7 +28,9 @@ type options struct {
 	now    func() time.Time
 	// settlePause is how long an entry that moved is left alone before it is read again.
 	settlePause time.Duration
-	log         *slog.Logger
+	// safety are the margins of maintenance.
+	safety maintenance.SafetyParameters
+	log    *slog.Logger
 	// afterRead and afterWrite run when a file was read or written.
 	afterRead, afterWrite func(rel string)
 	// afterPiece runs when a piece of a large file was written.
@@ -36,7 +39,7 @@ type options struct {
 
 func defaults() options {
 	return options{
-		openStore: newS3Store, margin: 5 * time.Second, settlePause: 200 * time.Millisecond, now: time.Now, log: slog.Default(),
+		openStore: newS3Store, margin: 5 * time.Second, settlePause: 200 * time.Millisecond, safety: maintenance.SafetyFull, now: time.Now, log: slog.Default(),
 		afterRead: func(string) {}, afterWrite: func(string) {}, afterPiece: func(string) {},
 	}
 }
@@ -59,6 +62,7 @@ type operation struct {
 func operations() map[Op]operation {
 	return map[Op]operation{
 		OpProbe:   {readOnly: true},
+		OpPurge:   {readOnly: true},
 		OpUpload:  {mayCreate: true, volume: (*session).upload},
 		OpRestore: {readOnly: true, volume: (*session).restore},
 	}
@@ -129,7 +133,8 @@ func (w *Warm) Close(ctx context.Context) error {
 	return nil
 }
 
-// open opens the repository of a request. Without an error nil means that a probe found none.
+// open opens the repository of a request. Without an error nil means that a probe found none, or that
+// a purge has left none.
 func open(ctx context.Context, req Request, o options) (*Warm, Result, error) {
 	var res Result
 	w := &Warm{options: o}
@@ -166,6 +171,11 @@ func (w *Warm) open(ctx context.Context, req Request, op operation, res *Result)
 	blobs, err := st.open(ctx)
 	if err != nil {
 		return storeFailed(err, "cannot open the store")
+	}
+	if req.Op == OpPurge {
+		err = purge(ctx, blobs, req.Repository.Prefix)
+		res.Purged = err == nil
+		return err
 	}
 	f := newFront(ctx, blobs)
 	f.format, res.RepositoryCreated, err = ensureRepository(ctx, st, w.secrets.password, op.mayCreate)
@@ -206,6 +216,9 @@ func (w *Warm) run(parent context.Context, req Request, res Result) (Result, err
 			if err = s.volume(ctx, op, v, &res); err != nil {
 				break
 			}
+		}
+		if err == nil {
+			s.maintained(ctx, &res)
 		}
 	}
 	if cerr := w.Close(ctx); err == nil {

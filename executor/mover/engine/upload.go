@@ -87,8 +87,10 @@ func (s *session) snapshotted(ctx context.Context, v VolumeRequest, u *uploader,
 		}
 		m.StartTime, m.EndTime = fs.UTCTimestampFromTime(u.begin), fs.UTCTimestampFromTime(s.now())
 		saved, err := snapshot.SaveSnapshot(ctx, rw, m)
-		id = string(saved)
-		return err
+		if id = string(saved); err != nil {
+			return err
+		}
+		return u.prune(ctx, v, id)
 	})
 	if err != nil {
 		return "", storeFailed(err, "cannot store the snapshot")
