@@ -209,6 +209,8 @@ var closeSteps = []StepDef{
 		Help: "Sets the reclaim and retention policies on the target to their own values."},
 	{Name: "claims", Verb: "mover.close-claims", NoUndo: "staged copies of a closed plan are not needed again", Timeout: short, Retries: 2,
 		Help: "Deletes the claims left in our namespace on the target, by UID."},
+	{Name: "purge-data", Verb: "mover.purge", NoUndo: "copies of a closed plan's volumes are not needed again", When: hasVolumes, Timeout: copying, Retries: 2,
+		Help: "Deletes the plan's volume data in the replication repository."},
 	{Name: "purge", Verb: "velero.purge", NoUndo: "backups of a closed plan are not needed again", Timeout: copying, Retries: 2,
 		Help: "Deletes the plan's backups, its snapshots, its locations and its credentials."},
 	{Name: "closed", NoUndo: "it is a record", Push: true, Timeout: short,

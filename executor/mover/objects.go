@@ -27,6 +27,8 @@ const (
 	ComponentReader = "reader"
 	// ComponentWriter writes the target's claims.
 	ComponentWriter = "writer"
+	// ComponentPurger deletes a closed plan's volume data in the store.
+	ComponentPurger = "purger"
 	// ComponentStaging is a claim of ours on the target.
 	ComponentStaging = "staging"
 

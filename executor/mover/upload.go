@@ -167,6 +167,7 @@ func (u *uploadView) results(ctx context.Context) error {
 		if res.Error != "" {
 			u.failed, u.failure = h, res
 		}
+		u.log = append(u.log, care(res)...)
 		for k, vr := range done(res) {
 			if r := byKey[k]; r != nil {
 				r.done = &vr

@@ -137,8 +137,10 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 			waits = append(waits, *o)
 		}
 	}
-	for _, node := range sortedKeys(byNode) {
+	for i, node := range sortedKeys(byNode) {
 		s := u.reader(node, byNode[node])
+		// One of them maintains the repository, and never while an application waits for a cutover.
+		s.assignment.Request.Maintain = i == 0 && u.e.Run.Spec.Kind == spec.RunStage
 		if h := u.jobNamed(s.name); h != nil { // it stood by in vain, or is on its way out after making way
 			if u.standBy {
 				continue
@@ -235,7 +237,7 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 		if through.await {
 			s.assignment.Mounts = append(s.assignment.Mounts, path)
 		}
-		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot})
+		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot, Keep: kept(r.v)})
 		s.volumes[key(r.v)] = ""
 	}
 	s.assignment.Request = req

@@ -43,6 +43,7 @@ func Verbs() map[string]kube.Verb {
 		"mover.estimate":      verb(thinkEstimate),
 		"mover.policies":      verb(thinkPolicies),
 		"mover.close-claims":  verb(thinkCloseClaims),
+		"mover.purge":         verb(thinkPurge),
 		"mover.stop-upload":   verb(thinkStopUpload, spec.Source),
 		"mover.stop-restore":  verb(thinkStopRestore, spec.Target),
 		"mover.clean-up":      verb(thinkCleanUp),
