@@ -175,9 +175,15 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 		}
 	}
 
+	if len(l.volumeData()) == 0 {
+		t.Error("the store holds no volume data before the plan is closed: where is it?")
+	}
 	l.flip(spec.Closed, "rollback: {targetWrites: Discard}")
 	l.waitReason("Closed", 3*time.Minute)
 	l.nothingOfThePlanIsLeft()
+	if left := l.volumeData(); len(left) > 0 {
+		t.Errorf("of the volume data is left: %q", left)
+	}
 	l.nothingLeaks()
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
@@ -151,6 +152,10 @@ func damaged(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", errDamaged, err)
 }
 
+// undecryptable is how the library speaks of what its cipher does not authenticate; it keeps no error
+// that could be asked instead.
+const undecryptable = "unable to decrypt content"
+
 func storeReason(err error) Reason {
 	switch {
 	case untrusted(err):
@@ -159,7 +164,7 @@ func storeReason(err error) Reason {
 		return ReasonWrongPassword
 	case errors.Is(err, snapshot.ErrSnapshotNotFound):
 		return ReasonSnapshotMissing
-	case errors.Is(err, errDamaged), errors.Is(err, object.ErrObjectNotFound), errors.Is(err, blob.ErrBlobNotFound):
+	case errors.Is(err, errDamaged), err != nil && strings.Contains(err.Error(), undecryptable), errors.Is(err, object.ErrObjectNotFound), errors.Is(err, blob.ErrBlobNotFound):
 		return ReasonRepositoryDamaged
 	case errors.Is(err, blob.ErrInvalidCredentials):
 		return ReasonAccessDenied

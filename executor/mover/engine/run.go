@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
@@ -184,6 +185,9 @@ func (w *Warm) open(ctx context.Context, req Request, op operation, res *Result)
 	}
 	if res.RepositoryExists = f.format != nil; !res.RepositoryExists {
 		return missing(req)
+	}
+	if _, err := format.ParseKopiaRepositoryJSON(f.format); err != nil {
+		return fail(ReasonRepositoryDamaged, err, "what makes the prefix %q a repository cannot be read", req.Repository.Prefix)
 	}
 	w.repo, err = openRepository(ctx, f, opening{w.secrets.password, req.CacheDir, op.readOnly, w.fatal})
 	return err

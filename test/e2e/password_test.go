@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/tranship/tranship/spec"
+)
+
+// TestChangedPassword changes the repository's password between two stage runs: the second fails with
+// one clear reason, and the application does not notice; with the password back the third succeeds.
+func TestChangedPassword(t *testing.T) {
+	l := newLab(t)
+	begin := time.Now().UTC()
+	stage := func(n int) string {
+		return fmt.Sprintf("stage: {requestedAt: %q}", begin.Add(time.Duration(n)*time.Second).Format(time.RFC3339))
+	}
+	right := l.text(l.dir + "/secrets/s3/password")
+	l.open(l.stateful(), "statefulset/db", stage(0))
+	first := l.wait("a stage run", 3*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
+	if first.Status.LastStage.Result != spec.RunSucceeded {
+		t.Fatalf("the stage run: %+v", first.Run.Status)
+	}
+	pods := l.onSource("-n", l.name, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[0].restartCount}")
+
+	next := func(n int) *story {
+		t.Helper()
+		last := l.mustStatus().Status.LastStage.Run
+		l.flip(spec.Staged, stage(n))
+		return l.wait("another stage run", 3*time.Minute, func(s *story) bool {
+			return s.Status.LastStage != nil && s.Status.LastStage.Run != last && s.Status.Recorded.OpenRun == ""
+		})
+	}
+	l.write("secrets/s3/password", "another password "+l.name)
+	failed := next(1)
+	said := fmt.Sprint(failed.Status.Conditions, failed.Status.LastFailure, failed.Status.LastStage, failed.Run.Status)
+	if failed.Status.LastStage.Result == spec.RunSucceeded || !strings.Contains(said, "WrongPassword") || !strings.Contains(said, "give the password with which the repository was created") {
+		t.Errorf("the stage run with another password: %s", said)
+	}
+	if got := l.onSource("-n", l.name, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[0].restartCount}"); got != pods {
+		t.Errorf("the application's pods were %s and are %s", pods, got)
+	}
+	l.write("secrets/s3/password", right)
+	if again := next(2); again.Status.LastStage.Result != spec.RunSucceeded {
+		t.Errorf("with the right password again: %+v", again.Run.Status)
+	}
+	l.nothingLeaks()
+}
+
+// volumeData lists what lies in the store of a plan's volume data.
+func (l *lab) volumeData() (keys []string) {
+	l.t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(l.read(l.bed.S3.CAFile))
+	client, err := minio.New(strings.TrimPrefix(l.bed.S3.Endpoint, "https://"), &minio.Options{
+		Creds: credentials.NewStaticV4(l.text(l.bed.S3.AccessKeyFile), l.text(l.bed.S3.SecretKeyFile), ""), Secure: true, Region: l.bed.S3.Region,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}},
+	})
+	l.must(err)
+	for o := range client.ListObjects(l.t.Context(), l.bed.S3.Bucket, minio.ListObjectsOptions{Prefix: l.name + "/data/", Recursive: true}) {
+		l.must(o.Err)
+		keys = append(keys, o.Key)
+	}
+	return keys
+}
+
+func (l *lab) mustStatus() *story {
+	l.t.Helper()
+	s, err := l.status()
+	l.must(err)
+	return s
+}
