@@ -92,9 +92,9 @@ func TestBedAccessRevokedInMidCopy(t *testing.T) {
 	t.Log(err)
 }
 
-// TestDamagedRepository damages what lies in the store, each blob once: the answer is one that says so,
+// TestEachBlobDamaged damages what lies in the store, each blob once: the answer is one that says so,
 // or that of a copy which did not need the blob.
-func TestDamagedRepository(t *testing.T) {
+func TestEachBlobDamaged(t *testing.T) {
 	l := newLab(t)
 	l.write("f", strings.Repeat("content", 1000))
 	up := l.upload("")

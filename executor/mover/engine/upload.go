@@ -19,8 +19,12 @@ import (
 const lostFound = "lost+found"
 
 // flushEvery is how often a long upload makes what it wrote known to the repository, so that the
-// next attempt after a kill does not send it again.
-const flushEvery = 5 * time.Minute
+// next attempt after a kill does not send it again. Until then the library keeps what it knows of each
+// object in memory, so that very many of them are a reason, too.
+const (
+	flushEvery   = 5 * time.Minute
+	flushObjects = 100_000
+)
 
 // uploader takes one snapshot of one volume.
 type uploader struct {
@@ -36,6 +40,7 @@ type uploader struct {
 	links map[string]*linkedRead
 	zeros map[int64]object.ID // what is nothing but zeros, by its length
 
+	stored    atomic.Int64 // objects; see flushing
 	readAgain atomic.Int64 // bytes; see settle
 	pauses    atomic.Int32
 }
@@ -126,12 +131,18 @@ func (u *uploader) flushing(ctx context.Context) func() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for last, stored := time.Now(), int64(0); ; {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(flushEvery):
+			case <-tick.C:
 			}
+			if time.Since(last) < flushEvery && u.stored.Load()-stored < flushObjects {
+				continue
+			}
+			last, stored = time.Now(), u.stored.Load()
 			if err := u.w.Flush(ctx); err != nil && ctx.Err() == nil {
 				u.pool.stop(storeFailed(err, "cannot flush the repository"))
 			}
@@ -318,6 +329,7 @@ func (u *uploader) fifo(ctx context.Context, d *dir, n *node, rel string) (err e
 
 // store writes a small object.
 func (u *uploader) store(ctx context.Context, data []byte) (object.ID, error) {
+	u.stored.Add(1)
 	w := u.w.NewObjectWriter(ctx, object.WriterOptions{MetadataCompressor: metadataCompressor})
 	defer w.Close()
 	if _, err := w.Write(data); err != nil {
