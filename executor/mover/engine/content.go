@@ -24,6 +24,9 @@ type objects struct {
 	// zeros is the name of a full piece of zeros, which never has to be fetched.
 	zeros   object.ID
 	fetched *atomic.Int64 // bytes
+	hashers sync.Pool
+	// elsewhere: pieces were asked for whose bytes went straight to a target.
+	elsewhere atomic.Bool
 
 	mu    sync.Mutex
 	packs map[blob.ID]*pack
@@ -73,6 +76,12 @@ func (contents) PrefetchContents(context.Context, []content.ID, string) []conten
 
 // pieces lists the parts of an object in order: where they begin, how long they are, their names.
 func (o *objects) pieces(ctx context.Context, id object.ID, size int64) ([]object.IndirectObjectEntry, error) {
+	switch hollow, err := o.hollow(ctx, id, size); {
+	case err != nil:
+		return nil, err
+	case hollow:
+		return o.hollowPieces(ctx, id, size)
+	}
 	index, ok := id.IndexObjectID()
 	if !ok {
 		return []object.IndirectObjectEntry{{Length: size, Object: id}}, nil

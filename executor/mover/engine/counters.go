@@ -18,7 +18,7 @@ const (
 type counters struct {
 	files, bytes, disk                         atomic.Int64
 	read, uploaded                             atomic.Int64
-	fetched, written                           atomic.Int64
+	fetched, written, sent                     atomic.Int64
 	changed, unchanged, changedMeta, deletions atomic.Int64
 	verifiedFiles, verifiedBytes               atomic.Int64
 	verified                                   atomic.Pointer[Verified] // set at the end of a verification
@@ -28,7 +28,7 @@ type counters struct {
 func (c *counters) fill(v *VolumeResult) {
 	v.Files, v.Bytes, v.DiskBytes = c.files.Load(), c.bytes.Load(), c.disk.Load()
 	v.ReadBytes, v.UploadedBytes, v.WrittenBytes = c.read.Load(), c.uploaded.Load(), c.written.Load()
-	v.FetchedBytes = c.fetched.Load()
+	v.FetchedBytes, v.SentBytes = c.fetched.Load(), c.sent.Load()
 	v.ChangedFiles, v.UnchangedFiles = c.changed.Load(), c.unchanged.Load()
 	v.ChangedMetadata, v.DeletedEntries = c.changedMeta.Load(), c.deletions.Load()
 	if v.Verified = c.verified.Load(); v.Verified != nil {

@@ -207,8 +207,14 @@ func (r *restorer) fetch(ctx context.Context, e object.IndirectObjectEntry, rel 
 	if r.objects.zero(e.Object, e.Length) {
 		return nil, nil
 	}
+	if data, err := r.arrivals.piece(e.Object, e.Length); data != nil || err != nil {
+		return data, err
+	}
 	data, err := r.objects.read(ctx, e.Object, e.Length)
 	if err != nil {
+		if r.objects.elsewhere.Load() && errors.Is(err, object.ErrObjectNotFound) {
+			return nil, fail(ReasonContentElsewhere, err, "the content of %q went straight to a target and is not in the repository", rel)
+		}
 		return nil, storeFailed(err, "cannot read file %q of the snapshot", rel)
 	}
 	if allZero(data) {

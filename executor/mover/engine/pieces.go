@@ -42,6 +42,9 @@ func (u *uploader) content(ctx context.Context, f *os.File, st *unix.Stat_t, rel
 		id, err := u.store(ctx, nil)
 		return id, 0, err
 	}
+	if u.peer != nil {
+		return u.sendContent(ctx, f, st, rel)
+	}
 	n := (st.Size + pieceSize - 1) / pieceSize
 	p := &piecewise{
 		u: u, f: f, rel: rel, size: st.Size, sparse: st.Blocks*512 < st.Size,

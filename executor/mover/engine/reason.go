@@ -42,6 +42,11 @@ const (
 	ReasonWriteFailed           Reason = "WriteFailed"
 	ReasonSourceChanged         Reason = "SourceChanged"
 	ReasonCancelled             Reason = "Cancelled"
+	// ReasonContentElsewhere: a file's bytes went straight to a target, and this target lacks them.
+	ReasonContentElsewhere  Reason = "ContentElsewhere"
+	ReasonDirectUnreachable Reason = "DirectUnreachable"
+	ReasonDirectUntrusted   Reason = "DirectUntrusted"
+	ReasonDirectBroken      Reason = "DirectBroken"
 )
 
 // next says what a person can do about a reason; "" where the message says it all.
@@ -73,6 +78,12 @@ func (r Reason) next() string {
 		return "enlarge the target claim and repeat the run"
 	case ReasonSourceChanged:
 		return "stop what still writes to the volume and repeat the run"
+	case ReasonContentElsewhere, ReasonDirectBroken:
+		return "repeat the run: it compares by content and sends what is missing"
+	case ReasonDirectUnreachable:
+		return "let the source's pods reach the target's movers, or write transfer: Repository"
+	case ReasonDirectUntrusted:
+		return "something between the clusters answers in place of the mover: look at the address"
 	case ReasonReadFailed, ReasonWriteFailed:
 		return "look at the node's and the volume's health and repeat the run"
 	}

@@ -19,6 +19,11 @@ const (
 	OpRestore Op = "restore"
 	// OpPurge deletes everything under the prefix, which must end in data/<plan>/.
 	OpPurge Op = "purge"
+	// OpSend takes a snapshot of each volume, and sends the contents of its files to the mover that
+	// receives it instead of storing them.
+	OpSend Op = "send"
+	// OpReceive makes each volume equal to the snapshot that a sender takes while it sends.
+	OpReceive Op = "receive"
 )
 
 // Request is what one run of the mover does; it is read from a JSON file.
@@ -35,6 +40,8 @@ type Request struct {
 	// Live says that the source is in use: a file that changes or vanishes while it is read is a
 	// warning then, and the error SourceChanged otherwise.
 	Live bool `json:"live,omitempty"`
+	// Direct is set to send and to receive.
+	Direct *Direct `json:"direct,omitempty"`
 	// Parallel limits how many files are read or written at once; 0 means 8.
 	Parallel int `json:"parallel,omitempty"`
 	// Maintain lets an upload maintain the repository afterwards, if that is due.
@@ -56,6 +63,14 @@ type Repository struct {
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
 }
 
+// Direct is how two movers of a direct transfer find and prove each other.
+type Direct struct {
+	// Dir holds the files of an Identity.
+	Dir string `json:"dir"`
+	// Listen is where to listen, "host:port" (receive).
+	Listen string `json:"listen,omitempty"`
+}
+
 // VolumeRequest is one volume of a request.
 type VolumeRequest struct {
 	// Name is the stable identity "<source namespace>/<claim>" under which snapshots are kept.
@@ -74,7 +89,10 @@ type VolumeRequest struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// Held is the snapshot that the target holds (restore); "" means unknown.
 	Held string `json:"held,omitempty"`
-	// Content compares the content of every file and trusts no earlier snapshot.
+	// Peer is where the volume's receiver listens, "host:port" (send).
+	Peer string `json:"peer,omitempty"`
+	// Content compares the content of every file and trusts no earlier snapshot. A sender and its
+	// receiver must have the same, and the sender's Parent must be what the receiver's target holds.
 	Content bool `json:"content,omitempty"`
 	// Verify reads back what lies on the target's disk after the restore.
 	Verify Verify `json:"verify,omitempty"`
@@ -117,6 +135,8 @@ type VolumeResult struct {
 	// FetchedBytes of file content were read from the store (restore), packs that were fetched as a
 	// whole included.
 	FetchedBytes int64 `json:"fetchedBytes,omitempty"`
+	// SentBytes went straight to the target's mover (send).
+	SentBytes int64 `json:"sentBytes,omitempty"`
 	// WrittenBytes were written into files of the target; holes are not.
 	WrittenBytes int64 `json:"writtenBytes"`
 	// ChangedFiles were read (upload) or rewritten (restore); UnchangedFiles were not.
@@ -156,6 +176,9 @@ func (r Request) validate() error {
 	if r.Op != OpProbe && r.Op != OpPurge && len(r.Volumes) == 0 {
 		return fail(ReasonBadRequest, nil, "a request to %s names no volume", r.Op)
 	}
+	if direct := r.Op == OpSend || r.Op == OpReceive; direct && (r.Direct == nil || r.Direct.Dir == "" || (r.Op == OpReceive && r.Direct.Listen == "")) {
+		return fail(ReasonBadRequest, nil, "a request to %s does not say how the movers find and prove each other", r.Op)
+	}
 	seen := map[string]bool{}
 	for i, v := range r.Volumes {
 		if err := v.validate(r.Op); err != nil {
@@ -177,6 +200,10 @@ func (v VolumeRequest) validate(op Op) error {
 		return fmt.Errorf("%s: path %q is not absolute", v.Name, v.Path)
 	case v.Mode != ModeFilesystem && v.Mode != ModeBlock:
 		return fmt.Errorf("%s: the mode %q is not one that this version knows", v.Name, v.Mode)
+	case (op == OpSend || op == OpReceive) && v.Mode != ModeFilesystem:
+		return fmt.Errorf("%s: a block device cannot go from mover to mover", v.Name)
+	case op == OpSend && v.Peer == "":
+		return fmt.Errorf("%s: names no peer to send to", v.Name)
 	case op == OpRestore && v.Snapshot == "":
 		return fmt.Errorf("%s: names no snapshot to restore", v.Name)
 	case v.Verify != VerifyNothing && (op != OpRestore || (v.Verify != VerifyChanged && v.Verify != VerifyAll)):

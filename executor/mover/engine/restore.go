@@ -16,10 +16,12 @@ import (
 type restorer struct {
 	*session
 	objects *objects
-	root    *dir
-	count   *counters
-	warn    *warnings
-	writes  writes
+	// arrivals is what came straight from the source; nil without a direct transfer.
+	arrivals *arrivals
+	root     *dir
+	count    *counters
+	warn     *warnings
+	writes   writes
 
 	mu     sync.Mutex
 	links  map[string]*linkedWrite
@@ -31,6 +33,11 @@ func (s *session) restore(ctx context.Context, v VolumeRequest, c *counters, w *
 	if v.Mode == ModeBlock {
 		return s.restoreBlock(ctx, v, c, w)
 	}
+	return s.restoreWith(ctx, v, nil, c, w)
+}
+
+// restoreWith restores a snapshot of which a part has arrived already; a may be nil.
+func (s *session) restoreWith(ctx context.Context, v VolumeRequest, a *arrivals, c *counters, w *warnings) (string, error) {
 	want, err := s.manifest(ctx, v.Name, v.Snapshot)
 	if err != nil {
 		return "", err
@@ -41,7 +48,7 @@ func (s *session) restore(ctx context.Context, v VolumeRequest, c *counters, w *
 	}
 	defer root.close()
 	r := &restorer{
-		session: s, objects: newObjects(s.repo, &c.fetched), root: root, count: c, warn: w,
+		session: s, objects: newObjects(s.repo, &c.fetched), arrivals: a, root: root, count: c, warn: w,
 		links: map[string]*linkedWrite{}, owners: map[uint64]string{},
 	}
 	r.writes.wanted = v.Verify == VerifyChanged
@@ -199,7 +206,7 @@ func (r *restorer) entry(ctx context.Context, d *dir, want, was *node, have *uni
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if !recordHolds(was, have) {
+	if !recordHolds(was, have) || r.arrivals.touched(rel) {
 		was = nil
 	}
 	switch want.kind {

@@ -17,6 +17,14 @@ func (r *restorer) file(ctx context.Context, d *dir, want, was *node, have *unix
 		// is done to the one would be done to the other, so this one becomes a file of its own.
 		was, have = nil, nil
 	}
+	if arrived, err := r.arrivals.holds(ctx, want, have, rel); err != nil {
+		return storeFailed(err, "cannot read file %q of the snapshot", rel)
+	} else if arrived {
+		r.count.changed.Add(1)
+		r.writes.add(rel, want)
+		_, err := r.fixOpened(d, want, nil, have, rel)
+		return err
+	}
 	same, err := r.content(ctx, d, want, was, have, rel)
 	if err != nil {
 		return err

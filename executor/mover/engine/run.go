@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -36,12 +37,17 @@ type options struct {
 	afterRead, afterWrite func(rel string)
 	// afterPiece runs when a piece of a large file was written.
 	afterPiece func(rel string)
+	// dialPatience is how long a sender tries to reach its receiver.
+	dialPatience time.Duration
+	// listening is told where a receiver listens.
+	listening func(net.Addr)
 }
 
 func defaults() options {
 	return options{
 		openStore: newS3Store, margin: 5 * time.Second, settlePause: 200 * time.Millisecond, safety: maintenance.SafetyFull, now: time.Now, log: slog.Default(),
 		afterRead: func(string) {}, afterWrite: func(string) {}, afterPiece: func(string) {},
+		dialPatience: dialPatience, listening: func(net.Addr) {},
 	}
 }
 
@@ -58,6 +64,8 @@ type operation struct {
 	mayCreate bool // the repository, if there is none
 	readOnly  bool
 	volume    func(*session, context.Context, VolumeRequest, *counters, *warnings) (snapshotID string, err error)
+	// all does every volume of the request at once, instead of one after the other.
+	all func(*session, context.Context, *Result) error
 }
 
 func operations() map[Op]operation {
@@ -66,6 +74,8 @@ func operations() map[Op]operation {
 		OpPurge:   {readOnly: true},
 		OpUpload:  {mayCreate: true, volume: (*session).upload},
 		OpRestore: {readOnly: true, volume: (*session).restore},
+		OpSend:    {mayCreate: true, volume: (*session).send},
+		OpReceive: {mayCreate: true, readOnly: true, all: (*session).receive},
 	}
 }
 
@@ -214,8 +224,11 @@ func (w *Warm) run(parent context.Context, req Request, res Result) (Result, err
 	}
 	w.mu.Unlock()
 	var err error
-	if op := operations()[req.Op]; op.volume != nil {
-		s := &session{options: w.options, req: req, repo: w.repo, pool: newPool(req.Parallel, stop)}
+	s := &session{options: w.options, req: req, repo: w.repo, pool: newPool(req.Parallel, stop)}
+	switch op := operations()[req.Op]; {
+	case op.all != nil:
+		err = op.all(s, ctx, &res)
+	case op.volume != nil:
 		for _, v := range req.Volumes {
 			if err = s.volume(ctx, op, v, &res); err != nil {
 				break

@@ -31,10 +31,13 @@ type uploader struct {
 	*session
 	w        repo.RepositoryWriter
 	begin    time.Time
+	objects  *objects
 	count    *counters
 	warn     *warnings
 	parentAt unix.Timespec // a change time before this is proof; zero proves nothing
 	rootDev  uint64
+	// peer is the target's mover, which takes the contents of files; nil stores them in the repository.
+	peer *peer
 
 	mu    sync.Mutex
 	links map[string]*linkedRead
@@ -56,6 +59,11 @@ func (s *session) upload(ctx context.Context, v VolumeRequest, c *counters, w *w
 	if v.Mode == ModeBlock {
 		return s.uploadBlock(ctx, v, c, w)
 	}
+	return s.uploadTo(ctx, v, nil, c, w)
+}
+
+// uploadTo takes a snapshot whose file contents go to p, or into the repository if p is nil.
+func (s *session) uploadTo(ctx context.Context, v VolumeRequest, p *peer, c *counters, w *warnings) (string, error) {
 	begin := s.now()
 	root, err := openRoot(v.Path)
 	if err != nil {
@@ -65,7 +73,8 @@ func (s *session) upload(ctx context.Context, v VolumeRequest, c *counters, w *w
 	if err := unix.Syncfs(root.fd); err != nil {
 		w.add("the source's file system could not be synced before reading: %v", err)
 	}
-	return s.snapshotted(ctx, v, &uploader{session: s, count: c, warn: w, begin: begin}, func(ctx context.Context, u *uploader) (*snapshot.Manifest, error) {
+	u := &uploader{session: s, peer: p, objects: newObjects(s.repo, &c.fetched), count: c, warn: w, begin: begin}
+	return s.snapshotted(ctx, v, u, func(ctx context.Context, u *uploader) (*snapshot.Manifest, error) {
 		parent, err := u.parentTree(ctx, v)
 		if err != nil {
 			return nil, err

@@ -78,13 +78,26 @@ func (u *uploader) readLinked(ctx context.Context, d *dir, n, was *node, rel str
 // readIfChanged is the rule of what counts as unchanged; see the package's documentation.
 func (u *uploader) readIfChanged(ctx context.Context, d *dir, n, was *node, rel string) error {
 	if was != nil && was.kind == kindFile && was.size == n.size && was.mtime == n.mtime &&
-		was.ctime == n.ctime && was.inode == n.inode && before(n.ctime, u.parentAt) {
+		was.ctime == n.ctime && was.inode == n.inode && before(n.ctime, u.parentAt) && u.reachable(ctx, was) {
 		n.object, n.attrs = was.object, was.attrs
 		u.count.unchanged.Add(1)
 		return nil
 	}
 	u.count.changed.Add(1)
+	if u.peer != nil {
+		defer u.peer.remember(rel, was)()
+	}
 	return u.readFile(ctx, d, n, rel)
+}
+
+// reachable says whether whoever restores this snapshot has the content of an unchanged file, or can
+// read it: what went straight to the target is not in the repository.
+func (u *uploader) reachable(ctx context.Context, was *node) bool {
+	if u.peer != nil {
+		return true // the target holds the parent
+	}
+	hollow, err := u.objects.hollow(ctx, was.object, was.size)
+	return err == nil && !hollow
 }
 
 func before(a, b unix.Timespec) bool {

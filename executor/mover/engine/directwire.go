@@ -1,0 +1,360 @@
+package engine
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// The two ends of a direct transfer talk in frames: a type, a length and that many bytes. The sender
+// speaks; the receiver answers where an answer is due, in order. A connection carries one thing at a
+// time, and several connections carry several.
+//
+//	hello   → hello     which volume, from which snapshot; the answer accepts it
+//	open    → mode      a file longer than a window begins; the answer says what to compare with
+//	ask     → wanted    names of pieces; the answer says which of them are needed
+//	window  →           a part of a file, or all of a short one
+//	end     →           a file longer than a window is complete
+//	sync    → sync      everything before has been written
+//	done    → done      the snapshot is in the repository
+//	alive   →           nothing to say at the moment
+//	        failed      the receiver gives up; the text says why
+type frame byte
+
+const (
+	frameHello  frame = 'H'
+	frameOpen   frame = 'O'
+	frameMode   frame = 'M'
+	frameAsk    frame = 'A'
+	frameWanted frame = 'N'
+	frameWindow frame = 'W'
+	frameEnd    frame = 'E'
+	frameSync   frame = 'S'
+	frameDone   frame = 'D'
+	frameAlive  frame = 'K'
+	frameFailed frame = 'X'
+)
+
+const (
+	// windowSize is how much of a file one frame carries at most; a multiple of pieceSize.
+	windowSize   = 1 << 20
+	frameLimit   = windowSize + 256<<10
+	writeBuffer  = 256 << 10
+	dialPatience = 45 * time.Second
+	// linePatience bounds every read and write of a line; a sender with nothing to send says so
+	// every aliveEvery.
+	linePatience = 2 * time.Minute
+	aliveEvery   = 20 * time.Second
+	greetTimeout = 10 * time.Second
+)
+
+// line is one connection, used by one goroutine at a time.
+type line struct {
+	conn net.Conn
+	w    *bufio.Writer
+	out  []byte // the frame being built
+	in   []byte // the frame that was read last
+}
+
+// corked holds small writes of TLS records together, so that a window costs a few system calls
+// instead of sixty-four.
+type corked struct {
+	net.Conn
+	w *bufio.Writer
+}
+
+func (c corked) Write(p []byte) (int, error) { return c.w.Write(p) }
+
+// newLine speaks TLS on a connection; the handshake is done when it returns.
+func newLine(ctx context.Context, raw net.Conn, config *tls.Config, receiving bool) (*line, error) {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	end := tls.Client
+	if receiving {
+		end = tls.Server
+	}
+	if err := raw.SetDeadline(time.Now().Add(greetTimeout)); err != nil {
+		return nil, err
+	}
+	cork := corked{raw, bufio.NewWriterSize(raw, writeBuffer)}
+	conn := end(flushing{cork}, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = cork.w.Flush() // the alert that says why
+		return nil, err
+	}
+	return &line{conn: conn, w: cork.w}, nil
+}
+
+// flushing sends what was written before it waits for what comes back.
+type flushing struct{ corked }
+
+func (f flushing) Read(p []byte) (int, error) {
+	if f.w.Buffered() > 0 {
+		if err := f.w.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	return f.Conn.Read(p)
+}
+
+func (l *line) close() {
+	_ = l.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = l.w.Flush()
+	_ = l.conn.Close()
+}
+
+// begin starts a frame; what follows is appended to l.out, and finish sends it.
+func (l *line) begin(f frame) {
+	l.out = append(l.out[:0], byte(f), 0, 0, 0, 0)
+}
+
+// finish sends the frame begun, followed by more bytes that belong to it.
+func (l *line) finish(more ...[]byte) error {
+	n := len(l.out) - 5
+	for _, m := range more {
+		n += len(m)
+	}
+	if n > frameLimit {
+		return fmt.Errorf("a frame of %d bytes is too long", n)
+	}
+	binary.BigEndian.PutUint32(l.out[1:], uint32(n))
+	if err := l.conn.SetWriteDeadline(time.Now().Add(linePatience)); err != nil {
+		return err
+	}
+	if _, err := l.conn.Write(l.out); err != nil {
+		return err
+	}
+	for _, m := range more {
+		if _, err := l.conn.Write(m); err != nil {
+			return err
+		}
+	}
+	return l.w.Flush()
+}
+
+// send sends a frame in one go.
+func (l *line) send(f frame, body []byte) error {
+	l.begin(f)
+	return l.finish(body)
+}
+
+// receive reads the next frame; its body is good until the next call.
+func (l *line) receive() (frame, []byte, error) {
+	for {
+		if err := l.conn.SetReadDeadline(time.Now().Add(linePatience)); err != nil {
+			return 0, nil, err
+		}
+		var head [5]byte
+		if _, err := io.ReadFull(l.conn, head[:]); err != nil {
+			return 0, nil, err
+		}
+		n := binary.BigEndian.Uint32(head[1:])
+		if n > frameLimit {
+			return 0, nil, fmt.Errorf("a frame of %d bytes is too long", n)
+		}
+		if int(n) > cap(l.in) {
+			l.in = make([]byte, n)
+		}
+		l.in = l.in[:n]
+		if _, err := io.ReadFull(l.conn, l.in); err != nil {
+			return 0, nil, err
+		}
+		if f := frame(head[0]); f != frameAlive {
+			return f, l.in, nil
+		}
+	}
+}
+
+// ask sends the frame begun and reads the answer.
+func (l *line) ask(want frame, more ...[]byte) ([]byte, error) {
+	if err := l.finish(more...); err != nil {
+		return nil, l.why(err)
+	}
+	f, body, err := l.receive()
+	switch {
+	case err != nil:
+		return nil, broken(err)
+	case f == frameFailed:
+		return nil, failedThere(body)
+	case f != want:
+		return nil, broken(fmt.Errorf("the answer %q is not the one that is due", f))
+	}
+	return body, nil
+}
+
+// why looks for the receiver's own word on a connection that broke while writing.
+func (l *line) why(err error) error {
+	_ = l.conn.SetReadDeadline(time.Now().Add(time.Second))
+	var head [5]byte
+	if _, rerr := io.ReadFull(l.conn, head[:]); rerr == nil && frame(head[0]) == frameFailed {
+		if n := binary.BigEndian.Uint32(head[1:]); n <= frameLimit {
+			body := make([]byte, n)
+			if _, rerr := io.ReadFull(l.conn, body); rerr == nil {
+				return failedThere(body)
+			}
+		}
+	}
+	return broken(err)
+}
+
+func broken(err error) error {
+	return fail(ReasonDirectBroken, err, "the connection between the movers broke")
+}
+
+// farError is how one end tells the other what happened.
+type farError struct {
+	Reason Reason `json:"reason"`
+	Text   string `json:"text"`
+}
+
+func failedThere(body []byte) error {
+	var e farError
+	if err := json.Unmarshal(body, &e); err != nil || e.Text == "" {
+		return broken(errors.New("the target's mover gave up"))
+	}
+	return fail(e.Reason, nil, "the target's mover gave up: %s", e.Text)
+}
+
+// hello says what a connection is about. All connections of one transfer carry the same Session.
+type hello struct {
+	Volume  string `json:"volume"`
+	Session string `json:"session"`
+	Lines   int    `json:"lines"`
+	Line    int    `json:"line"`
+	// Parent is the snapshot that unchanged files are taken over from; the target must hold it.
+	Parent string `json:"parent,omitempty"`
+}
+
+// What to compare the pieces of a file with.
+const (
+	modeAll    byte = 'a' // the target has nothing: send everything
+	modeRecord byte = 'r' // the target holds what the parent says: send what differs from it
+	modeAsk    byte = 'q' // ask about every piece
+)
+
+// The state of a piece in a window.
+const (
+	pieceKept byte = 0 // the target has it; its name follows
+	pieceSent byte = 1 // its bytes follow
+	pieceZero byte = 2 // it is all zeros
+)
+
+const (
+	flagWhole  byte = 1 // the window is the whole file
+	flagLinked byte = 2 // the file has several paths
+)
+
+// window is a part of a file on its way.
+type window struct {
+	rel    string
+	size   int64 // of the whole file
+	start  int64 // a multiple of pieceSize
+	length int
+	flags  byte
+	states []byte // one a piece
+	names  []byte // of the pieces that are kept, in order
+	data   []byte // of the pieces that are sent, in order
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+// head encodes everything but the data.
+func (w *window) head(b []byte) []byte {
+	b = appendString(b, w.rel)
+	b = binary.BigEndian.AppendUint64(b, uint64(w.size))
+	b = binary.BigEndian.AppendUint64(b, uint64(w.start))
+	b = binary.BigEndian.AppendUint32(b, uint32(w.length))
+	b = append(b, w.flags)
+	b = append(b, w.states...)
+	return append(b, w.names...)
+}
+
+var errFrame = errors.New("a frame that makes no sense")
+
+// parser takes a body apart; after the first mistake it stays at bad.
+type parser struct {
+	b   []byte
+	bad bool
+}
+
+func (p *parser) take(n int) []byte {
+	if n < 0 || n > len(p.b) {
+		p.bad = true
+		return nil
+	}
+	out := p.b[:n]
+	p.b = p.b[n:]
+	return out
+}
+
+func (p *parser) byte() byte {
+	if b := p.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (p *parser) uint32() uint32 {
+	if b := p.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (p *parser) int64() int64 {
+	if b := p.take(8); b != nil {
+		return int64(binary.BigEndian.Uint64(b))
+	}
+	return 0
+}
+
+func (p *parser) text() string { return string(p.take(int(p.uint32()))) }
+
+// extent reads the place of a window in a file and refuses one that cannot be.
+func (p *parser) extent(w *window) {
+	w.rel, w.size, w.start, w.length = p.text(), p.int64(), p.int64(), int(p.uint32())
+	if w.rel == "" || w.size < 0 || w.start < 0 || w.start%pieceSize != 0 || w.length <= 0 || w.length > windowSize ||
+		w.start > w.size-int64(w.length) {
+		p.bad = true
+	}
+}
+
+// parseWindow is the inverse of head, with the data behind it.
+func parseWindow(body []byte) (*window, error) {
+	p, w := &parser{b: body}, &window{}
+	p.extent(w)
+	w.flags = p.byte()
+	if p.bad {
+		return nil, errFrame
+	}
+	w.states = p.take(pieceCount(int64(w.length)))
+	kept, sent := 0, 0
+	for i, s := range w.states {
+		switch s {
+		case pieceKept:
+			kept++
+		case pieceSent:
+			sent += w.piece(i)
+		case pieceZero:
+		default:
+			p.bad = true
+		}
+	}
+	w.names, w.data = p.take(kept*nameSize), p.take(sent)
+	if p.bad || len(p.b) > 0 || (w.flags&flagWhole != 0 && (w.start != 0 || int64(w.length) != w.size)) {
+		return nil, errFrame
+	}
+	return w, nil
+}
+
+// piece is how long the i-th piece of the window is.
+func (w *window) piece(i int) int { return min(pieceSize, w.length-i*pieceSize) }
