@@ -78,6 +78,7 @@ func freezeFacts(o Order) *FreezeFacts {
 		f.Volumes = f.Volumes || v.Action == "copy"
 		f.Moves = f.Moves || v.Action == "move"
 		f.Snapshots = f.Snapshots || (v.Action == "copy" && v.Method == "snapshot")
+		f.Direct = f.Direct || (v.Action == "copy" && v.Transfer == "Direct")
 	}
 	for _, h := range p.Hooks {
 		if h.RunsIn(o.Kind) {

@@ -82,17 +82,23 @@ func healing(c *spec.Cutover) time.Duration { return c.HealthTimeoutOrDefault() 
 type FreezeFacts struct {
 	Volumes   bool // the plan copies at least one claim
 	Moves     bool // the plan moves at least one claim
+	Direct    bool // at least one of them goes from mover to mover
 	Snapshots bool // at least one of them is copied by snapshot
 	Quiesce   bool
 	Hooks     map[spec.Phase]bool // phases with a hook that runs in this kind of run
 }
 
-func hasVolumes(f *FreezeFacts) bool         { return f.Volumes }
-func hasSnapshots(f *FreezeFacts) bool       { return f.Snapshots }
-func movesVolumes(f *FreezeFacts) bool       { return f.Moves }
-func hasClaims(f *FreezeFacts) bool          { return f.Volumes || f.Moves }
-func quiesces(f *FreezeFacts) bool           { return f.Quiesce }
-func copiesAfterStop(f *FreezeFacts) bool    { return f.Volumes && f.Quiesce }
+func hasVolumes(f *FreezeFacts) bool   { return f.Volumes }
+func hasSnapshots(f *FreezeFacts) bool { return f.Snapshots }
+func movesVolumes(f *FreezeFacts) bool { return f.Moves }
+func hasClaims(f *FreezeFacts) bool    { return f.Volumes || f.Moves }
+func quiesces(f *FreezeFacts) bool     { return f.Quiesce }
+func hasDirect(f *FreezeFacts) bool    { return f.Direct }
+
+// standsBy: the two movers of a direct transfer are started together, when both
+// sides are ready for it.
+func standsBy(f *FreezeFacts) bool { return f.Volumes && f.Quiesce && !f.Direct }
+
 func hasHooks(f *FreezeFacts) bool           { return len(f.Hooks) > 0 }
 func hooksIn(p spec.Phase) Fact              { return func(f *FreezeFacts) bool { return f.Hooks[p] } }
 func hasPreRestoreHooks(f *FreezeFacts) bool { return f.Hooks[spec.PreRestore] }
@@ -113,6 +119,10 @@ var stageSteps = []StepDef{
 		Help: "Puts backup locations and credentials on both clusters, in namespaces of ours."},
 	{Name: "stage-hooks-before", Verb: "hook.pre-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PreBackup), Timeout: copying,
 		Help: "Runs the PreBackup hooks that ask for stage runs."},
+	{Name: "direct-claims", Verb: "mover.claims", NoUndo: "staged claims stay in our namespace for the next copy", When: hasDirect, Intent: true, Timeout: short, Retries: 2,
+		Help: "Makes the claims in our namespace on the target, before anything is sent to them."},
+	{Name: "direct", Verb: "mover.direct", Undo: "mover.stop-upload", UndoBefore: true, When: hasDirect, Timeout: copying, Retries: 2,
+		Help: "Sends the changes from mover to mover, where the plan says so; what cannot go that way goes through the repository."},
 	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Takes a snapshot of every source claim into the repository; only what changed is uploaded."},
 	{Name: "snapshot", Verb: "mover.snapshot", Undo: "mover.stop-snapshot", When: hasSnapshots, Timeout: copying, Retries: 2,
@@ -140,6 +150,10 @@ var migrateSteps = []StepDef{
 		Help: "Creates the target namespaces with the source's labels and annotations."},
 	{Name: "dry-run", Verb: "kube.dry-run", ReadOnly: true, NoUndo: "a server-side dry run leaves nothing", Timeout: medium, Retries: 1,
 		Help: "Asks the target to create every object without keeping it."},
+	{Name: "direct-claims", Verb: "mover.claims", Undo: "mover.claims-undo", When: hasDirect, Intent: true, Timeout: short, Retries: 2,
+		Help: "Makes the claims in our namespace on the target, before anything is sent to them."},
+	{Name: "direct", Verb: "mover.direct", Undo: "mover.stop-upload", UndoBefore: true, When: hasDirect, Timeout: copying, Retries: 2,
+		Help: "Sends volumes from mover to mover while the application still runs, where the plan says so; what cannot go that way goes through the repository."},
 	{Name: "upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Copies the volumes while the application still runs."},
 	{Name: "snapshot", Verb: "mover.snapshot", Undo: "mover.stop-snapshot", When: hasSnapshots, Timeout: copying, Retries: 2,
@@ -154,7 +168,7 @@ var migrateSteps = []StepDef{
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},
 	{Name: "restore", Verb: "velero.restore", Undo: "velero.restore-undo", When: noPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero."},
-	{Name: "movers", Verb: "mover.stand-by", Undo: "mover.stop-upload", UndoBefore: true, UndoFirst: true, When: copiesAfterStop, Gate: true, Timeout: short,
+	{Name: "movers", Verb: "mover.stand-by", Undo: "mover.stop-upload", UndoBefore: true, UndoFirst: true, When: standsBy, Gate: true, Timeout: short,
 		Help: "Starts the movers of the last copy, so that they only have to be told after the stop."},
 	{Name: "retain", Verb: "workload.retain", Undo: "workload.retain-undo", When: hasClaims, Intent: true, Timeout: short, Retries: 2,
 		Help: "Sets every covered volume and StatefulSet of the source to Retain, so that stopping deletes no data."},
@@ -164,6 +178,8 @@ var migrateSteps = []StepDef{
 		Help: "Waits until no pod but our own reader uses a covered claim."},
 	{Name: "list-again", Verb: "kube.list-again", NoUndo: "what it applies is removed with the restored objects", When: noPreRestoreHooks, Timeout: short, Retries: 2,
 		Help: "Applies to the target what changed on the source since the backup."},
+	{Name: "last-direct", Verb: "mover.direct", Undo: "mover.stop-upload", UndoBefore: true, When: hasDirect, Timeout: copying, Retries: 2,
+		Help: "Sends the last changes of the stopped application from mover to mover, where the plan says so."},
 	{Name: "last-upload", Verb: "mover.upload", Undo: "mover.stop-upload", UndoBefore: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Copies the last changes of the stopped application."},
 	{Name: "last-restore", Verb: "mover.restore", Undo: "mover.stop-restore", When: hasVolumes, Timeout: copying, Retries: 2,

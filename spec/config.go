@@ -49,6 +49,13 @@ type Ledger struct {
 	BatchInterval *metav1.Duration `json:"batchInterval,omitempty"`
 }
 
+// The ways to a receiver of a direct transfer.
+const (
+	ReceiverPodIP        = "PodIP"
+	ReceiverNodePort     = "NodePort"
+	ReceiverLoadBalancer = "LoadBalancer"
+)
+
 // Mover configures the Jobs that copy volumes.
 type Mover struct {
 	Image    string `json:"image"`
@@ -62,6 +69,9 @@ type Mover struct {
 	// BytesPerSecond limits what one mover sends to the store, and what it receives from it: a
 	// Kubernetes quantity such as 50Mi. Default: no limit.
 	BytesPerSecond string `json:"bytesPerSecond,omitempty"`
+	// Receiver is how the source's pods reach the target's movers in a direct transfer: by their
+	// PodIP (default), or by a Service of type NodePort or LoadBalancer that is made for each.
+	Receiver string `json:"receiver,omitempty"`
 }
 
 // Limits mirror CAM's (F-127..F-132): more namespaces are refused, more pods

@@ -74,6 +74,7 @@ func (c *DaemonConfig) setDefaults() {
 		{&s.Source.Branch, DefaultBranch}, {&s.Ledger.Branch, DefaultLedgerBranch}, {&s.Namespace, DefaultNamespace},
 		{&s.Ledger.AuthorName, "Tranship"}, {&s.Ledger.AuthorEmail, "tranship@localhost"},
 		{&s.Mover.CPU, "100m"}, {&s.Mover.Memory, "512Mi"}, {&s.Mover.HolderImage, s.Mover.Image}, {&s.Mover.KubeletRoot, "/var/lib/kubelet"},
+		{&s.Mover.Receiver, ReceiverPodIP},
 	} {
 		*f.v = either(*f.v, f.def)
 	}
@@ -122,6 +123,7 @@ var configRules = map[string]rule{
 	"spec.mover.bytesPerSecond":    {name: quantity},
 	"spec.mover.holderImage":       {name: imageName},
 	"spec.mover.kubeletRoot":       {name: absolutePath},
+	"spec.mover.receiver":          {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
 }
 
 // config holds the rules about several fields of the configuration.

@@ -134,7 +134,6 @@ var supports = map[string]map[string]support{
 
 const (
 	noMethod = "write filesystem or snapshot"
-	noDirect = "write Repository"
 )
 
 var planSupports = map[string]support{
@@ -147,14 +146,14 @@ var planSupports = map[string]support{
 	"spec.volumes.defaults.method":              otherThan(noMethod, "filesystem", "snapshot"),
 	"spec.volumes.defaults.verify":              full,
 	"spec.volumes.defaults.onVerifyError":       full,
-	"spec.volumes.defaults.transfer":            otherThan(noDirect, "Repository"),
+	"spec.volumes.defaults.transfer":            full,
 	"spec.volumes.overrides[].namespace":        full,
 	"spec.volumes.overrides[].claim":            full,
 	"spec.volumes.overrides[].action":           full,
 	"spec.volumes.overrides[].method":           otherThan(noMethod, "filesystem", "snapshot"),
 	"spec.volumes.overrides[].verify":           full,
 	"spec.volumes.overrides[].onVerifyError":    full,
-	"spec.volumes.overrides[].transfer":         otherThan(noDirect, "Repository"),
+	"spec.volumes.overrides[].transfer":         full,
 	"spec.volumes.overrides[].storageClassName": full,
 	"spec.volumes.overrides[].accessMode":       full,
 	"spec.volumes.overrides[].targetClaim":      full,

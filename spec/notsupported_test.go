@@ -48,8 +48,6 @@ func TestEveryRuleIsAboutAField(t *testing.T) {
 func TestNotSupported(t *testing.T) {
 	const override = "spec.volumes.overrides[0]"
 	for _, tc := range []struct{ path, value, at, say string }{
-		{"spec.volumes", "{defaults: {transfer: Direct}}", "spec.volumes.defaults.transfer", "transfer: Direct"},
-		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, transfer: Direct}]}", override + ".transfer", "Direct"},
 		{"spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h}]", "spec.windows[0].kind", "windows do not gate"},
 		{"spec.dependsOn", "[shop2]", "spec.dependsOn[0]", "do not wait for each other"},
 		{"spec.existing", "Skip", "spec.existing", "existing: Skip"},

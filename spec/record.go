@@ -221,11 +221,15 @@ type Volume struct {
 	Mark             Mark                                `json:"mark,omitempty"`
 	Held             string                              `json:"held,omitempty"`     // snapshot that the target claim holds completely
 	Snapshot         string                              `json:"snapshot,omitempty"` // newest snapshot of the source
-	Files            int64                               `json:"files,omitempty"`
-	Bytes            int64                               `json:"bytes,omitempty"`
-	ChangedFiles     int64                               `json:"changedFiles,omitempty"`
-	ChangedBytes     int64                               `json:"changedBytes,omitempty"`
-	Warnings         []string                            `json:"warnings,omitempty"`
+	// Transfer is Direct for a volume whose file contents go from mover to mover in this run.
+	Transfer string `json:"transfer,omitempty"`
+	// TransferReason says why a volume that should go directly goes through the repository in this run.
+	TransferReason string   `json:"transferReason,omitempty"`
+	Files          int64    `json:"files,omitempty"`
+	Bytes          int64    `json:"bytes,omitempty"`
+	ChangedFiles   int64    `json:"changedFiles,omitempty"`
+	ChangedBytes   int64    `json:"changedBytes,omitempty"`
+	Warnings       []string `json:"warnings,omitempty"`
 
 	DiskBytes       int64          `json:"diskBytes,omitempty"` // that the files of the newest snapshot take up on the source
 	SourceClassName string         `json:"sourceClassName,omitempty"`

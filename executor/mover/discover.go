@@ -57,6 +57,9 @@ func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
 		grow(&d.Volumes[i])
 	}
 	d.movedBefore(e, inv)
+	if e.Run.Spec.Number > 0 { // in a run, and not before one
+		keepTransfer(d.Volumes, e.Run.Facts.Volumes)
+	}
 	inv.settleTemplates(&d) // from here on every class is known
 	inv.checkNames(&d)
 	return d, nil
@@ -172,6 +175,9 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 		problem(reason, "claim %s%s", name, why)
 		return
 	}
+	if copied(&v) {
+		v.Transfer, v.TransferReason = wayOf(choice.Transfer, c)
+	}
 	if moved(&v) && !inv.examine(d, &v, c, &pv) {
 		return
 	}
@@ -242,6 +248,7 @@ func chosen(plan *spec.PlanSpec, c *corev1.PersistentVolumeClaim) spec.VolumeOve
 		o.Method = cmp.Or(o.Method, def.Method, "filesystem")
 	}
 	o.TargetClaim = cmp.Or(o.TargetClaim, c.Name)
+	o.Transfer = cmp.Or(o.Transfer, def.Transfer, transferRepository)
 	return o
 }
 

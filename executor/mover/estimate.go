@@ -69,7 +69,7 @@ func movementTime(volumes []spec.Volume) (seconds float64) {
 func rate(r *spec.Run, changed int64) float64 {
 	var took time.Duration
 	for _, s := range r.Steps {
-		if (s.Verb == "mover.upload" || s.Verb == "mover.restore") && s.Started != nil && s.Ended != nil {
+		if (s.Verb == "mover.upload" || s.Verb == "mover.direct" || s.Verb == "mover.restore") && s.Started != nil && s.Ended != nil {
 			took += s.Ended.Sub(s.Started.Time)
 		}
 	}

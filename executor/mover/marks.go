@@ -107,6 +107,15 @@ func (m mark) written(snapshot string) (mark, error) {
 	return mark{kind: spec.MarkClean, held: snapshot}, nil
 }
 
+// arrived is the mark after a Job reported that it made the claim equal to a
+// snapshot that was not known yet when the Job began, and was called next.
+func (m mark) arrived(next, snapshot string) (mark, error) {
+	if m.kind != spec.MarkWriting || m.next != next {
+		return m, fmt.Errorf("it is marked %q and not on the way to %s", m, next)
+	}
+	return mark{kind: spec.MarkClean, held: snapshot}, nil
+}
+
 // live is the mark from before the first pod of the application may start.
 func (m mark) live(snapshot string, now time.Time) (mark, error) {
 	if m.kind == spec.MarkLive {

@@ -25,6 +25,10 @@ const (
 	ComponentHolder = "holder"
 	// ComponentReader reads the source through the holders' directories.
 	ComponentReader = "reader"
+	// ComponentSender reads as a reader does and sends to a receiver, which is a writer.
+	ComponentSender = "sender"
+	// ComponentIdentity is what sender and receiver prove themselves with.
+	ComponentIdentity = "identity"
 	// ComponentWriter writes the target's claims.
 	ComponentWriter = "writer"
 	// ComponentPurger deletes a closed plan's volume data in the store.

@@ -22,13 +22,9 @@ type writing struct {
 	mark  mark
 	// verify is what the plan wants to be read back and this attempt has not read back yet.
 	verify engine.Verify
+	apart  bool        // it is only mounted: another kind of Job writes it
+	sent   bool        // what it shall hold comes from a sender
 	user   *corev1.Pod // a pod on the claim that is not one of our writers
-}
-
-// needed says that the claim does not hold the wanted snapshot yet, or that
-// nobody has made sure of it although the plan asks for that.
-func (w *writing) needed() bool {
-	return w.verify == engine.VerifyAll || !w.mark.holds(w.v.Snapshot)
 }
 
 // writeGroup is what one Job writes: the claims of one pod of the application.
@@ -46,6 +42,8 @@ type restoreView struct {
 	results map[*helperJob]engine.Result // of this attempt's ended Jobs
 	standBy bool                         // start what will be told later, instead of writing now
 	slots   *slots
+	// receives: what is written comes from senders, and its snapshot is made meanwhile.
+	receives bool
 }
 
 // thinkRestore makes every target claim equal to the newest snapshot of its
@@ -200,7 +198,7 @@ func (r *restoreView) refuse(w *writing) *reconciler.Observation {
 	if w.user != nil {
 		return no(false, "ClaimInUse", "pod %s/%s uses it and is not ours: remove the pod", w.user.Namespace, w.user.Name)
 	}
-	if v.Snapshot == "" {
+	if v.Snapshot == "" && !r.receives {
 		return no(false, "NoSnapshot", "no snapshot of %s is recorded: the upload step makes it", key(v))
 	}
 	return nil

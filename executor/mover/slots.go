@@ -28,7 +28,7 @@ func readSlots(ctx context.Context, e *kube.Env, on *kube.Cluster) (*slots, erro
 	if e.Step.Name == stepLastUpload || e.Step.Name == stepLastRestore {
 		return nil, nil
 	}
-	l, err := listJobs(ctx, e, on, metav1.ListOptions{LabelSelector: LabelComponent + " in (" + ComponentReader + "," + ComponentWriter + ")"})
+	l, err := listJobs(ctx, e, on, metav1.ListOptions{LabelSelector: LabelComponent + " in (" + ComponentReader + "," + ComponentSender + "," + ComponentWriter + ")"})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,6 +19,14 @@ func thinkStopUpload(ctx context.Context, e *kube.Env) (thought, error) {
 	t := thought{}
 	left, err := removeJobs(ctx, e, &t, e.Source, ComponentReader)
 	if err != nil {
+		return t, err
+	}
+	sending, err := removeJobs(ctx, e, &t, e.Source, ComponentSender)
+	if err != nil {
+		return t, err
+	}
+	left = cmp.Or(left, sending)
+	if err := removeIdentities(ctx, e, &t, e.Source); err != nil {
 		return t, err
 	}
 	holders, err := e.Source.Kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, helpers(e, ComponentHolder))
@@ -41,6 +50,9 @@ func thinkStopUpload(ctx context.Context, e *kube.Env) (thought, error) {
 func thinkStopRestore(ctx context.Context, e *kube.Env) (thought, error) {
 	t := thought{}
 	left, err := removeJobs(ctx, e, &t, e.Target, ComponentWriter)
+	if err == nil {
+		err = removeIdentities(ctx, e, &t, e.Target)
+	}
 	return t.gone(left), err
 }
 

@@ -42,11 +42,12 @@ type uploadView struct {
 	failure engine.Result
 	standBy bool // start what will be told later, instead of reading now
 	slots   *slots
+	senders *senders // set when the contents go straight to the target
 }
 
 // strict: the application is stopped, so nothing may change while it is read.
 func strict(e *kube.Env) bool {
-	return e.Step.Name == stepLastUpload && e.Plan().Cutover.QuiesceOrDefault()
+	return (e.Step.Name == stepLastUpload || e.Step.Name == stepLastDirect) && e.Plan().Cutover.QuiesceOrDefault()
 }
 
 // thinkUpload takes a snapshot of every source claim into the repository.
@@ -92,7 +93,7 @@ func readUpload(ctx context.Context, e *kube.Env) (*uploadView, *reconciler.Obse
 }
 
 func (u *uploadView) watches() []watched {
-	w := []watched{watchOf(u.e.Source, podResource, u.e.Settings.Namespace, helpers(u.e, ComponentReader).LabelSelector, u.jobs.version)}
+	w := []watched{watchOf(u.e.Source, podResource, u.e.Settings.Namespace, helpers(u.e, u.component()).LabelSelector, u.jobs.version)}
 	for _, n := range u.inv.Namespaces {
 		if len(n.Claims) > 0 {
 			w = append(w, watchOf(u.e.Source, podResource, n.Name, "", n.version))
@@ -101,11 +102,19 @@ func (u *uploadView) watches() []watched {
 	return w
 }
 
+// component is what the Jobs that read are.
+func (u *uploadView) component() string {
+	if u.senders != nil {
+		return ComponentSender
+	}
+	return ComponentReader
+}
+
 // pods finds the holder and the users of every volume.
 func (u *uploadView) pods() {
 	for i := range u.volumes {
 		v := &u.volumes[i]
-		if !copied(v) {
+		if !copied(v) || sentDirectly(v) != (u.senders != nil) {
 			continue
 		}
 		pv := u.inv.Volumes[v.SourcePV]

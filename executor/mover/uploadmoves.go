@@ -216,7 +216,7 @@ func (r *reading) node() string {
 // and nothing else of the node.
 func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 	s := jobSpec{
-		component: ComponentReader, volumes: map[string]string{},
+		component: u.component(), volumes: map[string]string{},
 		caps: []corev1.Capability{"DAC_READ_SEARCH", "FOWNER"}, // read every file, and without touching access times
 		place: placement{
 			affinity: spot{node: node}.affinity(),
@@ -240,11 +240,14 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot, Keep: kept(r.v)})
 		s.volumes[key(r.v)] = ""
 	}
+	if u.senders != nil {
+		u.senders.complete(&s, &req)
+	}
 	s.assignment.Request = req
 	if u.standBy {
 		s.standing(engine.OpUpload)
 	}
-	s.name = u.e.ObjectName("reader/" + node + "/" + strings.Join(sortedKeys(s.volumes), "/"))
+	s.name = u.e.ObjectName(u.component() + "/" + node + "/" + strings.Join(sortedKeys(s.volumes), "/"))
 	return s
 }
 

@@ -34,6 +34,7 @@ func Verbs() map[string]kube.Verb {
 		"mover.claims":        verb(thinkClaims),
 		"mover.claims-undo":   verb(thinkClaimsUndo),
 		"mover.restore":       verb(thinkRestore),
+		"mover.direct":        verb(thinkDirect),
 		"mover.hand-over":     verb(thinkHandOver),
 		"mover.hand-back":     verb(thinkHandBack),
 		"mover.move":          verb(thinkMove),

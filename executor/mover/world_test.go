@@ -75,6 +75,9 @@ func (w *world) stamp(o runtime.Object) {
 	}
 	w.serial++
 	m.SetResourceVersion(strconv.Itoa(w.serial))
+	if created := m.GetCreationTimestamp(); created.IsZero() {
+		m.SetCreationTimestamp(metav1.Now())
+	}
 	if m.GetUID() == "" {
 		m.SetUID(types.UID(fmt.Sprintf("uid-%d", w.serial)))
 	}
@@ -175,7 +178,8 @@ func (w *world) createJob(a k8stesting.CreateAction, j *batchv1.Job) (runtime.Ob
 	p.Labels[batchv1.JobNameLabel] = j.Name
 	p.OwnerReferences = []metav1.OwnerReference{{Kind: "Job", Name: j.Name, UID: j.UID, Controller: ptr.To(true)}}
 	p.Spec.NodeName, p.Status.Phase = "node-1", corev1.PodRunning
-	if a := assignmentOf(w, j); !a.StandBy {
+	p.Status.PodIP = "10.0.0.1"
+	if a := assignmentOf(w, j); !a.StandBy && a.Request.Op != engine.OpReceive { // a receiver ends when its sender does
 		w.play(p, w.job(w, j, a.Request))
 	}
 	w.stamp(p)

@@ -20,6 +20,12 @@ func writerName(e *kube.Env, g *writeGroup) string {
 	return e.ObjectName("writer/" + g.namespace + "/" + g.name)
 }
 
+// needed says that the claim does not hold the wanted snapshot yet, or that
+// nobody has made sure of it although the plan asks for that.
+func (w *writing) needed() bool {
+	return !w.apart && (w.sent || w.verify == engine.VerifyAll || !w.mark.holds(w.v.Snapshot))
+}
+
 // writer is the Job of one group. Its pod mounts every claim of the group, so
 // that claims which wait for their first consumer are bound together; it writes
 // those that need it.
