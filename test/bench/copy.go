@@ -153,6 +153,9 @@ func (c *copying) direct(ctx context.Context) (why string, err error) {
 	if s.Run.Status.Phase != spec.RunSucceeded {
 		return "", fmt.Errorf("the direct copy of plan %s did not succeed: %s", v.plan, s.tell())
 	}
+	if v := s.Run.Facts.Volumes; len(v) != 1 || v[0].Transfer != "Direct" {
+		return "", fmt.Errorf("run %s did not copy directly: %+v", s.Run.Metadata.Name, v)
+	}
 	took, err := copyTime(s.Run)
 	if err != nil {
 		return "", err
