@@ -211,7 +211,8 @@ type Volume struct {
 	SnapshotClass    string                              `json:"snapshotClass,omitempty"`    // VolumeSnapshotClass on the source, method snapshot
 	AccessModes      []corev1.PersistentVolumeAccessMode `json:"accessModes,omitempty"`
 	Capacity         string                              `json:"capacity,omitempty"`
-	Group            string                              `json:"group,omitempty"` // claims mounted together by one pod: "<Kind>/<name>/<ordinal>"
+	VolumeMode       corev1.PersistentVolumeMode         `json:"volumeMode,omitempty"` // Block for a raw device, else empty
+	Group            string                              `json:"group,omitempty"`      // claims mounted together by one pod: "<Kind>/<name>/<ordinal>"
 	SourcePV         string                              `json:"sourcePV,omitempty"`
 	SourcePolicy     string                              `json:"sourcePolicy,omitempty"` // reclaim policy before ours
 	StagingClaim     string                              `json:"stagingClaim,omitempty"` // in our namespace on the target

@@ -204,6 +204,9 @@ func claimSpec(v *spec.Volume, pv *corev1.PersistentVolume) corev1.PersistentVol
 	if v.StorageClassName != "" {
 		s.StorageClassName = ptr.To(v.StorageClassName)
 	}
+	if isBlock(v) {
+		s.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
+	}
 	return s
 }
 

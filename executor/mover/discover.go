@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/utils/ptr"
 )
 
 // Discovery is what a plan's volumes are.
@@ -187,7 +186,7 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 // shape says which modes and which size the claim gets on the target. A moved
 // claim asks for what it asks for on the source: the volume is the same.
 func shape(v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, accessMode string) {
-	v.AccessModes, v.Capacity = c.Spec.AccessModes, capacity(c, pv)
+	v.AccessModes, v.Capacity, v.VolumeMode = c.Spec.AccessModes, capacity(c, pv), blockMode(c)
 	if asked := c.Spec.Resources.Requests.Storage(); asked.String() != v.Capacity && !moved(v) {
 		v.Notes = append(v.Notes, fmt.Sprintf("it asks for %s and has %s, which the claim on the target asks for", asked, v.Capacity))
 	}
@@ -213,12 +212,11 @@ func (inv *Inventory) way(plan *spec.PlanSpec, v *spec.Volume, c *corev1.Persist
 		v.SnapshotClass = class
 		v.Notes = append(v.Notes, "Velero copies a snapshot of it, and makes the whole volume anew at the cutover: stage runs shorten only the way into the repository")
 	}
-	if mode := c.Spec.VolumeMode; mode != nil && *mode == corev1.PersistentVolumeBlock {
-		return "BlockVolume", " is a raw block device, and this version copies file systems only: move it, or skip it in volumes.overrides"
+	if copied(v) && isBlock(v) && !deviceVisible(pv) {
+		return "BlockVolume", fmt.Sprintf(" is a raw block device of volume %s, which neither a CSI driver nor the local plugin serves: nobody but its own pod can see it; move it, or skip it in volumes.overrides", pv.Name)
 	}
 	source := provisionerOf(inv.SourceClasses, c, pv)
-	files := ptr.Deref(c.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeFilesystem
-	use := sharing{wanted: files && !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
+	use := sharing{wanted: !isBlock(v) && !singleNode(v.AccessModes), before: !singleNode(c.Spec.AccessModes)}
 	class, why := chooseClass(chosen(plan, c).StorageClassName, source, use, inv.TargetClasses)
 	if why != "" {
 		return "NoStorageClass", ": " + why

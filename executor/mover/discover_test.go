@@ -150,6 +150,9 @@ func TestDiscoverProblemsAndWarnings(t *testing.T) {
 	inv := inventory([]string{"block", "lost", "pending", "ephemeral", "ok", "phase-lost", "leaving"})
 	claims := inv.Namespaces[0].Claims
 	claims[0].Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
+	inv.Volumes["pv-block"] = corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{
+		PersistentVolumeSource: corev1.PersistentVolumeSource{ISCSI: &corev1.ISCSIPersistentVolumeSource{}},
+	}}
 	delete(inv.Volumes, "pv-lost")
 	claims[2].Status.Phase = corev1.ClaimPending
 	claims[3].OwnerReferences = []metav1.OwnerReference{{Kind: "Pod", Name: "web-0", Controller: ptr.To(true)}}

@@ -57,13 +57,13 @@ func holder(e *kube.Env, v *spec.Volume, like *corev1.PodSpec, where spot, shift
 					AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
 					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 				},
-				VolumeMounts: []corev1.VolumeMount{{Name: "claim", MountPath: "/claim", ReadOnly: true}},
 			}},
 			Volumes: []corev1.Volume{{Name: "claim", VolumeSource: corev1.VolumeSource{
 				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim, ReadOnly: true},
 			}}},
 		},
 	}
+	attach(&p.Spec.Containers[0], v, corev1.VolumeMount{Name: "claim", MountPath: "/claim", ReadOnly: true})
 	p.Annotations[annotationVolume] = key(v)
 	if like != nil {
 		p.Spec.Tolerations = like.Tolerations
@@ -150,13 +150,16 @@ func (s spot) affinity() *corev1.Affinity {
 	return nil
 }
 
+// plugin is a kind of volume as kubelets call it.
+type plugin struct {
+	dir string
+	is  func(s *corev1.PersistentVolumeSource) bool
+}
+
 // plugins are the directory names that kubelets give the volumes of a pod, by
 // the kind of volume. In-tree disks that are missing here are served by CSI
 // drivers in every supported release.
-var plugins = []struct {
-	dir string
-	is  func(s *corev1.PersistentVolumeSource) bool
-}{
+var plugins = []plugin{
 	{"kubernetes.io~local-volume", func(s *corev1.PersistentVolumeSource) bool { return s.Local != nil }},
 	{"kubernetes.io~nfs", func(s *corev1.PersistentVolumeSource) bool { return s.NFS != nil }},
 	{"kubernetes.io~iscsi", func(s *corev1.PersistentVolumeSource) bool { return s.ISCSI != nil }},

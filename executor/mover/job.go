@@ -82,7 +82,9 @@ type jobSpec struct {
 	assignment Assignment
 	volumes    map[string]string // key of volume → snapshot, for the annotation
 	caps       []corev1.Capability
+	privileged bool // only to read devices
 	mounts     []corev1.VolumeMount
+	devices    []corev1.VolumeDevice
 	sources    []corev1.Volume
 	place      placement
 }
@@ -95,7 +97,7 @@ type placement struct {
 }
 
 // build makes the Job. It runs as root without privileges beyond its
-// capabilities, and holds the only mount of the credentials.
+// capabilities, unless it reads devices, and holds the only mount of the credentials.
 func (s jobSpec) build(e *kube.Env) (*batchv1.Job, *corev1.ConfigMap, error) {
 	raw, err := json.Marshal(s.assignment)
 	if err != nil {
@@ -140,10 +142,7 @@ func (s jobSpec) pod(e *kube.Env) corev1.PodSpec {
 			},
 			// The collector works harder before the kernel has to end us.
 			Env: []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: heapLimit(quantity(m.Memory, "512Mi"))}},
-			SecurityContext: &corev1.SecurityContext{
-				AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
-				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: s.caps},
-			},
+			SecurityContext: s.security(), VolumeDevices: s.devices,
 			TerminationMessagePath: terminationMessage, TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 			VolumeMounts: append([]corev1.VolumeMount{
 				{Name: "request", MountPath: "/request", ReadOnly: true},
@@ -162,6 +161,16 @@ func (s jobSpec) pod(e *kube.Env) corev1.PodSpec {
 // heapLimit is what of a container's memory limit the program may take, in bytes: the rest is for what
 // the Go runtime does not count.
 func heapLimit(limit resource.Quantity) string { return strconv.FormatInt(limit.Value()/100*85, 10) }
+
+func (s jobSpec) security() *corev1.SecurityContext {
+	if s.privileged { // which has every capability, whatever else is written
+		return &corev1.SecurityContext{Privileged: ptr.To(true), ReadOnlyRootFilesystem: ptr.To(true)}
+	}
+	return &corev1.SecurityContext{
+		AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: s.caps},
+	}
+}
 
 func quantity(s, def string) resource.Quantity {
 	if q, err := resource.ParseQuantity(s); err == nil {

@@ -210,6 +210,15 @@ func (r *reading) throughPod() *corev1.Pod {
 	return r.users[0]
 }
 
+// reader groups what one Job reads: everything on a node, its devices apart, for
+// they take a privileged pod.
+func (r *reading) reader() string {
+	if isBlock(r.v) {
+		return r.node() + "/devices"
+	}
+	return r.node()
+}
+
 // spot is where the claim can be read now, or the pod for which we make way.
 func (r *reading) spot() (spot, *corev1.Pod) {
 	if p := r.throughPod(); p != nil {

@@ -121,13 +121,13 @@ func (u *uploadView) makeWay(t *thought, r *reading, blocker *corev1.Pod) *recon
 // startReaders starts one Job a node for everything that can be read there, or
 // says what is being read.
 func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconciler.Observation) {
-	byNode, byJob := map[string][]*reading{}, map[*helperJob][]*reading{}
+	byReader, byJob := map[string][]*reading{}, map[*helperJob][]*reading{}
 	for _, r := range todo {
 		if r.job != nil {
 			byJob[r.job] = append(byJob[r.job], r)
 			continue
 		}
-		byNode[r.node()] = append(byNode[r.node()], r)
+		byReader[r.reader()] = append(byReader[r.reader()], r)
 	}
 	for _, h := range u.jobs.jobs {
 		if len(byJob[h]) == 0 {
@@ -137,8 +137,9 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 			waits = append(waits, *o)
 		}
 	}
-	for i, node := range sortedKeys(byNode) {
-		s := u.reader(node, byNode[node])
+	for i, k := range sortedKeys(byReader) {
+		node := byReader[k][0].node()
+		s := u.reader(node, byReader[k])
 		// One of them maintains the repository, and never while an application waits for a cutover.
 		s.assignment.Request.Maintain = i == 0 && u.e.Run.Spec.Kind == spec.RunStage
 		if h := u.jobNamed(s.name); h != nil { // it stood by in vain, or is on its way out after making way
@@ -223,6 +224,8 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 			// The application's pods are there already; so may we.
 			tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},
+		// No lesser right opens a device that the pod does not itself have as a claim.
+		privileged: isBlock(reads[0].v),
 	}
 	req := request(u.e, engine.OpUpload)
 	req.Live = !strict(u.e)
@@ -237,7 +240,7 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 		if through.await {
 			s.assignment.Mounts = append(s.assignment.Mounts, path)
 		}
-		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot, Keep: kept(r.v)})
+		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot, Keep: kept(r.v), Mode: modeOf(r.v)})
 		s.volumes[key(r.v)] = ""
 	}
 	if u.senders != nil {
@@ -255,6 +258,9 @@ func (r *reading) window(u *uploadView) window {
 	p := r.throughPod()
 	if p == nil {
 		p = r.holder
+	}
+	if isBlock(r.v) {
+		return throughDevice(u.e, p, r.pv)
 	}
 	return through(u.e, p, r.pv)
 }

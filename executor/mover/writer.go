@@ -40,7 +40,11 @@ func (r *restoreView) writer(g *writeGroup) jobSpec {
 		s.sources = append(s.sources, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
 			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.v.StagingClaim},
 		}})
-		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: !w.needed() && !r.standBy})
+		if isBlock(w.v) {
+			s.devices = append(s.devices, corev1.VolumeDevice{Name: name, DevicePath: dir})
+		} else {
+			s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: !w.needed() && !r.standBy})
+		}
 		if !w.needed() {
 			continue
 		}
@@ -69,7 +73,9 @@ func (r *restoreView) begin(t *thought, g *writeGroup) *reconciler.Observation {
 // and what was found to differ before, is compared by content.
 func (w *writing) request(dir string) engine.VolumeRequest {
 	found := w.v.Verified != nil && w.v.Verified.Errors > 0
-	q := engine.VolumeRequest{Name: key(w.v), Path: dir, Snapshot: w.v.Snapshot, Content: found || !w.mark.trusted(), Verify: w.verify}
+	q := engine.VolumeRequest{
+		Name: key(w.v), Path: dir, Mode: modeOf(w.v), Snapshot: w.v.Snapshot, Content: found || !w.mark.trusted(), Verify: w.verify,
+	}
 	if w.mark.kind == spec.MarkClean {
 		q.Held = w.mark.held
 	}
