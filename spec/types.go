@@ -157,7 +157,10 @@ func (n NamespaceMapping) Target() string {
 	return n.Name
 }
 
-// Volumes says what happens to the persistent volume claims of a plan.
+// Volumes says what happens to the persistent volume claims of a plan. A claim
+// with volumeMode Block is copied as the device that it is, whatever is on it; its
+// class on the target must give devices too, and it is at least as large. Method
+// filesystem is the word for both: through the mover, and not by snapshots.
 type Volumes struct {
 	Defaults  VolumeDefaults   `json:"defaults,omitempty"`
 	Overrides []VolumeOverride `json:"overrides,omitempty"`

@@ -1,5 +1,5 @@
-// Package engine copies the files of a volume through a repository in an object
-// store: it is what the mover's Job runs. The kopia library is the repository
+// Package engine copies the files of a volume, or a raw device, through a
+// repository in an object store: it is what the mover's Job runs. The kopia library is the repository
 // engine (chunking, deduplication, encryption, packing); the walk of the source,
 // the format of a directory and the walk of the target are our own, because the
 // library's uploader and restorer lose changes.
@@ -51,6 +51,16 @@
 //
 // A pack of the store of which most is wanted is fetched with one request;
 // scattered pieces are fetched one by one, as many at once as the run allows.
+//
+// # Devices
+//
+// A volume of mode Block is copied as one sequence of bytes. Its snapshot is a
+// directory of extents, files named by where they begin in the device. The upload
+// reads all of it past the page cache, for a device does not tell what changed;
+// stretches of zeros are hashed once. The restore writes the pieces that differ from
+// those of the held snapshot or, where that is not trusted, from what the device has,
+// and makes the rest of a larger device read as zeros. The device is opened
+// exclusively, and synced before the run ends.
 //
 // # Repository
 //
