@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/kopia/kopia/fs"
-	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sys/unix"
@@ -16,7 +15,7 @@ import (
 // device. Extents, because the list of a file's pieces has to fit into memory.
 const (
 	modeTag    = "tag:tranship-mode"
-	extentSize = 4 << 30 // a multiple of sectionSize
+	extentSize = 4 << 30 // a multiple of fileSection
 )
 
 func extentName(start int64) string { return fmt.Sprintf("%016x", start) }
@@ -86,19 +85,13 @@ func (u *uploader) device(ctx context.Context, d *device, parent *tree) (*snapsh
 	}}, nil
 }
 
-// extent stores a part of the device, several sections at once.
+// extent stores a part of the device, several sections at once, as the list of its pieces.
 func (u *uploader) extent(ctx context.Context, d *device, start, size int64) (object.ID, error) {
-	ids := make([]object.ID, (size+sectionSize-1)/sectionSize)
+	ids := make([]object.ID, (size+pieceSize-1)/pieceSize)
 	g := u.pool.group()
-	for i := range ids {
-		if ctx.Err() != nil {
-			break
-		}
-		g.do(func() (err error) {
-			at := int64(i) * sectionSize
-			ids[i], err = u.deviceSection(ctx, d, start+at, min(sectionSize, size-at))
-			return err
-		})
+	for at := int64(0); at < size && ctx.Err() == nil; at += fileSection {
+		section := ids[at/pieceSize : min(at+fileSection+pieceSize-1, size+pieceSize-1)/pieceSize]
+		g.do(func() error { return u.deviceSection(ctx, d, start+at, min(fileSection, size-at), section) })
 	}
 	if err := g.wait(ctx); err != nil {
 		return object.EmptyID, err
@@ -106,85 +99,54 @@ func (u *uploader) extent(ctx context.Context, d *device, start, size int64) (ob
 	if len(ids) == 1 {
 		return ids[0], nil
 	}
-	id, err := u.w.ConcatenateObjects(ctx, ids, repo.ConcatenateOptions{Compressor: metadataCompressor})
+	id, err := u.index(ctx, ids, size)
 	if err != nil {
-		return object.EmptyID, storeFailed(err, "cannot store the device")
+		return object.EmptyID, storeFailed(err, "cannot store extent %q of the device", extentName(start))
 	}
 	return id, nil
 }
 
-// deviceSection stores a section of the device. One of zeros, of which a device that
-// is not full has most, is stored and hashed once.
-func (u *uploader) deviceSection(ctx context.Context, d *device, start, length int64) (object.ID, error) {
+// deviceSection stores the pieces of a section. Those of zeros, of which a device that
+// is not full has most, are hashed once.
+func (u *uploader) deviceSection(ctx context.Context, d *device, start, length int64, ids []object.ID) error {
 	buf := alignedBuffer(min(length, readBuffer))
-	var w object.Writer // from the first part that is not zero
 	for at := int64(0); at < length; at += int64(len(buf)) {
 		if ctx.Err() != nil {
-			return object.EmptyID, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		buf = buf[:min(int64(len(buf)), length-at)]
 		if _, err := d.f.ReadAt(buf, start+at); err != nil {
-			return object.EmptyID, sourceFailed(err, "read", fmt.Sprintf("the device at %d", start+at))
+			return sourceFailed(err, "read", fmt.Sprintf("the device at %d", start+at))
 		}
 		u.count.read.Add(int64(len(buf)))
-		if w == nil {
-			if allZero(buf) {
-				continue
+		for rest := buf; len(rest) > 0; ids = ids[1:] {
+			piece := rest[:min(len(rest), pieceSize)]
+			rest = rest[len(piece):]
+			var err error
+			if allZero(piece) {
+				ids[0], err = u.zeroPiece(ctx, int64(len(piece)))
+			} else {
+				ids[0], err = u.store(ctx, piece)
 			}
-			w = u.deviceWriter(ctx)
-			defer w.Close()
-			if err := writeZeros(w, at); err != nil {
-				return object.EmptyID, storeFailed(err, "cannot store the device")
+			if err != nil {
+				return err
 			}
 		}
-		if _, err := w.Write(buf); err != nil {
-			return object.EmptyID, storeFailed(err, "cannot store the device")
-		}
-	}
-	u.afterRead(extentName(start))
-	if w == nil {
-		return u.zeroSection(ctx, length)
-	}
-	id, err := w.Result()
-	if err != nil {
-		return object.EmptyID, storeFailed(err, "cannot store the device")
-	}
-	return id, nil
-}
-
-func (u *uploader) deviceWriter(ctx context.Context) object.Writer {
-	return u.w.NewObjectWriter(ctx, object.WriterOptions{MetadataCompressor: metadataCompressor, AsyncWrites: 1})
-}
-
-// zeroSection is the object of so many zeros.
-func (u *uploader) zeroSection(ctx context.Context, length int64) (object.ID, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if id, ok := u.zeros[length]; ok {
-		return id, nil
-	}
-	w := u.deviceWriter(ctx)
-	defer w.Close()
-	err := writeZeros(w, length)
-	var id object.ID
-	if err == nil {
-		id, err = w.Result()
-	}
-	if err != nil {
-		return object.EmptyID, storeFailed(err, "cannot store the device")
-	}
-	u.zeros[length] = id
-	return id, nil
-}
-
-func writeZeros(w object.Writer, n int64) error {
-	zeros := make([]byte, min(n, readBuffer))
-	for n > 0 {
-		k, err := w.Write(zeros[:min(n, int64(len(zeros)))])
-		if err != nil {
-			return err
-		}
-		n -= int64(k)
 	}
 	return nil
+}
+
+// zeroPiece is the object of so many zeros, at most a piece.
+func (u *uploader) zeroPiece(ctx context.Context, length int64) (object.ID, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	id, ok := u.zeros[length]
+	if ok {
+		return id, nil
+	}
+	id, err := u.store(ctx, make([]byte, length))
+	if err == nil {
+		u.zeros[length] = id
+	}
+	return id, err
 }

@@ -127,7 +127,7 @@ func TestBlockRoundTrip(t *testing.T) {
 		{4096, 4096},
 		{pieceSize, 3 * pieceSize},
 		{5*pieceSize + 3*512, 6 * pieceSize},
-		{2*sectionSize + 7*pieceSize + 512, 2*sectionSize + 40*pieceSize},
+		{2*fileSection + 7*pieceSize + 512, 2*fileSection + 40*pieceSize},
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			l := newBlockLab(t, c.source, c.target)
@@ -149,7 +149,7 @@ func TestBlockRoundTrip(t *testing.T) {
 
 // TestBlockMovesOnlyWhatChanged edits pages at random and counts what is moved.
 func TestBlockMovesOnlyWhatChanged(t *testing.T) {
-	const size = sectionSize + 9*pieceSize
+	const size = fileSection + 9*pieceSize
 	l := newBlockLab(t, size, size)
 	l.keepOpen()
 	l.src.write(t, 0, deviceNoise(l.rand, size/2))
@@ -179,7 +179,7 @@ func TestBlockMovesOnlyWhatChanged(t *testing.T) {
 }
 
 func TestBlockZeros(t *testing.T) {
-	const size = 2 * sectionSize
+	const size = 2 * fileSection
 	l := newBlockLab(t, size, size)
 	l.keepOpen()
 	v := l.up("")
@@ -193,11 +193,11 @@ func TestBlockZeros(t *testing.T) {
 		t.Errorf("the empty target has %d bytes on its disk, before %d: it did not stay thin", after, before)
 	}
 	// Zeros among data, that come and go.
-	l.src.write(t, sectionSize/2, deviceNoise(l.rand, sectionSize))
+	l.src.write(t, fileSection/2, deviceNoise(l.rand, fileSection))
 	full := l.up(v.Snapshot)
 	l.down(full.Snapshot, v.Snapshot)
 	l.same()
-	l.src.write(t, sectionSize-2*pieceSize, make([]byte, 4*pieceSize))
+	l.src.write(t, fileSection-2*pieceSize, make([]byte, 4*pieceSize))
 	holed := l.up(full.Snapshot)
 	if r := l.down(holed.Snapshot, full.Snapshot); r.WrittenBytes != 4*pieceSize {
 		t.Errorf("%d bytes were zeroed, want %d", r.WrittenBytes, 4*pieceSize)
@@ -207,7 +207,7 @@ func TestBlockZeros(t *testing.T) {
 
 // TestBlockContent: a device that is not as its record says is repaired when the record is not believed.
 func TestBlockContent(t *testing.T) {
-	const size = sectionSize
+	const size = fileSection
 	l := newBlockLab(t, size, 2*size)
 	l.keepOpen()
 	l.src.write(t, 0, deviceNoise(l.rand, size))
@@ -311,7 +311,7 @@ func (l *blockLab) killed(v VolumeRequest, pieces int32) {
 // TestBlockKilled stops restores at random pieces. The claim's mark is then not
 // clean, so the next try compares by content.
 func TestBlockKilled(t *testing.T) {
-	const size = sectionSize + 5*pieceSize
+	const size = fileSection + 5*pieceSize
 	l := newBlockLab(t, size, size+pieceSize)
 	l.keepOpen()
 	l.src.write(t, 0, deviceNoise(l.rand, size/4))

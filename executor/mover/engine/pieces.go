@@ -114,7 +114,7 @@ func (p *piecewise) extent(at, end int64) (data, hole int64) {
 func (p *piecewise) holes(ctx context.Context, from, to int64) error {
 	for at := from; at < to; at += pieceSize {
 		n := min(pieceSize, to-at)
-		id, err := p.u.zeroSection(ctx, n)
+		id, err := p.u.zeroPiece(ctx, n)
 		if err != nil {
 			return err
 		}
