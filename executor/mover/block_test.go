@@ -116,3 +116,31 @@ func TestDeviceDir(t *testing.T) {
 		}
 	}
 }
+
+// A class whose driver gives no devices is not known beforehand: what the driver
+// says of the claim is what a person reads.
+func TestRefusedClaimSaysWhy(t *testing.T) {
+	_, target := deviceWorld(t)
+	e := testEnv(target, target, "restore-volumes", "mover.restore")
+	v := stagedVolume(e, "disk", "s1")
+	v.VolumeMode = corev1.PersistentVolumeBlock
+	target.put(&corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ourNamespace, Name: v.StagingClaim, UID: "c1"},
+		Status:     corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending},
+	})
+	w := &writing{v: &v}
+	g := &writeGroup{writes: []*writing{w}}
+	pending := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending}}
+	for i, want := range []string{"it is being started", "it is being started; claim " + ourNamespace + "/" + v.StagingClaim + ": ProvisioningFailed: no devices here"} {
+		if i == 1 {
+			target.put(&corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: ourNamespace, Name: "e"}, InvolvedObject: corev1.ObjectReference{UID: "c1"},
+				Reason: "ProvisioningFailed", Message: "no devices here"})
+		}
+		if err := w.look(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if got := g.stuck(pending); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

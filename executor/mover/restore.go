@@ -25,6 +25,8 @@ type writing struct {
 	apart  bool        // it is only mounted: another kind of Job writes it
 	sent   bool        // what it shall hold comes from a sender
 	user   *corev1.Pod // a pod on the claim that is not one of our writers
+	// refusal is why the claim has no volume yet, if its driver says so.
+	refusal string
 }
 
 // writeGroup is what one Job writes: the claims of one pod of the application.
@@ -98,13 +100,8 @@ func (r *restoreView) read(ctx context.Context) error {
 			continue
 		}
 		w := &writing{v: v}
-		if w.claim, err = getClaim(ctx, r.e.Target, r.e.Settings.Namespace, v.StagingClaim); err != nil {
+		if err := w.look(ctx, r.e); err != nil {
 			return err
-		}
-		if w.claim != nil {
-			if w.pv, err = getVolume(ctx, r.e.Target, w.claim.Spec.VolumeName); err != nil {
-				return err
-			}
 		}
 		for j := range pods.Items {
 			p := &pods.Items[j]
@@ -364,7 +361,7 @@ func (r *restoreView) progress(h *helperJob, g *writeGroup) *reconciler.Observat
 		p := &h.pods[0]
 		at, text = object(spec.Target, "Pod", p.Namespace, p.Name), "it is "+strings.ToLower(string(p.Status.Phase))
 		if p.Status.Phase == corev1.PodPending {
-			text = stuck(p)
+			text = g.stuck(p)
 		}
 	}
 	o := sayProgress(working("Writing", at, "writes the claims of %s/%s on cluster %s: %s", g.namespace, g.name, r.e.Target.Name, text), r.jobs.progress(r.volumes))
