@@ -92,8 +92,13 @@ func TestBlockVolumeMovesAndComesBack(t *testing.T) {
 
 	l.scribble(5, 4001, 8190)
 	want := l.deviceSum(l.onSource)
-	l.commit("Move it", map[string]string{"plan.yaml": l.plan(spec.Migrated, "")})
+	l.commit("Move it", map[string]string{"plan.yaml": l.plan(spec.Migrated, "volumes: {defaults: {verify: true}}")})
 	s = l.waitReason("Migrated", 4*time.Minute)
+	for _, v := range s.Run.Facts.Volumes {
+		if v.Verified == nil || !v.Verified.Complete || v.Verified.Errors != 0 || v.Verified.Bytes == 0 {
+			t.Errorf("claim %s was verified as %+v", v.Claim, v.Verified)
+		}
+	}
 	t.Logf("stop time: %.1f s (application's own: %.1f s)", s.Run.Status.StopSeconds, s.Run.Status.OwnSeconds)
 	if got := l.deviceSum(l.onTarget); got != want {
 		t.Errorf("the device on the target has the checksum %s, on the source %s", got, want)

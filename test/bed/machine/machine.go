@@ -42,6 +42,9 @@ func (m Machine) Boot(ctx context.Context, self string, namespaces uintptr) erro
 	cmd := exec.Command(self, "machine", m.Dir)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
+	if err := keepFiles(); err != nil {
+		return err
+	}
 	// A session of its own: closing the terminal of `up` must not end the bed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -57,6 +60,22 @@ func (m Machine) Boot(ctx context.Context, self string, namespaces uintptr) erro
 		return fmt.Errorf("cannot record machine %s: %w", m.Name, err)
 	}
 	return m.waitForInit(ctx)
+}
+
+// keepFiles keeps the files that this program has inherited from its caller away from
+// what it starts: a machine that had a lock of the caller's open would hold it for as
+// long as it runs.
+func keepFiles() error {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("cannot list the open files: %w", err)
+	}
+	for _, e := range open {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 func (m Machine) waitForInit(ctx context.Context) error {
