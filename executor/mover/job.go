@@ -141,7 +141,7 @@ func (s jobSpec) pod(e *kube.Env) corev1.PodSpec {
 				Limits:   corev1.ResourceList{corev1.ResourceMemory: limit},
 			},
 			// The collector works harder before the kernel has to end us.
-			Env: []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: heapLimit(quantity(m.Memory, "512Mi"))}},
+			Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: heapLimit(quantity(m.Memory, "512Mi"))}},
 			SecurityContext: s.security(), VolumeDevices: s.devices,
 			TerminationMessagePath: terminationMessage, TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 			VolumeMounts: append([]corev1.VolumeMount{
