@@ -246,7 +246,7 @@ type Verified struct {
 	Run      string `json:"run"`
 	Snapshot string `json:"snapshot"`
 	// Complete says that the run has read back every file of the snapshot, and
-	// not only those that it wrote; those that it wrote last are in Files and Bytes.
+	// not only those that it wrote. Files and Bytes count all that it has read back.
 	Complete bool     `json:"complete,omitempty"`
 	Files    int64    `json:"files"`
 	Bytes    int64    `json:"bytes"`

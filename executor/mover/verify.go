@@ -39,11 +39,18 @@ func (r *restoreView) note(w *writing, vr engine.VolumeResult) {
 	if vr.Verified == nil {
 		return
 	}
-	w.v.Verified = &spec.Verified{
+	found := &spec.Verified{
 		Run: r.e.Run.Metadata.Name, Snapshot: vr.Snapshot,
 		Complete: vr.Verified.Complete || r.e.Run.Spec.Kind != spec.RunStage,
 		Files:    vr.Verified.Files, Bytes: vr.Verified.Bytes, Errors: vr.Verified.Errors, First: vr.Verified.First,
 	}
+	if p := w.v.Verified; p != nil && p.Run == found.Run && p.Complete && p.Errors == 0 && !vr.Verified.Complete {
+		if p.Snapshot == vr.Snapshot {
+			return // noted at an earlier look
+		}
+		found.Files, found.Bytes = found.Files+p.Files, found.Bytes+p.Bytes
+	}
+	w.v.Verified = found
 }
 
 // tolerated says that the step goes on with a copy that differs.
