@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -58,16 +59,37 @@ const (
 // line is one connection, used by one goroutine at a time.
 type line struct {
 	conn net.Conn
-	w    *bufio.Writer
+	w    *cork
 	out  []byte // the frame being built
 	in   []byte // the frame that was read last
 }
 
-// corked holds small writes of TLS records together, so that a window costs a few system calls
-// instead of sixty-four.
+// cork holds small writes of TLS records together, so that a window costs a few system calls
+// instead of sixty-four. It is safe for concurrent use: a line is closed, with a last record, while
+// its own goroutine waits in it.
+type cork struct {
+	mu sync.Mutex
+	w  *bufio.Writer
+}
+
+// Write implements io.Writer.
+func (c *cork) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.w.Write(p)
+}
+
+// Flush sends what was held together.
+func (c *cork) Flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.w.Flush()
+}
+
+// corked is a connection whose writes go through a cork.
 type corked struct {
 	net.Conn
-	w *bufio.Writer
+	w *cork
 }
 
 func (c corked) Write(p []byte) (int, error) { return c.w.Write(p) }
@@ -83,23 +105,21 @@ func newLine(ctx context.Context, raw net.Conn, config *tls.Config, receiving bo
 	if err := raw.SetDeadline(time.Now().Add(greetTimeout)); err != nil {
 		return nil, err
 	}
-	cork := corked{raw, bufio.NewWriterSize(raw, writeBuffer)}
-	conn := end(flushing{cork}, config)
+	w := &cork{w: bufio.NewWriterSize(raw, writeBuffer)}
+	conn := end(flushing{corked{raw, w}}, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = cork.w.Flush() // the alert that says why
+		_ = w.Flush() // the alert that says why
 		return nil, err
 	}
-	return &line{conn: conn, w: cork.w}, nil
+	return &line{conn: conn, w: w}, nil
 }
 
 // flushing sends what was written before it waits for what comes back.
 type flushing struct{ corked }
 
 func (f flushing) Read(p []byte) (int, error) {
-	if f.w.Buffered() > 0 {
-		if err := f.w.Flush(); err != nil {
-			return 0, err
-		}
+	if err := f.w.Flush(); err != nil {
+		return 0, err
 	}
 	return f.Conn.Read(p)
 }
