@@ -283,7 +283,7 @@ func TestDirectCutAnywhere(t *testing.T) {
 	source.steps(80)
 	bigFile(t, filepath.Join(l.src, "big"), 12<<20, 1)
 	held := l.move("", false)
-	for i := range 12 {
+	for i := range 5 {
 		source.steps(20)
 		source.editBig(filepath.Join(l.src, "big"))
 		bigFile(t, filepath.Join(l.src, "other"), 3<<20, int64(i))
