@@ -113,8 +113,8 @@ func thinkCloseClaims(ctx context.Context, e *kube.Env) (thought, error) {
 		for _, h := range jobs.jobs {
 			if !h.leaving() || (h.job == nil && len(h.pods) > 0 && h.pods[0].DeletionTimestamp == nil) {
 				h.removal(&t, e, side.on, "of a closed plan")
-			} else if h.active() {
-				o := working("JobLeaving", object(side.on.Side, "Job", e.Settings.Namespace, h.name), "waits until Job %s/%s has ended on cluster %s", e.Settings.Namespace, h.name, side.on.Name)
+			} else {
+				o := leavingJob(e, side.on, h)
 				wait = &o
 			}
 		}

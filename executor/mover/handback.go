@@ -87,6 +87,8 @@ func (x *transfer) backward(e *kube.Env, t *thought) *reconciler.Observation {
 	case !x.reserved(e.Settings.Namespace, v.StagingClaim, nil):
 		x.moveReference(e, t, e.Settings.Namespace, v.StagingClaim)
 		return nil
+	case x.pv.Status.Phase != corev1.VolumeAvailable:
+		return x.reserving(e)
 	}
 	t.move(fmt.Sprintf("create our claim %s/%s on cluster %s for volume %s", e.Settings.Namespace, v.StagingClaim, e.Target.Name, x.pv.Name), func(ctx context.Context) error {
 		return createStaging(ctx, e, v, x.pv, m)

@@ -142,7 +142,7 @@ func bound(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) bool {
 
 // forward is the hand-over of one volume, one move at a time:
 //
-//	staged ──Retain──▶ kept ──delete our claim──▶ released ──claimRef──▶ reserved ──create the claim──▶ bound
+//	staged ──Retain──▶ kept ──delete our claim──▶ released ──claimRef──▶ Available ──create the claim──▶ bound
 //
 // A deleted claim lingers until its ended writer is gone from its node; the
 // volume does not wait for that. Every arrow is one API call, and every state shows on the objects.
@@ -162,12 +162,21 @@ func (x *transfer) forward(e *kube.Env, t *thought) *reconciler.Observation {
 		x.moveReference(e, t, v.TargetNamespace, v.TargetClaim)
 	case x.app != nil:
 		return x.binding(e, x.app)
+	case x.pv.Status.Phase != corev1.VolumeAvailable:
+		return x.reserving(e)
 	default:
 		t.move(fmt.Sprintf("create claim %s/%s on cluster %s", v.TargetNamespace, v.TargetClaim, e.Target.Name), func(ctx context.Context) error {
 			return x.createApp(ctx, e)
 		})
 	}
 	return nil
+}
+
+// reserving waits for the volume controller to have seen the new reference: a
+// claim that it sees before stays Pending until its next resync, up to 15 s later.
+func (x *transfer) reserving(e *kube.Env) *reconciler.Observation {
+	o := working("Reserving", x.at(), "waits until volume %s of cluster %s is Available to the claim that it is reserved for; it is %s", x.pv.Name, e.Target.Name, x.pv.Status.Phase)
+	return &o
 }
 
 func (x *transfer) binding(e *kube.Env, c *corev1.PersistentVolumeClaim) *reconciler.Observation {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -178,6 +179,11 @@ func (h *helperJob) removal(t *thought, e *kube.Env, on *kube.Cluster, why strin
 	t.move(fmt.Sprintf("remove Job %s/%s on cluster %s, %s", e.Settings.Namespace, h.name, on.Name, why), func(ctx context.Context) error {
 		return h.remove(ctx, e, on)
 	})
+}
+
+// leavingJob is what is seen while a removed Job or its pods are still there.
+func leavingJob(e *kube.Env, on *kube.Cluster, h *helperJob) reconciler.Observation {
+	return working("JobLeaving", object(on.Side, "Job", e.Settings.Namespace, h.name), "waits until Job %s/%s and its pods are gone from cluster %s", e.Settings.Namespace, h.name, on.Name)
 }
 
 // report reads what a finished Job did. Without a readable report the reason

@@ -197,6 +197,8 @@ func (m *moving) forward(e *kube.Env, t *thought) *reconciler.Observation {
 		})
 	case !m.reserved(m.v.TargetNamespace, m.v.TargetClaim, m.app):
 		m.moveReference(e, t, m.v.TargetNamespace, m.v.TargetClaim)
+	case m.app == nil && m.pv.Status.Phase != corev1.VolumeAvailable:
+		return m.reserving(e)
 	case m.app == nil:
 		t.move(fmt.Sprintf("create claim %s/%s on cluster %s", m.v.TargetNamespace, m.v.TargetClaim, e.Target.Name), func(ctx context.Context) error {
 			return createClaim(ctx, e, applicationClaim(e, m.v, m.claim, m.claimSpec()))

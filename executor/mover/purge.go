@@ -55,15 +55,21 @@ func thinkPurge(ctx context.Context, e *kube.Env) (thought, error) {
 		return thought{}, err
 	}
 	t := thought{}
-	var mine *helperJob
+	watch := []watched{watchOf(e.Target, podResource, e.Settings.Namespace, helpers(e, ComponentPurger).LabelSelector, jobs.version)}
+	var mine, last *helperJob
 	for _, h := range jobs.jobs {
-		if h.current && !h.leaving() && secret.Annotations[annotationPurged] == "" {
+		switch {
+		case h.leaving():
+			last = h
+		case h.current && secret.Annotations[annotationPurged] == "":
 			mine = h
-		} else if !h.leaving() {
+		default:
 			h.removal(&t, e, e.Target, "which is not needed any more")
 		}
 	}
 	switch {
+	case secret.Annotations[annotationPurged] != "" && last != nil: // a closed plan leaves nothing, its last pod neither
+		t.seen, t.watches = leavingJob(e, e.Target, last), watch
 	case secret.Annotations[annotationPurged] != "":
 		t.seen = succeeded(nil, "nothing of the plan's volume data is left under %s in bucket %s", request(e, engine.OpPurge).Repository.Prefix, e.Run.Spec.Closure.Repository.Spec.Bucket)
 	case mine == nil:
@@ -73,7 +79,7 @@ func thinkPurge(ctx context.Context, e *kube.Env) (thought, error) {
 		})
 	case mine.active():
 		t.seen = working("Purging", object(spec.Target, "Job", e.Settings.Namespace, mine.name), "Job %s/%s on cluster %s deletes the plan's volume data in the store", e.Settings.Namespace, mine.name, e.Target.Name)
-		t.watches = []watched{watchOf(e.Target, podResource, e.Settings.Namespace, helpers(e, ComponentPurger).LabelSelector, jobs.version)}
+		t.watches = watch
 	default:
 		return purged(ctx, e, t, mine, secret)
 	}

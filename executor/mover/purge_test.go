@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/mover/engine"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
@@ -51,6 +52,23 @@ func TestPurgeKilledAtEveryCall(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A closed plan has nothing left, so the step waits for the pod that its Job leaves for its grace period.
+func TestPurgeWaitsForItsPod(t *testing.T) {
+	target, purge, _ := purgeWorld(t, engine.Result{Purged: true})
+	want(t, purge(), reconciler.Succeeded)
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ourNamespace, Name: "last", DeletionTimestamp: &metav1.Time{},
+		Labels: map[string]string{kube.LabelPlan: kube.Short("shop"), LabelComponent: ComponentPurger, batchv1.JobNameLabel: "gone"}}}
+	target.add(p)
+	o := purge()
+	if want(t, o, reconciler.Working); o.Reason != "JobLeaving" {
+		t.Fatalf("%+v", o)
+	}
+	if err := target.Tracker().Delete(podResource, p.Namespace, p.Name); err != nil {
+		t.Fatal(err)
+	}
+	want(t, purge(), reconciler.Succeeded)
 }
 
 func TestPurgeThatIsRefused(t *testing.T) {

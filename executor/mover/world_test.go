@@ -339,7 +339,10 @@ func (w *world) settle() {
 				w.put(c)
 			}
 		case r.UID == "":
-			pv.Status.Phase = corev1.VolumeAvailable
+			if pv.Status.Phase != corev1.VolumeAvailable {
+				pv.Status.Phase = corev1.VolumeAvailable
+				w.put(pv)
+			}
 		case pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete:
 			w.lost = append(w.lost, pv.Name)
 			if err := w.Tracker().Delete(volumeResource, "", pv.Name); err != nil {
