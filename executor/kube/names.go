@@ -23,6 +23,7 @@ const (
 	AnnotationEpoch    = "tranship.dev/epoch"
 	AnnotationMark     = "tranship.dev/mark"     // of a claim, see spec.Mark
 	AnnotationHeld     = "tranship.dev/held"     // snapshot that a claim holds
+	AnnotationNudged   = "tranship.dev/nudged"   // of a claim: the version of its volume at which its binding was asked for again
 	AnnotationPrevious = "tranship.dev/previous" // JSON of what we changed, to put it back
 	AnnotationRun      = "tranship.dev/changed-by"
 	AnnotationMoved    = "tranship.dev/moved-to" // of a source volume: "<cluster>/<volume>" that uses its storage

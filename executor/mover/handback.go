@@ -109,7 +109,7 @@ func (x *transfer) takeBack(e *kube.Env, t *thought, m mark) *reconciler.Observa
 	}
 	x.clear(e, t)
 	if c.DeletionTimestamp != nil {
-		return x.binding(e, c)
+		return x.binding(e, t, c)
 	}
 	t.move(fmt.Sprintf("delete claim %s/%s on cluster %s, whose volume is kept", c.Namespace, c.Name, e.Target.Name), func(ctx context.Context) error {
 		return deleteClaim(ctx, e.Target, c)
@@ -123,7 +123,7 @@ func (x *transfer) staged(e *kube.Env, t *thought, m mark) *reconciler.Observati
 	c := x.staging
 	if c.DeletionTimestamp != nil { // the hand-over was interrupted here
 		x.clear(e, t)
-		return x.binding(e, c)
+		return x.binding(e, t, c)
 	}
 	if c.Annotations[kube.AnnotationMark] != m.String() {
 		t.move(fmt.Sprintf("mark claim %s/%s on cluster %s %q", c.Namespace, c.Name, e.Target.Name, m), func(ctx context.Context) error {
@@ -135,7 +135,7 @@ func (x *transfer) staged(e *kube.Env, t *thought, m mark) *reconciler.Observati
 		x.moveReference(e, t, e.Settings.Namespace, x.v.StagingClaim)
 		return nil
 	}
-	if o := x.binding(e, c); o != nil {
+	if o := x.binding(e, t, c); o != nil {
 		return o
 	}
 	own := x.policyBefore()

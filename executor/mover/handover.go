@@ -11,6 +11,7 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -161,7 +162,7 @@ func (x *transfer) forward(e *kube.Env, t *thought) *reconciler.Observation {
 	case !reserved:
 		x.moveReference(e, t, v.TargetNamespace, v.TargetClaim)
 	case x.app != nil:
-		return x.binding(e, x.app)
+		return x.binding(e, t, x.app)
 	case x.pv.Status.Phase != corev1.VolumeAvailable:
 		return x.reserving(e)
 	default:
@@ -179,15 +180,35 @@ func (x *transfer) reserving(e *kube.Env) *reconciler.Observation {
 	return &o
 }
 
-func (x *transfer) binding(e *kube.Env, c *corev1.PersistentVolumeClaim) *reconciler.Observation {
+func (x *transfer) binding(e *kube.Env, t *thought, c *corev1.PersistentVolumeClaim) *reconciler.Observation {
 	if c.DeletionTimestamp == nil && bound(c, x.pv) {
 		return nil
 	}
+	x.nudge(e, t, c)
 	o := working("Binding", claimAt(c), "waits until claim %s/%s of cluster %s is bound to volume %s; it is %s", c.Namespace, c.Name, e.Target.Name, x.pv.Name, c.Status.Phase)
 	if c.DeletionTimestamp != nil {
 		o = working("ClaimLeaving", claimAt(c), "waits until claim %s/%s of cluster %s, which is being deleted, is gone", c.Namespace, c.Name, e.Target.Name)
 	}
 	return &o
+}
+
+// nudge touches a claim whose volume is bound to it while it is Pending itself.
+// The volume controller's two workers both set the volume's phase then, and where
+// the claim's one loses it tries again at the next resync only, 15 s later, or at
+// once when the claim changes. Once for each version of the volume.
+func (x *transfer) nudge(e *kube.Env, t *thought, c *corev1.PersistentVolumeClaim) {
+	pv := x.pv
+	if c.DeletionTimestamp != nil || c.Status.Phase != corev1.ClaimPending || pv.Status.Phase != corev1.VolumeBound ||
+		pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != c.UID || c.Annotations[kube.AnnotationNudged] == pv.ResourceVersion {
+		return
+	}
+	t.move(fmt.Sprintf("touch claim %s/%s on cluster %s, whose volume is bound already", c.Namespace, c.Name, e.Target.Name), func(ctx context.Context) error {
+		err := patchClaim(ctx, e, e.Target, c, change{annotations: map[string]any{kube.AnnotationNudged: pv.ResourceVersion}})
+		if apierrors.IsConflict(err) { // it has changed, which is all that was wanted
+			return nil
+		}
+		return err
+	})
 }
 
 // release lets go of our claim, once the volume is safe from going with it.

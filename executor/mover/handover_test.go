@@ -100,6 +100,17 @@ func killTwice(t *testing.T, late bool, i, j int) {
 	}
 }
 
+// The volume controller binds the volume and leaves the claim to its next resync: the claim is touched.
+func TestHandOverWhenTheControllerLosesItsRace(t *testing.T) {
+	_, target, e := copiedWorld(t)
+	target.loses = true
+	want(t, drive(t, at(e, "hand-over", "mover.hand-over")), reconciler.Succeeded)
+	want(t, drive(t, at(e, "hand-over", "mover.hand-back")), reconciler.Succeeded)
+	if len(target.lostAt) != 4 {
+		t.Fatalf("the race was lost for %d of 4 claims", len(target.lostAt))
+	}
+}
+
 // A hand-back starts from every state in which a hand-over can stop.
 func TestHandBackFromEveryState(t *testing.T) {
 	_, target, e := copiedWorld(t)

@@ -204,7 +204,7 @@ func (m *moving) forward(e *kube.Env, t *thought) *reconciler.Observation {
 			return createClaim(ctx, e, applicationClaim(e, m.v, m.claim, m.claimSpec()))
 		})
 	default:
-		return m.binding(e, m.app)
+		return m.binding(e, t, m.app)
 	}
 	return nil
 }

@@ -41,6 +41,8 @@ type world struct {
 	serial   int
 	job      func(w *world, j *batchv1.Job, r engine.Request) engine.Result // what a Job does; nil leaves it running
 	deaf     bool                                                           // movers that stand by cannot be told
+	loses    bool                                                           // the volume controller binds a volume and leaves its claim Pending until it changes
+	lostAt   map[string]bool                                                // the versions of such claims
 	schedule string                                                         // the node of every pod that is created
 	lost     []string                                                       // volumes deleted with their data
 	stolen   []string                                                       // volumes that were anybody's for a moment
@@ -50,7 +52,7 @@ type world struct {
 var errKilled = errors.New("killed")
 
 func newWorld(t testing.TB, objects ...runtime.Object) *world {
-	w := &world{Clientset: fake.NewSimpleClientset(), t: t}
+	w := &world{Clientset: fake.NewSimpleClientset(), t: t, lostAt: map[string]bool{}}
 	w.reaction = k8stesting.ObjectReaction(w.Tracker())
 	for _, o := range objects {
 		w.add(o)
@@ -109,6 +111,9 @@ func (w *world) write(a k8stesting.Action) (runtime.Object, error) {
 		w.stamp(a.GetObject())
 		if j, ok := a.GetObject().(*batchv1.Job); ok {
 			return w.createJob(a, j)
+		}
+		if c, ok := a.GetObject().(*corev1.PersistentVolumeClaim); ok {
+			c.Status.Phase = corev1.ClaimPending
 		}
 		if p, ok := a.GetObject().(*corev1.Pod); ok && w.schedule != "" {
 			p.Spec.NodeName, p.Status.Phase = w.schedule, corev1.PodRunning
@@ -333,7 +338,13 @@ func (w *world) settle() {
 		c := w.claim(r.Namespace, r.Name)
 		switch {
 		case c != nil && (r.UID == "" || r.UID == c.UID):
-			if c.Spec.VolumeName == pv.Name && c.Status.Phase != corev1.ClaimBound {
+			if w.loses && c.Spec.VolumeName == pv.Name && pv.Status.Phase != corev1.VolumeBound {
+				r.UID, pv.Status.Phase = c.UID, corev1.VolumeBound
+				w.put(pv)
+				w.lostAt[c.ResourceVersion] = true
+				continue
+			}
+			if c.Spec.VolumeName == pv.Name && c.Status.Phase != corev1.ClaimBound && !w.lostAt[c.ResourceVersion] {
 				r.UID, pv.Status.Phase, c.Status.Phase = c.UID, corev1.VolumeBound, corev1.ClaimBound
 				w.put(pv)
 				w.put(c)
