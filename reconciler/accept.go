@@ -12,7 +12,8 @@ import (
 //
 // A document that appears in another state than Staged starts nothing
 // (Unrecorded), nor do the states found when a ledger begins; raising
-// cutover.attempt, or `tranship ledger adopt`, makes it count.
+// cutover.attempt, or `tranship ledger adopt`, makes it count. The time of the
+// first commit is kept: of two plans that meet, the older one goes on.
 func Accept(st *spec.PlanStatus, f PlanFlip, by spec.Approval, origin bool) {
 	r := &st.Recorded
 	known := r.SeenState != ""
@@ -20,6 +21,9 @@ func Accept(st *spec.PlanStatus, f PlanFlip, by spec.Approval, origin bool) {
 	raised := known && f.Attempt > r.SeenAttempt
 	r.SeenState, r.SeenAttempt = f.State, f.Attempt
 	r.Removed = false
+	if !known && r.Since == nil && !by.Time.IsZero() {
+		r.Since = &by.Time
+	}
 	if !known || origin {
 		r.Unrecorded = f.State != spec.Staged && f.State != r.State
 		return

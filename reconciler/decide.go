@@ -17,7 +17,7 @@ type PlanInput struct {
 	Status   *spec.PlanStatus
 	Open     *spec.Run     // the run that is going on
 	Hold     *spec.Waiting // everything is held
-	Conflict string        // the other plan that covers the same objects
+	Conflict *Clash        // the older plan that covers the same objects
 	Commit   string        // the accepted tip
 	Approval *spec.Approval
 }
@@ -215,10 +215,12 @@ func suspended(in *PlanInput) (verdict, bool) {
 }
 
 func conflict(in *PlanInput) (verdict, bool) {
-	if in.Conflict == "" {
+	c := in.Conflict
+	if c == nil {
 		return verdict{}, false
 	}
-	return verdict{cond: stalled("PlanConflict", fmt.Sprintf("the plan %s covers the same objects and came first; close it or narrow one of the two", in.Conflict))}, true
+	return verdict{cond: stalled("PlanConflict", fmt.Sprintf("the plans %s and %s both cover %s; %s came first and goes on, so that %s starts nothing: close %s, or narrow one of the two",
+		c.Plan, in.Plan, c.What, c.Plan, in.Plan, c.Plan))}, true
 }
 
 // stageDue answers for plans whose desired state is Staged.

@@ -30,6 +30,8 @@ type story struct {
 	open *spec.Run
 	n    int
 	at   time.Time
+
+	clash *Clash
 }
 
 func (s *story) commit(c *spec.Closure) {
@@ -44,7 +46,7 @@ func (s *story) commit(c *spec.Closure) {
 }
 
 func (s *story) decide() PlanDecision {
-	d := Decide(PlanInput{Now: s.at, Plan: "shop", Closure: s.c, Status: s.st, Open: s.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}})
+	d := Decide(PlanInput{Now: s.at, Plan: "shop", Closure: s.c, Status: s.st, Open: s.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}, Conflict: s.clash})
 	s.st = d.Status
 	if d.Start != nil {
 		d.Start.Undoes = &spec.Run{Steps: []spec.Step{{Name: "stop", Undo: "workload.start-source"}}}
@@ -164,6 +166,29 @@ func TestStateEventTable(t *testing.T) {
 			s.decide()
 			s.commit(closureIn(spec.Migrated, 1, func(p *spec.PlanSpec) { p.Suspend = &spec.Suspend{Reason: "freeze"} }))
 		}, "", "", "Suspended"},
+		{"an older plan covers the same", func(s *story) {
+			s.commit(staged)
+			s.decide()
+			s.clash = &Clash{Plan: "elder", What: "namespace shop of source cluster old"}
+			s.commit(migrated)
+		}, "", "", "PlanConflict"},
+		{"an older plan covers the same, and is closed", func(s *story) {
+			s.commit(staged)
+			s.clash = &Clash{Plan: "elder", What: "namespace shop of source cluster old"}
+			s.commit(migrated)
+			s.decide()
+			s.clash = nil
+		}, spec.RunMigrate, "", "CuttingOver"},
+		{"a stage is asked for and an older plan covers the same", func(s *story) {
+			asked := metav1.NewTime(noon)
+			s.clash = &Clash{Plan: "elder", What: "namespace shop of source cluster old"}
+			s.commit(closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.Stage.RequestedAt = &asked }))
+		}, "", "", "PlanConflict"},
+		{"RolledBack after a cutover while an older plan covers the same", func(s *story) {
+			cut(s)
+			s.clash = &Clash{Plan: "elder", What: "namespace shop of source cluster old"}
+			s.commit(rolledBack)
+		}, spec.RunRollback, "", "RollingBack"},
 		{"a stage slot is due", func(s *story) {
 			c := closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.Stage.Schedule = "*/5 * * * *" })
 			s.commit(c)

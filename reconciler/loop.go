@@ -267,7 +267,7 @@ func (l *Loop) decide(ctx context.Context, plan string) time.Time {
 func (l *Loop) input(plan string) PlanInput {
 	st := l.rec.Plans[plan]
 	return PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan], Status: st, Hold: l.hold,
-		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec.Plans), Open: l.rec.Open[st.Recorded.OpenRun]}
+		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec), Open: l.rec.Open[st.Recorded.OpenRun]}
 }
 
 // keep records a status when it says something new.

@@ -32,6 +32,9 @@ func (s *PlanStatus) CutoverDigest() string { return s.Migrated }
 // Recorded is the part of a status that decisions are made from.
 type Recorded struct {
 	State State `json:"state,omitempty"` // Staged until a cutover finished
+	// Since is the time of the commit in which the plan first appeared; absent
+	// in records of versions that did not keep it.
+	Since *metav1.Time `json:"since,omitempty"`
 	// Seen* is the (state, attempt) of the plan in the newest accepted commit;
 	// a difference to the next one is a flip.
 	SeenState   State  `json:"seenState,omitempty"`

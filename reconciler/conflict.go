@@ -1,0 +1,184 @@
+package reconciler
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Clash is another plan that covers some of the same objects, and came first.
+type Clash struct {
+	Plan string
+	What string // of what both cover, for people: "namespace shop of source cluster old"
+}
+
+// coverage is what one plan takes hold of.
+type coverage struct {
+	closure *spec.Closure
+	volumes []spec.Volume // as discovered; they know claims that no document names
+}
+
+// Conflict names an older plan that covers an object or claim of the given
+// one, on the source or on the target; nil when there is none. Closed plans
+// do not count; what runs counts as it was frozen, whatever Git says since.
+func Conflict(plan string, want *Desired, rec *Recorded) *Clash {
+	mine := want.Closures[plan]
+	if mine == nil {
+		return nil
+	}
+	own := coverage{mine, volumesOf(rec.Plans[plan])}
+	var first *Clash
+	consider := func(other string, c *spec.Closure, volumes []spec.Volume) {
+		if other == plan || first != nil && !older(other, first.Plan, rec.Plans) {
+			return
+		}
+		if st := rec.Plans[other]; st != nil && st.Recorded.State == spec.Closed {
+			return
+		}
+		if what := shared(own, coverage{c, volumes}); what != "" && older(other, plan, rec.Plans) {
+			first = &Clash{Plan: other, What: what}
+		}
+	}
+	for other, c := range want.Closures {
+		consider(other, c, volumesOf(rec.Plans[other]))
+	}
+	for _, run := range rec.Open {
+		consider(run.Spec.Plan, &run.Spec.Closure, run.Facts.Volumes)
+	}
+	return first
+}
+
+func volumesOf(st *spec.PlanStatus) []spec.Volume {
+	if st == nil {
+		return nil
+	}
+	return st.Volumes
+}
+
+// older says which of two plans came first: the one that has hold of the
+// objects now, else the one that was recorded first. An order, not a guess:
+// of any two plans exactly one is older.
+func older(a, b string, recorded map[string]*spec.PlanStatus) bool {
+	x, y := standingOf(recorded[a]), standingOf(recorded[b])
+	switch {
+	case x.holds != y.holds:
+		return x.holds
+	case !x.since.Equal(y.since):
+		return x.since == nil || y.since != nil && x.since.Before(y.since)
+	case x.ran != y.ran:
+		return x.ran
+	}
+	return a < b
+}
+
+type standing struct {
+	holds bool         // a run is going on, or a cutover is finished and not undone
+	since *metav1.Time // nil, in records of older versions, is before all
+	ran   bool
+}
+
+func standingOf(st *spec.PlanStatus) standing {
+	if st == nil {
+		return standing{}
+	}
+	r := &st.Recorded
+	return standing{r.OpenRun != "" || r.Cutover != "", r.Since, len(r.Numbers) > 0}
+}
+
+// shared says what two plans both cover: a namespace, unless their selectors
+// can match no object together, or a claim all the same.
+func shared(a, b coverage) string {
+	p, q := &a.closure.Plan.Spec, &b.closure.Plan.Spec
+	onSource := sameCluster(p.SourceCluster, q.SourceCluster, &a.closure.Source, &b.closure.Source)
+	onTarget := sameCluster(p.TargetCluster, q.TargetCluster, &a.closure.Target, &b.closure.Target)
+	for _, x := range p.Namespaces {
+		for _, y := range q.Namespaces {
+			source, target := onSource && x.Name == y.Name, onTarget && x.Target() == y.Target()
+			if !source && !target {
+				continue
+			}
+			if disjoint(p.LabelSelector, q.LabelSelector) {
+				if claim := sharedClaim(a, b, x, source, target); claim != "" {
+					return claim
+				}
+				continue
+			}
+			if source {
+				return fmt.Sprintf("namespace %s of source cluster %s", x.Name, p.SourceCluster)
+			}
+			return fmt.Sprintf("namespace %s of target cluster %s", x.Target(), p.TargetCluster)
+		}
+	}
+	return ""
+}
+
+// sameCluster: two documents may stand for one cluster.
+func sameCluster(name, other string, a, b *spec.Cluster) bool {
+	return name == other || a.Spec.Server != "" && a.Spec.Server == b.Spec.Server || a.Spec.InCluster && b.Spec.InCluster
+}
+
+// sharedClaim finds a claim that both plans bring: pods of both may mount it,
+// or both give it the same name on the target.
+func sharedClaim(a, b coverage, n spec.NamespaceMapping, source, target bool) string {
+	for _, v := range a.volumes {
+		if v.Action == "skip" || v.Namespace != n.Name {
+			continue
+		}
+		for _, w := range b.volumes {
+			switch {
+			case w.Action == "skip":
+			case source && v.Namespace == w.Namespace && v.Claim == w.Claim:
+				return fmt.Sprintf("claim %s/%s of source cluster %s", v.Namespace, v.Claim, a.closure.Plan.Spec.SourceCluster)
+			case target && v.TargetNamespace == w.TargetNamespace && v.TargetClaim == w.TargetClaim:
+				return fmt.Sprintf("claim %s/%s of target cluster %s", v.TargetNamespace, v.TargetClaim, a.closure.Plan.Spec.TargetCluster)
+			}
+		}
+	}
+	return ""
+}
+
+// disjoint says that no object can match both selectors. Nil selects all.
+func disjoint(a, b *metav1.LabelSelector) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	for _, x := range requirements(a) {
+		for _, y := range requirements(b) {
+			if x.Key == y.Key && (exclude(x, y) || exclude(y, x)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// requirements of a selector, all in the same form.
+func requirements(s *metav1.LabelSelector) []metav1.LabelSelectorRequirement {
+	all := slices.Clone(s.MatchExpressions)
+	for k, v := range s.MatchLabels {
+		all = append(all, metav1.LabelSelectorRequirement{Key: k, Operator: metav1.LabelSelectorOpIn, Values: []string{v}})
+	}
+	return all
+}
+
+// exclude says that no value of a label meets both x and y.
+func exclude(x, y metav1.LabelSelectorRequirement) bool {
+	switch x.Operator {
+	case metav1.LabelSelectorOpDoesNotExist:
+		return y.Operator == metav1.LabelSelectorOpIn || y.Operator == metav1.LabelSelectorOpExists
+	case metav1.LabelSelectorOpIn:
+		fits := func(v string) bool {
+			switch y.Operator {
+			case metav1.LabelSelectorOpIn:
+				return slices.Contains(y.Values, v)
+			case metav1.LabelSelectorOpNotIn:
+				return !slices.Contains(y.Values, v)
+			}
+			return true
+		}
+		return !slices.ContainsFunc(x.Values, fits)
+	}
+	return false
+}
