@@ -2,12 +2,14 @@ package gitsource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
 
@@ -34,6 +36,29 @@ func (l *Ledger) Acquire(ctx context.Context, holder string, takeOver bool) (epo
 		return err == nil, err
 	})
 	return epoch, err
+}
+
+// Resume goes on where this data directory left off when the server could not
+// be asked, or did not answer with the ledger that we know: an application that
+// a run has stopped must not stay down for as long as Git does. why is the error
+// of Acquire, and comes back where it forbids that, or where nothing was ever
+// held. The epoch is the old one: only one process has this data directory, and
+// the clusters refuse it when another daemon has acted since. Nothing that needs
+// a push begins before the server agrees.
+func (l *Ledger) Resume(holder string, why error) (int64, error) {
+	for _, kind := range []error{ErrHeld, ErrFormat, ErrMisconfigured, reconciler.ErrSuperseded} {
+		if errors.Is(why, kind) {
+			return 0, why
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.j.head.Epoch == 0 || l.j.head.Superseded {
+		return 0, why
+	}
+	l.epoch, l.holder, l.resumed = l.j.head.Epoch, oneLine(holder, 200), true
+	l.log.Warn("the ledger could not be acquired; going on with what the data directory knows", "epoch", l.epoch, "error", why)
+	return l.epoch, nil
 }
 
 func (l *Ledger) raise(ctx context.Context, holder string, takeOver bool) (int64, error) {

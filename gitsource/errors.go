@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
+
+	"github.com/tranship/tranship/reconciler"
 )
 
 // Kinds of failure, to be asked for with errors.Is.
@@ -36,9 +38,9 @@ var (
 	ErrHeld = errors.New("another daemon holds the ledger")
 	// ErrLedgerRewritten: the ledger's tip does not descend from the last one
 	// that this daemon wrote or accepted (safety property 12).
-	ErrLedgerRewritten = errors.New("ledger rewritten")
+	ErrLedgerRewritten = fmt.Errorf("ledger rewritten: %w", reconciler.ErrLedgerChanged)
 	// ErrLedgerEdited: somebody else than a daemon changed records (safety property 12).
-	ErrLedgerEdited = errors.New("ledger edited by hand")
+	ErrLedgerEdited = fmt.Errorf("ledger edited by hand: %w", reconciler.ErrLedgerChanged)
 	// ErrNotAcquired: Record, Push or Check before Acquire.
 	ErrNotAcquired = errors.New("epoch not acquired")
 )

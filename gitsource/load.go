@@ -17,9 +17,9 @@ import (
 
 // Load returns the newest record: Git's, overlaid with what the journal holds
 // and Git does not, also from before a restart. Once the server was read in
-// this process, an outage does not matter. With ErrLedgerRewritten and
-// ErrLedgerEdited the records of the last accepted tip come along with the
-// error, when the cache still has them.
+// this process, or the daemon was resumed, an outage does not matter. Where the
+// ledger was rewritten or edited, the records of the last accepted tip come
+// with Changed set, when the cache still has them.
 func (l *Ledger) Load(ctx context.Context) (*reconciler.Recorded, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
@@ -30,18 +30,19 @@ func (l *Ledger) Load(ctx context.Context) (*reconciler.Recorded, error) {
 	defer free()
 	failed := l.sync(ctx)
 	l.mu.Lock()
-	synced := l.synced
+	synced := l.synced || l.resumed
 	l.mu.Unlock()
-	strange := errors.Is(failed, ErrLedgerRewritten) || errors.Is(failed, ErrLedgerEdited)
+	strange := errors.Is(failed, reconciler.ErrLedgerChanged)
 	if failed != nil && !strange && (lasting(failed) || !synced) {
 		return nil, failed
 	}
 	rec, err := l.records()
 	if err == nil {
 		var out *reconciler.Recorded
-		if out, err = rec.load(); err == nil && strange {
-			return out, failed
-		} else if err == nil {
+		if out, err = rec.load(); err == nil {
+			if strange {
+				out.Changed = failed.Error()
+			}
 			return out, nil
 		}
 	}

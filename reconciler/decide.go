@@ -196,7 +196,7 @@ func heldAll(in *PlanInput) (verdict, bool) {
 	if in.Hold == nil {
 		return verdict{}, false
 	}
-	if in.Open != nil {
+	if in.Open != nil && in.Hold.Reason != reasonLedgerChanged {
 		return verdict{cond: progress(in.Open)}, true
 	}
 	return verdict{cond: stalled(in.Hold.Reason, in.Hold.Message)}, true

@@ -88,7 +88,14 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 			if errors.Is(d.push, ErrSuperseded) {
 				return false, d.push
 			}
-			d.report(&spec.Waiting{Reason: "GitUnreachable", Message: "the record cannot be pushed: " + d.push.Error(), Since: metav1.NewTime(in.Now)})
+			w := spec.Waiting{Reason: "GitUnreachable", Message: "the record cannot be pushed: " + d.push.Error(), Since: metav1.NewTime(in.Now)}
+			if errors.Is(d.push, ErrLedgerChanged) {
+				w.Reason, w.Message = reasonLedgerChanged, d.push.Error()
+				if backFirst(d.run) { // its effect has not begun
+					d.why = reasonLedgerChanged + ": " + w.Message
+				}
+			}
+			d.report(&w)
 			d.sleep(ctx, time.Second, nil)
 			return false, nil
 		}

@@ -6,3 +6,7 @@ import "errors"
 // This daemon stops and marks its journal; it never raises its epoch again
 // without --take-over.
 var ErrSuperseded = errors.New("another daemon has taken over this ledger")
+
+// ErrLedgerChanged means that somebody else than a daemon has rewritten or
+// edited the ledger. Nothing new starts on the ground of it (safety property 12).
+var ErrLedgerChanged = errors.New("somebody else changed the ledger")

@@ -53,6 +53,7 @@ type Loop struct {
 	rec     *Recorded
 	want    *Desired
 	hold    *spec.Waiting
+	doubt   *spec.Waiting      // the ledger is not trusted
 	drivers map[string]*driver // by plan
 	surveys map[string]string  // plan -> digest that was surveyed
 	runs    sync.WaitGroup
@@ -117,8 +118,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		return fmt.Errorf("cannot read the ledger: %w", err)
 	}
 	l.rec, l.hold = rec, rec.Daemon.Hold
+	if rec.Changed != "" {
+		l.doubtful(rec.Changed)
+	}
 	for _, run := range rec.Open {
-		l.start(ctx, run)
+		l.resume(ctx, run)
 	}
 	l.startRead(ctx)
 	timer := l.clock.After(l.Interval())
@@ -127,6 +131,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-timer:
 			timer = l.clock.After(l.Interval())
+			l.trustAgain(ctx)
 			l.startRead(ctx)
 		case <-l.Trigger:
 			l.startRead(ctx)
@@ -184,7 +189,7 @@ func (l *Loop) handleRead(ctx context.Context, r *readResult) {
 			q.answer <- Gate{Reason: "TipUnreadable", Say: "the branch cannot be read, the application keeps running: " + err.Error()}
 			continue
 		}
-		q.answer <- JudgeGate(l.clock.Now(), q.run, l.want, l.rec.Plans[q.run.Spec.Plan], l.hold)
+		q.answer <- JudgeGate(l.clock.Now(), q.run, l.want, l.rec.Plans[q.run.Spec.Plan], l.held())
 	}
 	if err != nil && ctx.Err() == nil {
 		l.log.Error("the manifests cannot be read", "error", err)
@@ -266,7 +271,7 @@ func (l *Loop) decide(ctx context.Context, plan string) time.Time {
 // input is all that the decision about a plan depends on, as of now.
 func (l *Loop) input(plan string) PlanInput {
 	st := l.rec.Plans[plan]
-	return PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan], Status: st, Hold: l.hold,
+	return PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan], Status: st, Hold: l.held(),
 		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec), Open: l.rec.Open[st.Recorded.OpenRun]}
 }
 

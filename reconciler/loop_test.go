@@ -18,11 +18,13 @@ import (
 // memory is a ledger without Git, for the loop's own logic only; the real one
 // is tested against a real server in gitsource.
 type memory struct {
-	mu     sync.Mutex
-	daemon spec.DaemonStatus
-	plans  map[string]*spec.PlanStatus
-	runs   map[string]*spec.Run
-	err    error
+	mu      sync.Mutex
+	daemon  spec.DaemonStatus
+	plans   map[string]*spec.PlanStatus
+	runs    map[string]*spec.Run
+	err     error
+	pushed  error  // what a push answers
+	strange string // how the ledger was changed
 }
 
 func newMemory() *memory {
@@ -32,7 +34,7 @@ func newMemory() *memory {
 func (m *memory) Load(context.Context) (*Recorded, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := &Recorded{Daemon: m.daemon, Plans: maps.Clone(m.plans), Open: map[string]*spec.Run{}, Origin: m.daemon.Accepted == ""}
+	r := &Recorded{Daemon: m.daemon, Plans: maps.Clone(m.plans), Open: map[string]*spec.Run{}, Origin: m.daemon.Accepted == "", Changed: m.strange}
 	for n, run := range m.runs {
 		if run.Status.Ended == nil {
 			r.Open[n] = run
@@ -59,7 +61,11 @@ func (m *memory) Record(_ context.Context, c Change) error {
 	return nil
 }
 
-func (m *memory) Push(context.Context) error { m.mu.Lock(); defer m.mu.Unlock(); return m.err }
+func (m *memory) Push(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return errors.Join(m.err, m.pushed)
+}
 
 func (m *memory) Run(_ context.Context, path string) (*spec.Run, error) {
 	m.mu.Lock()
@@ -121,6 +127,7 @@ type cluster struct {
 	mu    sync.Mutex
 	made  map[string]int
 	block chan struct{} // non-nil: effects wait
+	halt  string        // only those of this step; "": all
 }
 
 func (c *cluster) name(call Call) string { return call.Run.Metadata.Name + "/" + effect(call) }
@@ -135,7 +142,7 @@ func (c *cluster) Look(_ context.Context, call Call) (Observation, error) {
 }
 
 func (c *cluster) Ensure(ctx context.Context, call Call) error {
-	if c.block != nil {
+	if c.block != nil && (c.halt == "" || c.halt == call.Step.Name) {
 		select {
 		case <-c.block:
 		case <-ctx.Done():

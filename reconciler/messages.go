@@ -23,6 +23,10 @@ func (l *Loop) handle(ctx context.Context, m message) {
 			l.decideAll(ctx)
 		}
 	case m.waiting != nil:
+		if m.waiting.Reason == reasonLedgerChanged {
+			l.doubtful(m.waiting.Message)
+			l.decideAll(ctx)
+		}
 		l.noteWaiting(ctx, m.run, m.waiting)
 		l.Notifier.Progress(m.run.Spec.Plan, m.progress)
 	case m.order != nil:

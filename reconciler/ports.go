@@ -128,6 +128,9 @@ type Recorded struct {
 	// Origin is true when the ledger has never been written: plans that ask
 	// for anything but Staged are then Unrecorded.
 	Origin bool
+	// Changed says how somebody else has changed the ledger in Git, "" when
+	// nobody has. The rest is then what this daemon last knew.
+	Changed string
 }
 
 // Change is a set of records to write. All of them land in one commit.
@@ -157,7 +160,8 @@ type Ledger interface {
 	// queues it for the next commit.
 	Record(ctx context.Context, c Change) error
 	// Push returns nil once everything recorded so far is in Git. A higher
-	// epoch found there is ErrSuperseded: stop acting for ever.
+	// epoch found there is ErrSuperseded: stop acting for ever. After
+	// ErrLedgerChanged it fails until somebody has adopted the ledger.
 	Push(ctx context.Context) error
 	// Run reads the record of a run by its path in the ledger (spec.RunPath).
 	Run(ctx context.Context, path string) (*spec.Run, error)

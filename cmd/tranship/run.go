@@ -106,7 +106,10 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	if err != nil {
 		return fmt.Errorf("cannot learn this machine's name, which the ledger records: %w", err)
 	}
-	if d.epoch, err = d.ledger.Acquire(ctx, holder, f.takeOver); err != nil {
+	if d.epoch, err = d.ledger.Acquire(ctx, holder, f.takeOver); err != nil && !f.takeOver && ctx.Err() == nil {
+		d.epoch, err = d.ledger.Resume(holder, err)
+	}
+	if err != nil {
 		return errors.Join(err, d.ledger.Close())
 	}
 	if d.source, err = gitsource.OpenSource(git); err != nil {

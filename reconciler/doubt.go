@@ -1,0 +1,79 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// reasonLedgerChanged is the reason of everything that waits until somebody has
+// adopted the ledger or put it right.
+const reasonLedgerChanged = "LedgerChanged"
+
+// backFirst says what becomes of an open run when the record cannot be trusted
+// (safety property 12): a copy ends, and an application that was stopped gets
+// back to the source, as long as nothing on the target is live. From then on,
+// and in every other run, nothing is touched before somebody has looked.
+func backFirst(run *spec.Run) bool {
+	if run.Spec.Kind != spec.RunStage && run.Spec.Kind != spec.RunMigrate {
+		return false
+	}
+	for _, s := range run.Steps {
+		if s.Name == "live" && s.State == spec.StepDone {
+			return false
+		}
+	}
+	return true
+}
+
+// doubtful holds everything from now on.
+func (l *Loop) doubtful(say string) {
+	if l.doubt != nil {
+		return
+	}
+	l.doubt = &spec.Waiting{Reason: reasonLedgerChanged, Message: say, Since: metav1.NewTime(l.clock.Now())}
+	l.log.Error("the ledger is not trusted: nothing starts until it is adopted or put right", "error", say)
+}
+
+// resume goes on with an open run after a restart.
+func (l *Loop) resume(ctx context.Context, run *spec.Run) {
+	if l.doubt == nil {
+		l.start(ctx, run)
+		return
+	}
+	if !backFirst(run) {
+		l.log.Error("the run is not continued: its claims are live or it undoes, and the ledger is not trusted", "run", run.Metadata.Name)
+		return
+	}
+	d := l.newDriver()
+	d.stop(fmt.Sprintf("%s: %s", reasonLedgerChanged, l.doubt.Message)) // before its first turn
+	l.drivers[run.Spec.Plan] = d
+	l.start(ctx, run)
+}
+
+// trustAgain looks whether the ledger has been adopted or put right. Nothing
+// runs then, so the loop may wait for the answer.
+func (l *Loop) trustAgain(ctx context.Context) {
+	if l.doubt == nil || len(l.drivers) > 0 {
+		return
+	}
+	rec, err := l.ledger.Load(ctx)
+	if err != nil || rec.Changed != "" {
+		return
+	}
+	l.rec, l.hold, l.doubt, l.again = rec, rec.Daemon.Hold, nil, true
+	l.log.Info("the ledger is trusted again")
+	for _, run := range rec.Open {
+		l.start(ctx, run)
+	}
+}
+
+// held is why nothing starts, nil when everything may.
+func (l *Loop) held() *spec.Waiting {
+	if l.doubt != nil {
+		return l.doubt
+	}
+	return l.hold
+}
