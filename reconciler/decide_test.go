@@ -67,8 +67,7 @@ func (s *story) end(phase spec.RunPhase) {
 // history and names what the last decision starts, cancels or says.
 func TestStateEventTable(t *testing.T) {
 	staged := closureIn(spec.Staged, 1)
-	migrated, rolledBack := closureIn(spec.Migrated, 1), closureIn(spec.RolledBack, 1, func(p *spec.PlanSpec) { p.Rollback.TargetWrites = "Discard" })
-	discard := func(p *spec.PlanSpec) { p.Rollback.TargetWrites = "Discard" }
+	migrated, rolledBack := closureIn(spec.Migrated, 1), closureIn(spec.RolledBack, 1, discard)
 	closed := closureIn(spec.Closed, 1)
 	cut := func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.end(spec.RunSucceeded) }
 	rows := []struct {

@@ -41,6 +41,8 @@ func settled(in *PlanInput) (verdict, bool) {
 	switch {
 	case want == spec.Staged && rec.State == spec.Migrated:
 		return refuseStaged(), true
+	case want == spec.Migrated && rec.State == spec.Migrated && rec.RollbackFailed:
+		return halfBack(in), true
 	case want == spec.Migrated && rec.State == spec.Migrated:
 		if d := in.Closure.Digest(); rec.Cutover != "" && d != in.Status.CutoverDigest() {
 			return verdict{cond: ready("ChangedAfterCutover", "the plan was changed after its cutover; the change has no effect")}, true
@@ -87,6 +89,12 @@ func lastWord(st *spec.PlanStatus, otherwise string) string {
 	return otherwise
 }
 
+// halfBack: a rollback ended somewhere on its way, so that Migrated is not true
+// any more, and only another rollback leads out.
+func halfBack(in *PlanInput) verdict {
+	return verdict{cond: stalled("RollbackNotDone", lastWord(in.Status, "say RolledBack with a higher cutover.attempt to go on with the rollback"))}
+}
+
 func refuseStaged() verdict {
 	return verdict{drop: true, cond: stalled("StagedAfterCutover", "the cutover is finished: RolledBack is the word that undoes it (with rollback.targetWrites)")}
 }
@@ -106,6 +114,9 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	p := &in.Closure.Plan.Spec
 	if in.Status.Recorded.State == spec.Migrated {
 		in.Status.Recorded.Flip = nil
+		if in.Status.Recorded.RollbackFailed {
+			return halfBack(in), true
+		}
 		return verdict{cond: ready("Migrated", "the application lives on the target")}, true
 	}
 	if v, waits := lapsed(in, f); waits {

@@ -120,7 +120,7 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path, digest string) *spec.PlanSt
 			c.Migrated = run.Spec.Digest
 		}
 	case spec.RunRollback:
-		if ok {
+		if r.RollbackFailed = !ok; ok {
 			r.State, r.Cutover, r.CutoverPath = spec.RolledBack, "", ""
 		}
 	case spec.RunClose:

@@ -54,7 +54,8 @@ type Recorded struct {
 	HandledRequest *metav1.Time `json:"handledRequest,omitempty"`
 	Unrecorded     bool         `json:"unrecorded,omitempty"` // appeared as Migrated, RolledBack or Closed: nothing starts by itself
 	Removed        bool         `json:"removed,omitempty"`
-	CutoverFailed  bool         `json:"cutoverFailed,omitempty"` // no stage is due until Git says Staged
+	CutoverFailed  bool         `json:"cutoverFailed,omitempty"`  // no stage is due until Git says Staged
+	RollbackFailed bool         `json:"rollbackFailed,omitempty"` // nobody knows on which side the application runs
 }
 
 // Flip is an accepted change of (state, attempt).
