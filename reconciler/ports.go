@@ -66,6 +66,9 @@ type Progress struct {
 	TotalBytes     int64     `json:"totalBytes,omitempty"`
 	BytesPerSecond float64   `json:"bytesPerSecond"`
 	At             time.Time `json:"at"`
+	// Still is how long nothing at all has moved, in nanoseconds; a copy that
+	// stands still for ten minutes ends and is tried again.
+	Still time.Duration `json:"still,omitempty"`
 }
 
 // Remaining is the time that is left at the present rate, where it is known.

@@ -131,7 +131,7 @@ func tellPlan(w io.Writer, st *spec.PlanStatus, run *spec.Run, now time.Time) er
 	}
 	fmt.Fprintf(w, "closure   %s, last changed in %.12s\n", orDash(st.Digest), orDash(st.Commit))
 	if x := st.WaitsFor; x != nil {
-		fmt.Fprintf(w, "waits     %s %s: %s (%s)\n", x.Reason, x.Object, x.Message, age(now, x.Since.Time))
+		tellWait(w, x, run, now)
 	}
 	if st.NextStage != nil {
 		fmt.Fprintf(w, "next      stage run at %s\n", st.NextStage.UTC().Format(time.RFC3339))

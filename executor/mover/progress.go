@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tranship/tranship/executor/mover/engine"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
@@ -18,6 +19,7 @@ type progressLine struct {
 	Files   int64     `json:"files"`
 	Bytes   int64     `json:"bytes"`      // of the files that were dealt with, changed or not
 	Moved   int64     `json:"movedBytes"` // that were read and written
+	Still   int64     `json:"stillSeconds"`
 }
 
 // progress is how far the movers of this attempt are, as their logs say. The
@@ -63,15 +65,23 @@ func progressOf(lines [][]byte) (reconciler.Progress, bool) {
 	if took := last.Time.Sub(first.Time).Seconds(); took > 0 {
 		p.BytesPerSecond = float64(last.Bytes-first.Bytes) / took
 	}
+	p.Still = time.Duration(last.Still) * time.Second
 	return p, true
 }
 
-// sayProgress adds to a sentence how far a copy is.
+// worthSaying is how long a copy stands still before people are told.
+const worthSaying = 30 * time.Second
+
+// sayProgress adds to a sentence how far a copy is, and tells a copy that stands
+// still from a slow one.
 func sayProgress(o reconciler.Observation, ps []reconciler.Progress) reconciler.Observation {
 	o.Progress = ps
 	for _, p := range ps {
 		o.Message += fmt.Sprintf("; %s %d files, %d bytes", p.Volume, p.Files, p.Bytes)
-		if left, ok := p.Remaining(); ok {
+		if p.Still >= worthSaying {
+			o.Reason = string(engine.ReasonStalled)
+			o.Message += fmt.Sprintf(", and nothing has moved for %s", p.Still)
+		} else if left, ok := p.Remaining(); ok {
 			o.Message += fmt.Sprintf(", about %s left", left.Round(time.Second))
 		}
 	}

@@ -2,9 +2,24 @@ package mover
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/tranship/tranship/reconciler"
 )
+
+// A copy that stands still is told from a slow one.
+func TestACopyThatStandsStill(t *testing.T) {
+	for still, want := range map[int]string{2: "Writing", 90: "CopyStalled"} {
+		line := fmt.Sprintf(`{"time":"2026-12-01T01:00:00Z","msg":"progress","op":"restore","volume":"shop/a","files":7,"bytes":70,"stillSeconds":%d}`, still)
+		p, ok := progressOf([][]byte{[]byte(line)})
+		o := sayProgress(working("Writing", "", "writes"), []reconciler.Progress{p})
+		if !ok || o.Reason != want || strings.Contains(o.Message, "nothing has moved for 1m30s") != (want == "CopyStalled") {
+			t.Errorf("%d s: %s: %s", still, o.Reason, o.Message)
+		}
+	}
+}
 
 func TestProgressOfALog(t *testing.T) {
 	line := func(second int, volume string, bytes int64) []byte {

@@ -156,11 +156,11 @@ func (c *copying) direct(ctx context.Context) (why string, err error) {
 	if v := s.Run.Facts.Volumes; len(v) != 1 || v[0].Transfer != "Direct" {
 		return "", fmt.Errorf("run %s did not copy directly: %+v", s.Run.Metadata.Name, v)
 	}
-	took, err := copyTime(s.Run)
+	from, to, err := between(s.Run, "direct", "direct")
 	if err != nil {
 		return "", err
 	}
-	c.add("direct", took)
+	c.add("direct", to.Sub(from))
 	return "", v.remove(ctx)
 }
 

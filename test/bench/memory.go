@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
+	"strings"
 
 	"github.com/tranship/tranship/executor/mover/engine"
 	"github.com/tranship/tranship/test/bench/shape"
@@ -76,11 +77,33 @@ func (l *lab) mover(ctx context.Context, op engine.Op, v engine.VolumeRequest) (
 	if err != nil {
 		return res, 0, fmt.Errorf("the mover failed: %w: %s", err, out)
 	}
-	var all engine.Result
-	if err := json.Unmarshal(out, &all); err != nil || len(all.Volumes) != 1 {
+	var all measured
+	if err := json.Unmarshal(out, &all); err != nil || len(all.Volumes) != 1 || all.PeakKiB == 0 {
 		return res, 0, fmt.Errorf("the mover said %q: %w", out, err)
 	}
-	return all.Volumes[0], float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) / 1024, nil
+	return all.Volumes[0], float64(all.PeakKiB) / 1024, nil
+}
+
+// measured is a mover's result with the most memory that its process took.
+type measured struct {
+	engine.Result
+	PeakKiB int64
+}
+
+// peak is what the kernel has seen this process take at most, in KiB. The
+// figure that a parent gets of its child (ru_maxrss) is no use: until exec the
+// child has the parent's memory, and that counts there.
+func peak() (kib int64, err error) {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, fmt.Errorf("cannot read how much memory this process took: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			return kib, nil
+		}
+	}
+	return 0, errors.New("/proc/self/status has no VmHWM")
 }
 
 func (l *lab) moverRequest(op engine.Op, v engine.VolumeRequest) (string, error) {
@@ -131,5 +154,9 @@ func runMover(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(res)
+	kib, err := peak()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(measured{res, kib})
 }

@@ -52,26 +52,48 @@ func (w *warnings) add(format string, args ...any) {
 	}
 }
 
-// report logs a volume's progress until the returned function is called.
-func report(ctx context.Context, log *slog.Logger, op Op, volume string, c *counters) func() {
-	ctx, cancel := context.WithCancel(ctx)
+// stallLimit is how long nothing at all may be read, written, sent or compared:
+// a slow copy goes on, one that stands still ends and is tried again.
+const stallLimit = 10 * time.Minute
+
+// steps is a number that grows with whatever is done.
+func (c *counters) steps() (n int64) {
+	for _, a := range []*atomic.Int64{&c.files, &c.bytes, &c.disk, &c.read, &c.uploaded, &c.fetched, &c.written, &c.sent,
+		&c.changed, &c.unchanged, &c.changedMeta, &c.deletions, &c.verifiedFiles, &c.verifiedBytes} {
+		n += a.Load()
+	}
+	return n
+}
+
+// watch logs a volume's progress every so often until the returned function is
+// called. The context that it returns is cancelled, with a reason of its own,
+// when nothing has moved for the limit; zero means no limit.
+func (c *counters) watch(ctx context.Context, log *slog.Logger, every, limit time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(progressEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
+		since, steps := time.Now(), c.steps()
 		for last := int64(0); ; {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
+			if n := c.steps(); n != steps {
+				since, steps = time.Now(), n
+			}
+			still := time.Since(since)
 			moved := c.read.Load() + c.written.Load()
-			log.Info("progress", "op", string(op), "volume", volume, "files", c.files.Load(),
-				"bytes", c.bytes.Load(), "movedBytes", moved, "uploadedBytes", c.uploaded.Load(),
-				"bytesPerSecond", int64(float64(moved-last)/progressEvery.Seconds()))
-			last = moved
+			log.Info("progress", "files", c.files.Load(), "bytes", c.bytes.Load(), "movedBytes", moved, "uploadedBytes", c.uploaded.Load(),
+				"bytesPerSecond", int64(float64(moved-last)/every.Seconds()), "stillSeconds", int64(still.Seconds()))
+			if last = moved; limit > 0 && still >= limit {
+				cancel(fail(ReasonStalled, nil, "nothing was read or written for %s: look at the store, the volume and the network between them", limit))
+				return
+			}
 		}
 	}()
-	return func() { cancel(); <-done }
+	return ctx, func() { cancel(nil); <-done }
 }

@@ -42,6 +42,7 @@ const (
 	ReasonWriteFailed           Reason = "WriteFailed"
 	ReasonSourceChanged         Reason = "SourceChanged"
 	ReasonCancelled             Reason = "Cancelled"
+	ReasonStalled               Reason = "CopyStalled"
 	// ReasonContentElsewhere: a file's bytes went straight to a target, and this target lacks them.
 	ReasonContentElsewhere  Reason = "ContentElsewhere"
 	ReasonDirectUnreachable Reason = "DirectUnreachable"

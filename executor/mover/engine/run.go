@@ -278,9 +278,16 @@ func (s *session) volume(ctx context.Context, op operation, v VolumeRequest, res
 		w warnings
 	)
 	begin := time.Now()
-	stop := report(ctx, s.log, s.req.Op, v.Name, &c)
+	limit := stallLimit
+	if s.req.Op == OpReceive { // waits for its sender, which has the limit
+		limit = 0
+	}
+	ctx, stop := c.watch(ctx, s.log.With("op", string(s.req.Op), "volume", v.Name), progressEvery, limit)
 	id, err := op.volume(s, ctx, v, &c, &w)
 	stop()
+	if err != nil && reasonOf(context.Cause(ctx)) == ReasonStalled {
+		err = context.Cause(ctx)
+	}
 	out := VolumeResult{Name: v.Name, Snapshot: id, Warnings: w.first, WarningCount: w.count,
 		DurationMS: time.Since(begin).Milliseconds()}
 	c.fill(&out)
