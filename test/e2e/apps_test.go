@@ -209,13 +209,12 @@ func (l *lab) nothingOfThePlanIsLeft() {
 // its ledger and in the daemon's log.
 func (l *lab) nothingLeaks() {
 	l.t.Helper()
-	l.git("fetch", "-q", "origin", "tranship/ledger-"+l.name)
+	l.git("fetch", "-q", "origin", l.Ledger())
 	text := l.git("log", "-p", "FETCH_HEAD")
-	l.mu.Lock()
-	text += l.log.String()
-	l.mu.Unlock()
-	for _, secret := range []string{l.text(l.bed.Git.Daemon.PasswordFile), l.text(l.bed.Source.TokenFile), l.text(l.bed.Target.TokenFile),
-		l.text(l.bed.S3.SecretKeyFile), "do-not-tell-anyone", "correct horse battery staple " + l.name} {
+	text += l.Log.String()
+	secrets, err := l.Secrets()
+	l.must(err)
+	for _, secret := range append(secrets, "do-not-tell-anyone") {
 		if strings.Contains(text, secret) {
 			l.t.Errorf("a secret of %d characters is in the ledger or the log", len(secret))
 		}

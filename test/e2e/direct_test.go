@@ -72,7 +72,7 @@ func TestDirectWithoutAWay(t *testing.T) {
 		t.Skip("waits 90 seconds for an address; TRANSHIP_LONG is not set")
 	}
 	l := newLab(t)
-	config := string(l.read(filepath.Join(l.dir, "config.yaml")))
+	config := l.text(filepath.Join(l.dir, "config.yaml")) + "\n"
 	l.write("config.yaml", strings.Replace(config, "mover: {", "mover: {receiver: LoadBalancer, ", 1))
 	l.open(l.stateful(), "statefulset/db", fmt.Sprintf("%sstage: {requestedAt: %q}", directly, time.Now().UTC().Format(time.RFC3339)))
 	for _, v := range l.stageRun(1).Run.Facts.Volumes {

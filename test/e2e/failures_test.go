@@ -108,7 +108,7 @@ func TestKilledDuringTheCutover(t *testing.T) {
 		}
 		l.start()
 	}
-	if l.daemon == nil {
+	if !l.Running() {
 		l.start()
 	}
 	s := l.waitReason("Migrated", 4*time.Minute)

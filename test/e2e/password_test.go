@@ -1,16 +1,11 @@
 package e2e
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/tranship/tranship/spec"
 )
 
@@ -55,19 +50,10 @@ func TestChangedPassword(t *testing.T) {
 }
 
 // volumeData lists what lies in the store of a plan's volume data.
-func (l *lab) volumeData() (keys []string) {
+func (l *lab) volumeData() []string {
 	l.t.Helper()
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(l.read(l.bed.S3.CAFile))
-	client, err := minio.New(strings.TrimPrefix(l.bed.S3.Endpoint, "https://"), &minio.Options{
-		Creds: credentials.NewStaticV4(l.text(l.bed.S3.AccessKeyFile), l.text(l.bed.S3.SecretKeyFile), ""), Secure: true, Region: l.bed.S3.Region,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}},
-	})
+	keys, err := l.Bed.StoreKeys(l.t.Context(), l.name+"/data/")
 	l.must(err)
-	for o := range client.ListObjects(l.t.Context(), l.bed.S3.Bucket, minio.ListObjectsOptions{Prefix: l.name + "/data/", Recursive: true}) {
-		l.must(o.Err)
-		keys = append(keys, o.Key)
-	}
 	return keys
 }
 
