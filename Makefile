@@ -4,8 +4,11 @@ BED_DIR ?= /var/lib/tranship-bed
 BED     := $(BED_DIR)/bed.json
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 KEEP    ?=
+SEED    ?= 1
+DURATION ?= 5m
+FAULTS  ?=
 
-.PHONY: build image lint test test-short bed-up bed-down bed-status demo bench bench-data clean
+.PHONY: build image lint test test-short bed-up bed-down bed-status demo chaos bench bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -33,6 +36,7 @@ test: lint image ## everything, unit to end to end on the bed
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
 		$(GO) test -race -count=1 -p 1 -timeout 40m ./...
 	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship
+	$(GO) run ./test/chaos --bed $(BED) --tranship $(CURDIR)/build/tranship --seed $(SEED) --duration 2m --faults daemon
 	$(MAKE) bed-down
 
 bed-up: ## boot two real clusters, Velero, S3 and Git on this machine (root)
@@ -47,6 +51,9 @@ bed-status:
 demo: build bed-up ## move an application with data because a commit was merged; KEEP=1 leaves it running
 	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship $(if $(KEEP),--keep)
 	$(if $(KEEP),,$(MAKE) bed-down)
+
+chaos: build bed-up ## migrations while everything is killed; SEED=n DURATION=5m, FAULTS=daemon,... (default all)
+	$(GO) run ./test/chaos --bed $(BED) --tranship $(CURDIR)/build/tranship --seed $(SEED) --duration $(DURATION) $(if $(FAULTS),--faults $(FAULTS))
 
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
 	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench

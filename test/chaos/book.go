@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+)
+
+// rolledBack is the record at the end of a rollback, which is in no itinerary.
+const rolledBack = "undo/rolled-back"
+
+// allSteps names every step that a plan with copied volumes goes through:
+// "stage/upload", "migrate/stop", "undo/stop", "close/purge".
+func allSteps() []string {
+	facts := &reconciler.FreezeFacts{Volumes: true, Quiesce: true, Hooks: map[spec.Phase]bool{}}
+	var all []string
+	for _, kind := range []spec.RunKind{spec.RunStage, spec.RunMigrate, spec.RunClose} {
+		for _, d := range reconciler.Itineraries[kind] {
+			if d.When != nil && !d.When(facts) {
+				continue
+			}
+			all = append(all, string(kind)+"/"+d.Name)
+			if kind == spec.RunMigrate && d.Undo != "" {
+				all = append(all, "undo/"+d.Name)
+			}
+		}
+	}
+	return append(all, rolledBack)
+}
+
+// book counts, and prints a line an event. It is safe for concurrent use.
+type book struct {
+	began time.Time
+	steps []string
+
+	mu     sync.Mutex
+	hit    map[string]int
+	killed int
+	broken int
+}
+
+func newBook() *book {
+	return &book{began: time.Now(), steps: allSteps(), hit: map[string]int{}}
+}
+
+func (b *book) say(format string, args ...any) {
+	fmt.Printf("%7.1f  %s\n", time.Since(b.began).Seconds(), strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+// violation says that a property does not hold.
+func (b *book) violation(format string, args ...any) {
+	b.mu.Lock()
+	b.broken++
+	b.mu.Unlock()
+	b.say("VIOLATION "+format, args...)
+}
+
+// kill counts a process that was ended, while the run was in a step ("" when
+// it was in none).
+func (b *book) kill(step string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.killed++
+	if slices.Contains(b.steps, step) {
+		b.hit[step]++
+	}
+}
+
+// kind lists the steps of a kind: "stage", "migrate", "undo" or "close".
+func (b *book) kind(kind string) (steps []string) {
+	for _, s := range b.steps {
+		if strings.HasPrefix(s, kind+"/") {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+// missing lists the steps of a kind that no kill has hit; all of them when
+// every one was hit.
+func (b *book) missing(kind string) []string {
+	all := b.kind(kind)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var missing []string
+	for _, s := range all {
+		if b.hit[s] == 0 {
+			missing = append(missing, s)
+		}
+	}
+	if len(missing) == 0 {
+		return all
+	}
+	return missing
+}
+
+func (b *book) hits() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.hit)
+}
+
+func (b *book) kills() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.killed
+}
+
+func (b *book) violations() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broken
+}

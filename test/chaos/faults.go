@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	maxOutage   = time.Minute
+	killEvery   = 200 * time.Millisecond // less than a machine takes to start a service again
+	answerLimit = time.Minute            // for an API server to be back
+)
+
+// killMover ends a reader, writer or holder of the plan's.
+func (h *havoc) killMover(ctx context.Context) (string, time.Duration, error) {
+	var pods []corev1.Pod
+	for _, s := range h.sides {
+		list, err := s.kube.CoreV1().Pods("").List(ctx, metav1.ListOptions{
+			LabelSelector: "tranship.dev/component,tranship.dev/plan=" + spec.ShortName(h.plan), FieldSelector: "status.phase=Running"})
+		if err != nil {
+			return "no mover killed", 0, err
+		}
+		pods = append(pods, list.Items...)
+	}
+	if len(pods) == 0 {
+		return "no mover runs that could be killed", 0, nil
+	}
+	return h.killIn(pods[h.rnd.IntN(len(pods))])
+}
+
+// killVelero ends Velero's server on one side.
+func (h *havoc) killVelero(ctx context.Context) (string, time.Duration, error) {
+	s := h.sides[h.rnd.IntN(2)]
+	list, err := s.kube.CoreV1().Pods("velero").List(ctx, metav1.ListOptions{LabelSelector: "deploy=velero", FieldSelector: "status.phase=Running"})
+	if err != nil || len(list.Items) == 0 {
+		return "Velero does not run", 0, err
+	}
+	return h.killIn(list.Items[0])
+}
+
+func (h *havoc) killIn(pod corev1.Pod) (string, time.Duration, error) {
+	n, err := killPod(string(pod.UID))
+	if n > 0 {
+		h.book.kill("")
+	}
+	return fmt.Sprintf("%d processes of pod %s/%s killed in %s", n, pod.Namespace, pod.Name, h.where()), 0, err
+}
+
+// where names the step that the run is in, for people.
+func (h *havoc) where() string {
+	if step := h.watch.now(h.plan).step(); step != "" {
+		return step
+	}
+	return "no step"
+}
+
+// cutOff lets no packet of the daemon through to one of its peers for a while.
+func (h *havoc) cutOff(ctx context.Context) (string, time.Duration, error) {
+	peers := [][2]string{{"Git", h.lab.Bed.Git.URL}, {"the store", h.lab.Bed.S3.Endpoint}, {"the source", h.lab.Bed.Source.Server}, {"the target", h.lab.Bed.Target.Server}}
+	peer, d, at := peers[h.rnd.IntN(len(peers))], h.forAWhile(), h.where()
+	u, err := url.Parse(peer[1])
+	if err != nil {
+		return "nothing cut off", 0, err
+	}
+	rule := []string{"OUTPUT", "-p", "tcp", "-m", "owner", "--gid-owner", strconv.Itoa(gid), "-d", u.Hostname(), "--dport", u.Port(), "-j", "DROP"}
+	if out, err := exec.Command("iptables", append([]string{"-w", "-I"}, rule...)...).CombinedOutput(); err != nil {
+		return "nothing cut off", 0, fmt.Errorf("iptables: %w: %s", err, out)
+	}
+	began := time.Now()
+	pause(ctx, d)
+	out, err := exec.Command("iptables", append([]string{"-w", "-D"}, rule...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("iptables: %w: %s", err, out)
+	}
+	d = time.Since(began)
+	return fmt.Sprintf("daemon cut off from %s for %.0f s from %s on", peer[0], d.Seconds(), at), d, err
+}
+
+// forAWhile is an outage's length: mostly short, a minute at most.
+func (h *havoc) forAWhile() time.Duration {
+	share := h.rnd.Float64()
+	return time.Second + time.Duration(share*share*float64(maxOutage-time.Second))
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+func (h *havoc) gitDown(ctx context.Context) (string, time.Duration, error) {
+	return h.down(ctx, "git")
+}
+
+func (h *havoc) storeDown(ctx context.Context) (string, time.Duration, error) {
+	return h.down(ctx, "s3")
+}
+
+// down kills a service whenever it comes up, for a while. It comes back by
+// itself, whatever becomes of this program.
+func (h *havoc) down(ctx context.Context, service string) (string, time.Duration, error) {
+	d, at, began := h.forAWhile(), h.where(), time.Now()
+	m, n := h.machine("host"), 0
+	for time.Since(began) < d && ctx.Err() == nil {
+		killed, err := m.killService(service)
+		if err != nil {
+			return fmt.Sprintf("%s killed %d times", service, n), time.Since(began), err
+		}
+		if killed {
+			h.book.kill("")
+			n++
+		}
+		pause(ctx, killEvery)
+	}
+	return fmt.Sprintf("%s down for %.0f s from %s on, killed %d times", service, time.Since(began).Seconds(), at, n), time.Since(began), nil
+}
+
+func (h *havoc) killAPIServer(ctx context.Context) (string, time.Duration, error) {
+	return h.killControl(ctx, "kube-apiserver")
+}
+
+func (h *havoc) killEtcd(ctx context.Context) (string, time.Duration, error) {
+	return h.killControl(ctx, "etcd")
+}
+
+// killControl ends a part of a control plane and waits until the API server
+// answers again.
+func (h *havoc) killControl(ctx context.Context, service string) (string, time.Duration, error) {
+	s, began, at := h.sides[h.rnd.IntN(2)], time.Now(), h.where()
+	killed, err := h.machine(s.cluster.Nodes[0]).killService(service)
+	if err != nil || !killed {
+		return service + " not killed", 0, err
+	}
+	h.book.kill("")
+	for time.Since(began) < answerLimit {
+		pause(context.WithoutCancel(ctx), time.Second)
+		if err = s.answers(); err == nil {
+			break
+		}
+	}
+	return fmt.Sprintf("%s of the %s killed in %s, back after %.0f s", service, s.name, at, time.Since(began).Seconds()), time.Since(began), err
+}
+
+// answers asks an API server for something that etcd must be there for.
+func (s *side) answers() error {
+	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	defer stop()
+	_, err := s.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: 1})
+	return err
+}
+
+// mend takes away what a run that was ended in mid-fault may have left.
+func mend() error {
+	out, err := exec.Command("iptables", "-w", "-S", "OUTPUT").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("iptables: %w: %s", err, out)
+	}
+	for _, line := range strings.Split(string(out), "\n") {
+		if rest, ours := strings.CutPrefix(line, "-A "); ours && strings.Contains(line, "--gid-owner "+strconv.Itoa(gid)) {
+			if out, again := exec.Command("iptables", append([]string{"-w", "-D"}, strings.Fields(rest)...)...).CombinedOutput(); again != nil {
+				err = errors.Join(err, fmt.Errorf("iptables: %w: %s", again, out))
+			}
+		}
+	}
+	return err
+}
