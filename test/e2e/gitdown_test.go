@@ -24,7 +24,7 @@ func (l *lab) gitProxy() (down *atomic.Bool) {
 	to, err := url.Parse(l.bed.Git.URL)
 	l.must(err)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(l.read(l.bed.Git.CAFile))
+	roots.AppendCertsFromPEM([]byte(l.text(l.bed.Git.CAFile)))
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: to.Scheme, Host: to.Host})
 	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -97,5 +97,5 @@ func (l *lab) source(what string, limit time.Duration, path, want string) {
 			return
 		}
 	}
-	l.t.Fatalf("the source is not %s after %s: %s is %q\ndaemon:\n%s", what, limit, path, got, tail(l.log.String(), 6000))
+	l.t.Fatalf("the source is not %s after %s: %s is %q\ndaemon:\n%s", what, limit, path, got, tail(l.Log.String(), 6000))
 }
