@@ -92,7 +92,7 @@ var planStates = []struct {
 type happening struct {
 	hold     *spec.Waiting
 	problems []spec.Problem
-	conflict string
+	conflict *Clash
 	frozen   bool // no stage run or cutover may start
 }
 
@@ -138,7 +138,7 @@ var planEvents = []struct {
 	}},
 	{"an older plan covers the same", func(s *story) happening {
 		s.at = s.at.Add(time.Hour)
-		return happening{conflict: "older", frozen: true}
+		return happening{conflict: &Clash{Plan: "older"}, frozen: true}
 	}},
 	{"the run succeeds", func(s *story) happening { s.over(spec.RunSucceeded); return happening{} }},
 	{"the run fails", func(s *story) happening { s.over(spec.RunFailed); return happening{} }},
