@@ -8,7 +8,7 @@ SEED    ?= 1
 DURATION ?= 5m
 FAULTS  ?=
 
-.PHONY: build image lint test test-short bed-up bed-down bed-status demo chaos bench bench-data clean
+.PHONY: build image lint test test-short bed-up bed-down bed-status demo chaos mutate bench bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -54,6 +54,9 @@ demo: build bed-up ## move an application with data because a commit was merged;
 
 chaos: build bed-up ## migrations while everything is killed; SEED=n DURATION=5m, FAULTS=daemon,... (default all)
 	$(GO) run ./test/chaos --bed $(BED) --tranship $(CURDIR)/build/tranship --seed $(SEED) --duration $(DURATION) $(if $(FAULTS),--faults $(FAULTS))
+
+mutate: ## break the safety rules one by one, and prove that a test notices; no cluster, about three minutes
+	$(GO) run ./test/mutate
 
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
 	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
