@@ -32,10 +32,12 @@ func (h *havoc) killMover(ctx context.Context) (string, time.Duration, error) {
 		}
 		pods = append(pods, list.Items...)
 	}
-	if len(pods) == 0 {
-		return "no mover runs that could be killed", 0, nil
+	for _, i := range h.rnd.Perm(len(pods)) {
+		if did, n, err := h.killIn(pods[i]); n > 0 || err != nil {
+			return did, 0, err
+		}
 	}
-	return h.killIn(pods[h.rnd.IntN(len(pods))])
+	return "no mover runs that could be killed in " + h.where(), 0, nil
 }
 
 // killVelero ends Velero's server on one side.
@@ -45,15 +47,16 @@ func (h *havoc) killVelero(ctx context.Context) (string, time.Duration, error) {
 	if err != nil || len(list.Items) == 0 {
 		return "Velero does not run", 0, err
 	}
-	return h.killIn(list.Items[0])
+	did, _, err := h.killIn(list.Items[0])
+	return did, 0, err
 }
 
-func (h *havoc) killIn(pod corev1.Pod) (string, time.Duration, error) {
+func (h *havoc) killIn(pod corev1.Pod) (did string, killed int, err error) {
 	n, err := killPod(string(pod.UID))
 	if n > 0 {
 		h.book.kill("")
 	}
-	return fmt.Sprintf("%d processes of pod %s/%s killed in %s", n, pod.Namespace, pod.Name, h.where()), 0, err
+	return fmt.Sprintf("%d processes of pod %s/%s killed in %s", n, pod.Namespace, pod.Name, h.where()), n, err
 }
 
 // where names the step that the run is in, for people.
