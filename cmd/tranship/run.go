@@ -33,6 +33,8 @@ type runFlags struct {
 	listen    string
 	tokenFile string
 	takeOver  bool
+	lease     string
+	leaseAt   string
 	profile   bool
 	log       flux.Options
 }
@@ -49,7 +51,7 @@ func runCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return f.run(ctx)
+			return f.serve(ctx)
 		},
 	}
 	f.common.bind(c)
@@ -57,6 +59,8 @@ func runCommand() *cobra.Command {
 	c.Flags().StringVar(&f.listen, "listen", ":9440", "address of /healthz, /readyz and /metrics; empty for none")
 	c.Flags().StringVar(&f.tokenFile, "reconcile-token-file", "", "file with the bearer token that allows POST /reconcile")
 	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take the ledger over from another daemon that is known to be gone")
+	c.Flags().StringVar(&f.lease, "lease", "", "NAMESPACE/NAME of the Lease that all daemons of this ledger share; one acts, the others wait")
+	c.Flags().StringVar(&f.leaseAt, "lease-kubeconfig", "", "file that leads to the cluster of the Lease; empty for the one this daemon runs in")
 	c.Flags().BoolVar(&f.profile, "enable-pprof", false, "serve /debug/pprof")
 	f.log.BindFlags(c.Flags())
 	return c
@@ -75,10 +79,21 @@ type daemon struct {
 	epoch    int64
 }
 
-func (f *runFlags) run(ctx context.Context) error {
+// serve runs the daemon, under a Lease where there is one: whoever holds that may
+// take the ledger over from the holder before.
+func (f *runFlags) serve(ctx context.Context) error {
 	sink := flux.NewLogger(f.log)
 	klog.SetLogger(sink)
-	d := &daemon{log: slog.New(logr.ToSlogHandler(sink))}
+	log := slog.New(logr.ToSlogHandler(sink))
+	if f.lease == "" {
+		return f.run(ctx, log)
+	}
+	f.takeOver = true
+	return underLease(ctx, log, f.lease, f.leaseAt, func(ctx context.Context) error { return f.run(ctx, log) })
+}
+
+func (f *runFlags) run(ctx context.Context, log *slog.Logger) error {
+	d := &daemon{log: log}
 	cfg, err := f.common.load()
 	if err != nil {
 		return err
@@ -106,7 +121,7 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	if err != nil {
 		return fmt.Errorf("cannot learn this machine's name, which the ledger records: %w", err)
 	}
-	if d.epoch, err = d.ledger.Acquire(ctx, holder, f.takeOver); err != nil && !f.takeOver && ctx.Err() == nil {
+	if d.epoch, err = d.ledger.Acquire(ctx, holder, f.takeOver); err != nil && (!f.takeOver || f.lease != "") && ctx.Err() == nil {
 		d.epoch, err = d.ledger.Resume(holder, err)
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -147,4 +148,12 @@ func (l *Lab) Status(plan string) (*Story, error) {
 	}
 	s := &Story{}
 	return s, json.Unmarshal(out, s)
+}
+
+// Signal sends the running daemon a signal, such as SIGSTOP and SIGCONT.
+func (l *Lab) Signal(s os.Signal) error {
+	if l.daemon == nil {
+		return errors.New("no daemon runs")
+	}
+	return l.daemon.cmd.Process.Signal(s)
 }
