@@ -56,7 +56,7 @@ func (l *Ledger) Resume(holder string, why error) (int64, error) {
 	if l.j.head.Epoch == 0 || l.j.head.Superseded {
 		return 0, why
 	}
-	l.epoch, l.holder, l.resumed = l.j.head.Epoch, oneLine(holder, 200), true
+	l.epoch, l.holder, l.resumed = l.j.head.Epoch, oneLine(holder, 200), why
 	l.log.Warn("the ledger could not be acquired; going on with what the data directory knows", "epoch", l.epoch, "error", why)
 	return l.epoch, nil
 }

@@ -53,7 +53,7 @@ type Ledger struct {
 	j          *journal
 	tip        plumbing.Hash // accepted; its objects are in the store
 	synced     bool          // tip was compared with the server in this process
-	resumed    bool          // went on with the journal's epoch, without the server
+	resumed    error         // why the server was not asked; the first Load takes its word
 	holder     string
 	epoch      int64 // zero until acquired
 	superseded bool

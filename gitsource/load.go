@@ -28,10 +28,14 @@ func (l *Ledger) Load(ctx context.Context) (*reconciler.Recorded, error) {
 		return nil, fmt.Errorf("cannot read the ledger in time: %w", err)
 	}
 	defer free()
-	failed := l.sync(ctx)
 	l.mu.Lock()
-	synced := l.synced || l.resumed
+	failed := l.resumed
+	synced := l.synced || failed != nil
+	l.resumed = nil
 	l.mu.Unlock()
+	if failed == nil {
+		failed = l.sync(ctx)
+	}
 	strange := errors.Is(failed, reconciler.ErrLedgerChanged)
 	if failed != nil && !strange && (lasting(failed) || !synced) {
 		return nil, failed

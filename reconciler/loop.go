@@ -44,7 +44,8 @@ type Loop struct {
 	gates    chan gateQuestion
 	Trigger  chan struct{} // a poll is wanted now; never carries data
 
-	again     bool // the tip is to be judged anew
+	again     bool   // the tip is to be judged anew
+	said      string // the error of the newest read
 	reading   bool
 	readAgain bool
 	asked     []gateQuestion
@@ -191,8 +192,11 @@ func (l *Loop) handleRead(ctx context.Context, r *readResult) {
 		}
 		q.answer <- JudgeGate(l.clock.Now(), q.run, l.want, l.rec.Plans[q.run.Spec.Plan], l.held())
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && err.Error() != l.said { // once a sentence, not once a poll
 		l.log.Error("the manifests cannot be read", "error", err)
+	}
+	if l.said = ""; err != nil {
+		l.said = err.Error()
 	}
 	if l.readAgain {
 		l.startRead(ctx)

@@ -77,7 +77,7 @@ func TestGitGoneAndTheDaemonToo(t *testing.T) {
 	l.kill()
 	l.start()
 	gone := time.Now()
-	l.source("back", 2*time.Minute, "{.status.readyReplicas}", "1")
+	l.source("back", 3*time.Minute, "{.status.readyReplicas}", "1")
 	t.Logf("the application was back %.1f s after Git and the daemon had gone", time.Since(gone).Seconds())
 	down.Store(false)
 	s := l.said(time.Minute, "CutoverNotDone", "could not be pushed")
