@@ -23,7 +23,10 @@ type driver struct {
 	log      *slog.Logger
 	run      *spec.Run
 	cancel   chan string // at most one reason, from the loop
+	dead     chan string // at most one word that the target is gone, from the loop
 	why      string
+	gone     string
+	pushed   string // the step whose own record this process has pushed
 	push     error
 	blind    int    // looks that failed in a row
 	said     string // the last error that was logged
@@ -45,6 +48,7 @@ func (d *driver) drive(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case d.why = <-d.cancel:
+		case d.gone = <-d.dead:
 		default:
 		}
 		done, err := d.turn(ctx)
@@ -68,11 +72,11 @@ func (d *driver) drive(ctx context.Context) error {
 func (d *driver) turn(ctx context.Context) (done bool, err error) {
 	ctx, stop := context.WithCancel(ctx) // ends the watches of this turn
 	defer stop()
-	in := Input{Now: d.clock.Now(), Run: d.run, Cancel: d.why, Push: d.push}
 	call, gated, look, err := OpenCall(d.run)
 	if err != nil {
 		return false, err
 	}
+	in := Input{Now: d.clock.Now(), Run: d.run, Cancel: d.why, Dead: d.gone, Push: d.push, Pushed: d.pushed == call.Step.Name}
 	if look {
 		in.Seen, in.Err = d.look(ctx, call)
 	}
@@ -84,23 +88,32 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	if dec.Push {
-		if d.push = d.ledger.Push(ctx); d.push != nil {
-			if errors.Is(d.push, ErrSuperseded) {
-				return false, d.push
-			}
-			w := spec.Waiting{Reason: "GitUnreachable", Message: "the record cannot be pushed: " + d.push.Error(), Since: metav1.NewTime(in.Now)}
-			if errors.Is(d.push, ErrLedgerChanged) {
-				w.Reason, w.Message = reasonLedgerChanged, d.push.Error()
-				if backFirst(d.run) { // its effect has not begun
-					d.why = reasonLedgerChanged + ": " + w.Message
-				}
-			}
-			d.report(&w)
-			d.sleep(ctx, time.Second, nil)
-			return false, nil
+		if ok, err := d.pushes(ctx, in); !ok || err != nil {
+			return false, err
+		}
+		if dec.Kind == Act { // its own record went along
+			d.pushed = call.Step.Name
 		}
 	}
 	return d.do(ctx, dec, in)
+}
+
+// pushes brings everything recorded so far to Git, or says why it cannot and
+// waits a moment.
+func (d *driver) pushes(ctx context.Context, in Input) (ok bool, err error) {
+	if d.push = d.ledger.Push(ctx); d.push == nil || errors.Is(d.push, ErrSuperseded) {
+		return d.push == nil, d.push
+	}
+	w := spec.Waiting{Reason: "GitUnreachable", Message: "the record cannot be pushed: " + d.push.Error(), Since: metav1.NewTime(in.Now)}
+	if errors.Is(d.push, ErrLedgerChanged) {
+		w.Reason, w.Message = reasonLedgerChanged, d.push.Error()
+		if backFirst(d.run) { // its effect has not begun
+			d.why = reasonLedgerChanged + ": " + w.Message
+		}
+	}
+	d.report(&w)
+	d.sleep(ctx, time.Second, nil)
+	return false, nil
 }
 
 // gate asks whether the approval stands, until it was found to: after that
@@ -178,6 +191,7 @@ func (d *driver) sleep(ctx context.Context, after time.Duration, wake <-chan str
 	case <-ctx.Done():
 	case <-wake:
 	case d.why = <-d.cancel:
+	case d.gone = <-d.dead:
 	case <-d.clock.After(after):
 	}
 }

@@ -125,7 +125,7 @@ func buildTables() map[spec.RunKind]map[string]StepDef {
 	for i, d := range Itineraries[spec.RunMigrate] {
 		if d.Undo != "" {
 			back[undoName(d.Name)] = StepDef{
-				Name: undoName(d.Name), Verb: d.Undo, NoUndo: "it is an undo itself", Soft: !d.UndoBefore,
+				Name: undoName(d.Name), Verb: d.Undo, NoUndo: "it is an undo itself", Soft: !d.UndoBefore || d.UndoTarget, UndoTarget: d.UndoTarget,
 				Forever: d.UndoBefore, Retries: undoAttempts, Timeout: fixed(rollbackTimeout), Help: "Takes back: " + Itineraries[spec.RunMigrate][i].Help,
 			}
 		}

@@ -30,12 +30,18 @@ type world struct {
 	log          []string // effects and records in the order in which they took effect
 	now          time.Time
 	gate         func(n int) Gate
+	waiting      *spec.Waiting
 	gates        int
 	cancelAt     int // tick at which Git takes the approval back
 	pushes       int
 	pushDown     func(n int) bool
 
 	blind string // a step that cannot be looked at
+	dead  bool   // no undo on the target can be looked at
+	word  string // what somebody says of the target
+
+	turns, sayAt int  // sayAt: the turn from which on word is said
+	endless      bool // the life may be longer than the test
 
 	tick, killAt int
 	after        bool
@@ -64,6 +70,9 @@ func effect(c Call) string {
 func (w *world) Look(_ context.Context, c Call) (o Observation, err error) {
 	if c.Step.Name == w.blind && !c.Undo {
 		return o, errors.New("the cluster does not answer")
+	}
+	if _, d := defOf(c); w.dead && d.UndoTarget && (c.Undo || c.Run.Spec.Kind == spec.RunRollback) {
+		return o, errors.New("the target does not answer")
 	}
 	w.io(func() {
 		if c.Step.State == spec.StepPending {
@@ -128,11 +137,11 @@ func began(r *spec.Run, step string) bool {
 func (w *world) Survey(context.Context, *spec.Closure, []spec.Volume) (Survey, error) {
 	return Survey{}, nil
 }
-func (w *world) Load(context.Context) (*Recorded, error)        { return nil, nil }
-func (w *world) Record(context.Context, Change) error           { return nil }
-func (w *world) Run(context.Context, string) (*spec.Run, error) { return nil, nil }
-func (w *world) tell(*spec.Run, *spec.Waiting, []Progress)      {}
-func (w *world) Now() time.Time                                 { return w.now }
+func (w *world) Load(context.Context) (*Recorded, error)         { return nil, nil }
+func (w *world) Record(context.Context, Change) error            { return nil }
+func (w *world) Run(context.Context, string) (*spec.Run, error)  { return nil, nil }
+func (w *world) tell(_ *spec.Run, x *spec.Waiting, _ []Progress) { w.waiting = x }
+func (w *world) Now() time.Time                                  { return w.now }
 func (w *world) finishRun(_ context.Context, r *spec.Run) error {
 	w.io(func() { w.journal, w.ended = r, r })
 	return nil
@@ -189,6 +198,9 @@ func (w *world) life(t *testing.T) (killed bool) {
 		if w.cancelAt > 0 && w.tick >= w.cancelAt {
 			d.why = "StateChanged: Git says Staged"
 		}
+		if w.turns = i; i > w.sayAt {
+			d.gone = w.word
+		}
 		done, err := d.turn(context.Background())
 		if err != nil {
 			t.Fatal(err)
@@ -197,7 +209,9 @@ func (w *world) life(t *testing.T) (killed bool) {
 			return false
 		}
 	}
-	t.Fatalf("no end: %+v", w.journal.Steps)
+	if !w.endless {
+		t.Fatalf("no end: %+v", w.journal.Steps)
+	}
 	return false
 }
 

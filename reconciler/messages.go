@@ -41,6 +41,7 @@ func (l *Loop) handle(ctx context.Context, m message) {
 // word is what a person told the daemon.
 type word struct {
 	acknowledge string // a commit
+	dead        string // a plan whose target is gone for good
 	adopt       bool
 }
 
@@ -52,7 +53,16 @@ func (l *Loop) Acknowledge(commit string) { l.send(message{word: &word{acknowled
 // concurrent use.
 func (l *Loop) Adopt() { l.send(message{word: &word{adopt: true}}) }
 
+// TargetIsDead lets the run that takes a plan back go on without its target.
+// Whoever says so answers for it: an application that still runs there would
+// write beside the source. Safe for concurrent use.
+func (l *Loop) TargetIsDead(plan string) { l.send(message{word: &word{dead: plan}}) }
+
 func (l *Loop) hear(ctx context.Context, w word) {
+	if w.dead != "" {
+		l.letGo(w.dead)
+		return
+	}
 	if w.acknowledge != "" {
 		d := l.rec.Daemon
 		d.Acknowledged = w.acknowledge
@@ -75,6 +85,18 @@ func (l *Loop) hear(ctx context.Context, w word) {
 		}
 	}
 	l.decideAll(ctx)
+}
+
+func (l *Loop) letGo(plan string) {
+	d := l.drivers[plan]
+	if d == nil {
+		l.log.Error("no run of the plan is going on, so its target is not waited for", "plan", plan)
+		return
+	}
+	select {
+	case d.dead <- fmt.Sprintf("somebody said at %s that the target is gone for good", l.clock.Now().UTC().Format(time.RFC3339)):
+	default: // it was said already
+	}
 }
 
 // saveRun records a turn of a run: the journal has it before this returns.

@@ -49,6 +49,8 @@ type Input struct {
 	Push   error       // the push that the open step waits for failed
 	Gate   Gate        // only read when the open step has one
 	Cancel string      // why the run must be undone now; "" = go on
+	Dead   string      // what somebody said of the target that is gone; "" = nothing
+	Pushed bool        // the open step's own record is known to be in Git
 }
 
 // pause is how long an undo or an attempt waits after its n-th failure.
@@ -70,6 +72,11 @@ func Next(in Input) (Decision, error) {
 	if in.Cancel != "" && in.Run.Status.Cancel == "" && !committed(defs, in.Run) {
 		run := clone(in.Run)
 		run.Status.Cancel = in.Cancel
+		return Decision{Kind: Save, Run: run}, nil
+	}
+	if in.Dead != "" && in.Run.Status.TargetDead == "" {
+		run := clone(in.Run)
+		run.Status.TargetDead = in.Dead
 		return Decision{Kind: Save, Run: run}, nil
 	}
 	i, undo := open(defs, in.Run)
@@ -197,7 +204,7 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 	if in.Err == nil {
 		switch in.Seen.Seen {
 		case Succeeded:
-			return settle(in, i, spec.StepDone, in.Seen.Reason, in.Seen.Message)
+			return succeeded(d, in, i)
 		case Broken:
 			return broken(d, in, i)
 		}
@@ -206,7 +213,7 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
 	}
 	if in.Err != nil {
-		return wait(in, s, time.Second, "Unreachable", in.Err.Error(), "")
+		return blindStep(d, in, i)
 	}
 	if dec, ok := saveFacts(in, i); ok {
 		return dec
@@ -218,6 +225,32 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}
 	}
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// succeeded ends a step. What has to be in Git before the effect has to be there
+// also where nothing was to be done, since the next steps rely on it: the target
+// must not start on the word of a record that only this daemon has.
+func succeeded(d StepDef, in Input, i int) Decision {
+	s := in.Run.Steps[i]
+	push := d.Push && !in.Pushed
+	if push && in.Push != nil && s.Deadline != nil && in.Now.After(s.Deadline.Time) && !d.Forever {
+		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
+	}
+	dec := settle(in, i, spec.StepDone, in.Seen.Reason, in.Seen.Message)
+	dec.Push = push
+	return dec
+}
+
+// blindStep waits for a cluster that does not answer; the steps of a rollback are
+// undos.
+func blindStep(d StepDef, in Input, i int) Decision {
+	switch back := in.Run.Spec.Kind == spec.RunRollback; {
+	case back && goesWithTheTarget(d, in):
+		return settle(in, i, spec.StepFailed, "TargetIsDead", withoutTarget(in))
+	case back:
+		return blindUndo(d, in, i, time.Second)
+	}
+	return wait(in, in.Run.Steps[i], time.Second, "Unreachable", in.Err.Error(), "")
 }
 
 // blind waits for the look that an intent needs, as long as the step itself

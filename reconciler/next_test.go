@@ -117,6 +117,18 @@ func TestGitOutage(t *testing.T) {
 	}
 }
 
+// TestTheTargetWaitsForItsRecord: a plan without volumes has no claim to mark
+// live, and still the target does not start on a record that Git does not have.
+func TestTheTargetWaitsForItsRecord(t *testing.T) {
+	w := newWorld(spec.RunMigrate, false)
+	w.made["do:live:1"], w.age["do:live:1"] = 1, 2 // nothing is to be done
+	w.pushDown = func(n int) bool { return n >= 3 && n < 5000 }
+	w.life(t)
+	if es := effects(w); w.ended.Status.Phase != spec.RunFailed || slices.Contains(es, "do:start:1") || !slices.Contains(es, "undo:stop") {
+		t.Fatalf("%+v, effects %v", w.ended.Status, es)
+	}
+}
+
 func TestGateBeforeTheStop(t *testing.T) {
 	closed := Gate{Reason: "TipUnreadable", Say: "the branch cannot be read"}
 	t.Run("waits with the application running, then goes on", func(t *testing.T) {

@@ -119,13 +119,16 @@ type Undid struct {
 
 // RunStatus sums a run up.
 type RunStatus struct {
-	Phase    RunPhase          `json:"phase"`
-	Reason   string            `json:"reason,omitempty"`
-	Message  string            `json:"message,omitempty"`
-	Started  metav1.MicroTime  `json:"started"`
-	Ended    *metav1.MicroTime `json:"ended,omitempty"`
-	Cancel   string            `json:"cancel,omitempty"` // why the run must be undone, once decided
-	Warnings []string          `json:"warnings,omitempty"`
+	Phase   RunPhase          `json:"phase"`
+	Reason  string            `json:"reason,omitempty"`
+	Message string            `json:"message,omitempty"`
+	Started metav1.MicroTime  `json:"started"`
+	Ended   *metav1.MicroTime `json:"ended,omitempty"`
+	Cancel  string            `json:"cancel,omitempty"` // why the run must be undone, once decided
+	// TargetDead is what somebody has said about the target, once it was said that
+	// it is gone for good: its part of the undo is not waited for any more.
+	TargetDead string   `json:"targetDead,omitempty"`
+	Warnings   []string `json:"warnings,omitempty"`
 	// StopSeconds is from the first workload scaled down on the source to the
 	// target proven healthy; OwnSeconds is the part of it that the
 	// application itself took to stop and to become ready.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -97,6 +98,28 @@ func acknowledgeCommand() *cobra.Command {
 			return to.post(c.Context(), "/acknowledge", url.Values{"commit": {args[0]}})
 		},
 	}
+	to.bind(c, "http://127.0.0.1:9440")
+	return c
+}
+
+func rollbackCommand() *cobra.Command {
+	var to daemonFlags
+	var dead bool
+	c := &cobra.Command{
+		Use:   "rollback PLAN --target-is-dead",
+		Short: "Let a rollback that is going on do without a target that is gone for good",
+		Long: "A rollback is asked for in Git, by state: RolledBack. It starts the source only when nothing runs on\n" +
+			"the target any more, and waits for a target that does not answer. With --target-is-dead it does not\n" +
+			"wait: say that only of a cluster that is off for good, since two applications would write otherwise.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if !dead {
+				return errors.New("a rollback is asked for in Git: set the plan to state: RolledBack; here only --target-is-dead can be said")
+			}
+			return to.post(c.Context(), "/target-is-dead", url.Values{"plan": {args[0]}})
+		},
+	}
+	c.Flags().BoolVar(&dead, "target-is-dead", false, "the target cluster is gone for good")
 	to.bind(c, "http://127.0.0.1:9440")
 	return c
 }

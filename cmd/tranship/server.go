@@ -39,6 +39,7 @@ func (s *server) handler() http.Handler {
 	if len(s.token) > 0 {
 		mux.HandleFunc("POST /reconcile", s.authorized(func(*http.Request) { trigger(s.loop) }))
 		mux.HandleFunc("POST /acknowledge", s.authorized(s.acknowledge))
+		mux.HandleFunc("POST /target-is-dead", s.authorized(func(r *http.Request) { s.loop.TargetIsDead(r.FormValue("plan")) }))
 		mux.HandleFunc("POST /adopt", s.authorized(func(*http.Request) { s.loop.Adopt() }))
 	}
 	if s.profile {
