@@ -241,30 +241,6 @@ func succeeded(d StepDef, in Input, i int) Decision {
 	return dec
 }
 
-// blindStep waits for a cluster that does not answer; the steps of a rollback are
-// undos.
-func blindStep(d StepDef, in Input, i int) Decision {
-	switch back := in.Run.Spec.Kind == spec.RunRollback; {
-	case back && goesWithTheTarget(d, in):
-		return settle(in, i, spec.StepFailed, "TargetIsDead", withoutTarget(in))
-	case back:
-		return blindUndo(d, in, i, time.Second)
-	}
-	return wait(in, in.Run.Steps[i], time.Second, "Unreachable", in.Err.Error(), "")
-}
-
-// blind waits for the look that an intent needs, as long as the step itself
-// may take.
-func blind(d StepDef, in Input, i int) Decision {
-	end := metav1.NewTime(idleSince(in.Run).Add(d.Timeout(&in.Run.Spec.Closure.Plan.Spec.Cutover)))
-	if in.Now.After(end.Time) && !d.Forever {
-		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, in.Run.Steps[i]))
-	}
-	dec := wait(in, in.Run.Steps[i], time.Second, "Unreachable", in.Err.Error(), "")
-	dec.Waiting.Deadline = &end
-	return dec
-}
-
 // idleSince is when the newest step ended, or the run began.
 func idleSince(run *spec.Run) time.Time {
 	since := run.Status.Started.Time

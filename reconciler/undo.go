@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -50,28 +49,6 @@ func undoTurn(d StepDef, in Input, i int) Decision {
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Undo, Undo: true}, Step: s.Name}
 	}
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
-}
-
-// blindUndo waits for a cluster that does not answer, and says the way out where
-// there is one: whether the target is only out of reach, and its application
-// runs, nobody can see from here.
-func blindUndo(d StepDef, in Input, i int, after time.Duration) Decision {
-	reason, say := "Unreachable", in.Err.Error()
-	if d.UndoTarget {
-		reason = "TargetUnreachable"
-		say = fmt.Sprintf("the source is started when nothing runs on the target any more, and the target does not answer; if it is gone for good, run `tranship rollback %s --target-is-dead`: %s", in.Run.Spec.Plan, say)
-	}
-	return wait(in, in.Run.Steps[i], after, reason, say, "")
-}
-
-// goesWithTheTarget: the undo is about the target alone, that does not answer, and
-// somebody has said that it never will.
-func goesWithTheTarget(d StepDef, in Input) bool {
-	return in.Err != nil && d.UndoTarget && in.Run.Status.TargetDead != ""
-}
-
-func withoutTarget(in Input) string {
-	return "not undone, " + in.Run.Status.TargetDead + ": " + in.Err.Error()
 }
 
 // undoTimeout bounds one attempt of an undo.
