@@ -19,25 +19,35 @@ const (
 	maxOutage   = time.Minute
 	killEvery   = 200 * time.Millisecond // less than a machine takes to start a service again
 	answerLimit = time.Minute            // for an API server to be back
+	moverLimit  = 5 * time.Second        // for a mover that can be killed
 )
 
-// killMover ends a reader, writer or holder of the plan's.
+// killMover ends a reader, writer or holder of the plan's; it waits for one.
 func (h *havoc) killMover(ctx context.Context) (string, time.Duration, error) {
-	var pods []corev1.Pod
+	for end := time.Now().Add(moverLimit); time.Now().Before(end) && ctx.Err() == nil; pause(ctx, killEvery) {
+		pods, err := h.movers(ctx)
+		if err != nil {
+			return "no mover killed", 0, err
+		}
+		for _, i := range h.rnd.Perm(len(pods)) {
+			if did, n, err := h.killIn(pods[i]); n > 0 || err != nil {
+				return did, 0, err
+			}
+		}
+	}
+	return "no mover ran that could be killed in " + h.where(), 0, nil
+}
+
+func (h *havoc) movers(ctx context.Context) (pods []corev1.Pod, err error) {
 	for _, s := range h.sides {
 		list, err := s.kube.CoreV1().Pods("").List(ctx, metav1.ListOptions{
 			LabelSelector: "tranship.dev/component,tranship.dev/plan=" + spec.ShortName(h.plan), FieldSelector: "status.phase=Running"})
 		if err != nil {
-			return "no mover killed", 0, err
+			return nil, err
 		}
 		pods = append(pods, list.Items...)
 	}
-	for _, i := range h.rnd.Perm(len(pods)) {
-		if did, n, err := h.killIn(pods[i]); n > 0 || err != nil {
-			return did, 0, err
-		}
-	}
-	return "no mover runs that could be killed in " + h.where(), 0, nil
+	return pods, nil
 }
 
 // killVelero ends Velero's server on one side.

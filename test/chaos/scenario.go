@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -77,7 +78,12 @@ type approval struct {
 }
 
 func newScenario(c *chaos, n int) *scenario {
-	return &scenario{chaos: c, n: n, plan: fmt.Sprintf("%s-%d", c.lab.Name, n), rnd: rand.New(rand.NewPCG(uint64(c.seed), uint64(n))), attempt: 1}
+	return &scenario{chaos: c, n: n, plan: fmt.Sprintf("%s-%d", c.lab.Name, n), rnd: random(c.seed, n), attempt: 1}
+}
+
+// random is the scenario's own source: small seeds must not be like each other.
+func random(seed int64, n int) *rand.Rand {
+	return rand.New(rand.NewChaCha8(sha256.Sum256(fmt.Appendf(nil, "%d/%d", seed, n))))
 }
 
 // play runs the phases; the error says that it could not go on.
@@ -89,7 +95,7 @@ func (s *scenario) play(ctx context.Context) error {
 	if err := s.stage(ctx); err != nil {
 		return err
 	}
-	if s.rnd.IntN(3) == 0 && s.early() {
+	if s.rnd.IntN(2) == 0 && s.early() {
 		if err := s.callBack(ctx); err != nil {
 			return err
 		}
