@@ -14,30 +14,29 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	shared "github.com/tranship/tranship/test/lab"
 )
 
-// gitProxy puts a proxy of the test's own between the daemon and the Git
-// server; while down is set, connections to it break.
-func (l *lab) gitProxy() (down *atomic.Bool) {
+// breakable puts a proxy of the test's own before a server: its address, the
+// certificate to trust, and the switch that makes connections to it break.
+func (l *lab) breakable(server, caFile string) (address, ca string, down *atomic.Bool) {
 	l.t.Helper()
 	down = &atomic.Bool{}
-	to, err := url.Parse(l.bed.Git.URL)
+	to, err := url.Parse(server)
 	l.must(err)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(l.text(l.bed.Git.CAFile)))
+	roots.AppendCertsFromPEM([]byte(l.text(caFile)))
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: to.Scheme, Host: to.Host})
 	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	proxy.FlushInterval = -1 // watches
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if down.Load() {
 			panic(http.ErrAbortHandler)
 		}
 		proxy.ServeHTTP(w, r)
 	}))
-	l.t.Cleanup(s.Close)
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	config := strings.NewReplacer(l.bed.Git.URL, s.URL+to.Path, indent(l.text(l.bed.Git.CAFile), "      "), indent(string(ca), "      ")).Replace(l.text(l.dir + "/config.yaml"))
-	l.write("config.yaml", config+"\n")
-	return down
+	l.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return s.URL + to.Path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})), down
 }
 
 // slowToStop is a Deployment without a volume whose pod takes its whole grace
@@ -69,7 +68,8 @@ spec:
 // when it can.
 func TestGitGoneAndTheDaemonToo(t *testing.T) {
 	l := newLab(t)
-	down := l.gitProxy()
+	address, ca, down := l.breakable(l.bed.Git.URL, l.bed.Git.CAFile)
+	l.write("config.yaml", strings.NewReplacer(l.bed.Git.URL, address, shared.Indent(l.text(l.bed.Git.CAFile), "      "), shared.Indent(ca, "      ")).Replace(l.text(l.dir+"/config.yaml"))+"\n")
 	l.openStaged(l.slowToStop(), "deployment/web", "cutover: {gitOutage: 10s}")
 	l.flip(spec.Migrated, "cutover: {gitOutage: 10s}")
 	l.source("stopped", time.Minute, "{.spec.replicas}", "0")
@@ -98,4 +98,43 @@ func (l *lab) source(what string, limit time.Duration, path, want string) {
 		}
 	}
 	l.t.Fatalf("the source is not %s after %s: %s is %q\ndaemon:\n%s", what, limit, path, got, tail(l.Log.String(), 6000))
+}
+
+// TestTheTargetIsDead loses the target after it was started: the source is not
+// started while nobody knows what runs there, the status says so, and starts
+// when somebody has said that the target is gone.
+func TestTheTargetIsDead(t *testing.T) {
+	l := newLab(t)
+	address, ca, down := l.breakable(l.bed.Target.Server, l.bed.Target.CAFile)
+	l.write("token", "let me in")
+	l.apply(strings.Replace(l.slowToStop(), "  replicas: 1\n", "  replicas: 1\n  minReadySeconds: 10\n", 1))
+	l.rolledOut("deployment/web")
+	files := l.infrastructure()
+	files["clusters/new.yaml"] = strings.NewReplacer(l.bed.Target.Server, address, shared.Indent(l.text(l.bed.Target.CAFile), "    "), shared.Indent(ca, "    ")).Replace(files["clusters/new.yaml"])
+	files["plan.yaml"] = l.plan(spec.Staged, "cutover: {healthTimeout: 12s}")
+	l.commit("Plan the move", files)
+	l.must(l.Start(0, "--listen", "127.0.0.1:19440", "--reconcile-token-file", l.dir+"/token"))
+	l.waitReason("Staged", time.Minute)
+	l.flip(spec.Migrated, "cutover: {healthTimeout: 12s}")
+	l.source("stopped", time.Minute, "{.spec.replicas}", "0")
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if n, _ := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); n == "1" {
+			break
+		}
+	}
+	down.Store(true)
+	s := l.wait("TargetUnreachable", 2*time.Minute, func(s *story) bool {
+		return s.Status.WaitsFor != nil && s.Status.WaitsFor.Reason == "TargetUnreachable"
+	})
+	t.Log(s.Status.WaitsFor.Message)
+	l.source("stopped still", time.Second, "{.spec.replicas}", "0")
+	l.run(l.binary, "rollback", l.name, "--target-is-dead", "--server", "http://127.0.0.1:19440", "--token-file", l.dir+"/token")
+	said := time.Now()
+	l.source("back", 2*time.Minute, "{.status.readyReplicas}", "1")
+	t.Logf("the application was back %.1f s after the word", time.Since(said).Seconds())
+	down.Store(false)
+	s = l.said(2*time.Minute, "CutoverNotDone")
+	if text := strings.Join(s.Run.Status.Warnings, "\n"); !strings.Contains(text, "TargetIsDead") || !strings.Contains(text, "somebody said") {
+		t.Errorf("the record does not tell what was left out: %s", text)
+	}
 }
