@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
-	shared "github.com/tranship/tranship/test/lab"
 )
 
 // breakable puts a proxy of the test's own before a server: its address, the
@@ -69,7 +68,7 @@ spec:
 func TestGitGoneAndTheDaemonToo(t *testing.T) {
 	l := newLab(t)
 	address, ca, down := l.breakable(l.bed.Git.URL, l.bed.Git.CAFile)
-	l.write("config.yaml", strings.NewReplacer(l.bed.Git.URL, address, shared.Indent(l.text(l.bed.Git.CAFile), "      "), shared.Indent(ca, "      ")).Replace(l.text(l.dir+"/config.yaml"))+"\n")
+	l.write("config.yaml", strings.NewReplacer(l.bed.Git.URL, address, indent(l.text(l.bed.Git.CAFile), "      "), indent(ca, "      ")).Replace(l.text(l.dir+"/config.yaml"))+"\n")
 	l.openStaged(l.slowToStop(), "deployment/web", "cutover: {gitOutage: 10s}")
 	l.flip(spec.Migrated, "cutover: {gitOutage: 10s}")
 	l.source("stopped", time.Minute, "{.spec.replicas}", "0")
@@ -110,7 +109,7 @@ func TestTheTargetIsDead(t *testing.T) {
 	l.apply(strings.Replace(l.slowToStop(), "  replicas: 1\n", "  replicas: 1\n  minReadySeconds: 10\n", 1))
 	l.rolledOut("deployment/web")
 	files := l.infrastructure()
-	files["clusters/new.yaml"] = strings.NewReplacer(l.bed.Target.Server, address, shared.Indent(l.text(l.bed.Target.CAFile), "    "), shared.Indent(ca, "    ")).Replace(files["clusters/new.yaml"])
+	files["clusters/new.yaml"] = strings.NewReplacer(l.bed.Target.Server, address, indent(l.text(l.bed.Target.CAFile), "    "), indent(ca, "    ")).Replace(files["clusters/new.yaml"])
 	files["plan.yaml"] = l.plan(spec.Staged, "cutover: {healthTimeout: 12s}")
 	l.commit("Plan the move", files)
 	l.must(l.Start(0, "--listen", "127.0.0.1:19440", "--reconcile-token-file", l.dir+"/token"))
