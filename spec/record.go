@@ -152,6 +152,32 @@ type Facts struct {
 	Jobs       []Object    `json:"jobs,omitempty"` // hook Jobs
 	Estimate   *Estimate   `json:"estimate,omitempty"`
 	Times      []NamedTime `json:"times,omitempty"` // named instants, e.g. stop.begin, live
+	// Skipped are objects of the target that were there before, are not of this
+	// plan, and were left as they are (existing: Skip).
+	Skipped []Object `json:"skipped,omitempty"`
+	Counts  []Count  `json:"counts,omitempty"`
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// Count is how many objects of a kind the plan covered on the source when it
+// had stopped, and how many of these were found on the target when it was healthy.
+type Count struct {
+	Kind   string `json:"kind"` // with its group: "Deployment.apps"
+	Source int    `json:"source"`
+	Target int    `json:"target"`
+}
+
+// Change is one field that objects have otherwise on the target than on the
+// source, because of the move. Values of Secrets are never recorded.
+type Change struct {
+	Field string `json:"field"` // path in the object, without the indices of lists
+	From  string `json:"from,omitempty"`
+	To    string `json:"to,omitempty"` // empty: removed, or given by the target
+	// Held says that it is so only until the application is started on the
+	// target, or its traffic is opened.
+	Held    bool     `json:"held,omitempty"`
+	Objects []string `json:"objects"`        // of the source, the first 10 of them
+	More    int      `json:"more,omitempty"` // objects beyond these
 }
 
 // NamedTime is an instant that later sums need.

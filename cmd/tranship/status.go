@@ -189,6 +189,9 @@ func tellRun(w io.Writer, run *spec.Run) error {
 	for _, x := range run.Status.Warnings {
 		fmt.Fprintf(w, "warning   %s\n", x)
 	}
+	if err := tellOutcome(w, run); err != nil {
+		return err
+	}
 	if run.Status.StopSeconds > 0 {
 		fmt.Fprintf(w, "stop time: %.1f s (application's own stop and start: %.1f s)\n", run.Status.StopSeconds, run.Status.OwnSeconds)
 		if e := run.Facts.Estimate; e != nil && e.ErrorSeconds != nil {

@@ -31,14 +31,14 @@ func lookDryRun(ctx context.Context, e *Env) (reconciler.Observation, error) {
 		refusals []string
 		unasked  []string
 	)
-	g, ctx := errgroup.WithContext(ctx)
+	g, group := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for _, i := range items {
 		if DefaultAccount(i) {
 			continue
 		}
 		g.Go(func() error {
-			refusal, silent, err := tryCreate(ctx, e, i)
+			refusal, silent, err := tryCreate(group, e, i)
 			mu.Lock()
 			defer mu.Unlock()
 			if refusal != "" {
@@ -53,6 +53,11 @@ func lookDryRun(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	if err := g.Wait(); err != nil {
 		return reconciler.Observation{}, err
 	}
+	taken, silent, err := trafficConflicts(ctx, e, items)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	refusals, unasked = append(refusals, taken...), append(unasked, silent...)
 	slices.Sort(refusals)
 	slices.Sort(unasked)
 	return dryRunVerdict(e, len(items), refusals, unasked), nil
@@ -67,7 +72,7 @@ func dryRunVerdict(e *Env, all int, refusals, unasked []string) reconciler.Obser
 	}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("cluster %s accepts all %d objects", e.Target.Name, all-len(unasked))}
 	if len(unasked) > 0 {
-		o.Message += "; not asked, because a webhook there refuses dry runs: " + limited(unasked, ", ")
+		o.Message += "; not asked, because a webhook there refuses dry runs or the account may not list what others use: " + limited(unasked, ", ")
 	}
 	return o
 }

@@ -84,10 +84,12 @@ func (c *Cluster) ListAll(ctx context.Context, namespaces []string, selector str
 	if err != nil {
 		return nil, err
 	}
-	return c.listThese(ctx, resources, namespaces, selector)
+	return c.ListThese(ctx, resources, namespaces, selector)
 }
 
-func (c *Cluster) listThese(ctx context.Context, resources []schema.GroupVersionResource, namespaces []string, selector string) ([]Item, error) {
+// ListThese lists the objects of some resources in the namespaces, with the
+// selector ("" for all). The order is stable.
+func (c *Cluster) ListThese(ctx context.Context, resources []schema.GroupVersionResource, namespaces []string, selector string) ([]Item, error) {
 	var (
 		mu  sync.Mutex
 		all []Item

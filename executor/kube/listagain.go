@@ -21,6 +21,8 @@ type difference struct {
 	remove  []spec.Object // of the target: made by this run, and gone from the source
 	late    []string      // workloads and claims that came too late to be part of the move
 	foreign []string      // of the target: in the way, and not of this plan
+	skipped []spec.Object // of the target: the same, and the plan leaves them as they are
+	covered []Item        // of the source, now that it has stopped
 	created []spec.Object // of the target, by this run; the record, brought up to date
 
 	wanted map[itemKey]bool // what the target should have
@@ -39,10 +41,12 @@ func compare(ctx context.Context, e *Env) (*difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := diff(e, Select(listed), since, func(i Item) (*Item, error) { return e.Target.same(ctx, i, e.Mapping()) })
+	covered := Select(listed)
+	d, err := diff(e, covered, since, func(i Item) (*Item, error) { return e.Target.same(ctx, i, e.Mapping()) })
 	if err != nil {
 		return nil, err
 	}
+	d.covered = covered
 	if err := d.sweep(ctx, e); err != nil {
 		return nil, err
 	}
@@ -126,7 +130,9 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 		case t == nil:
 			d.apply = append(d.apply, i)
 		case !ofThisMove(e, *t):
-			if e.Plan().ExistingOrDefault() == spec.ExistingFail {
+			if e.Plan().ExistingOrDefault() == spec.ExistingSkip {
+				d.skipped = append(d.skipped, t.Record(spec.Target))
+			} else {
 				d.foreign = append(d.foreign, Describe(t.Record(spec.Target)))
 			}
 		case settled(i, *t, e.Translation()):
@@ -197,7 +203,12 @@ func lookListAgain(ctx context.Context, e *Env) (reconciler.Observation, error) 
 	case len(d.apply)+len(d.remove) > 0:
 		return reconciler.Observation{Message: fmt.Sprintf("%d objects changed on the source since the backup, %d are gone", len(d.apply), len(d.remove))}, nil
 	}
-	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: &spec.Facts{Created: d.created}, Message: "the target has what the source had when it stopped"}, nil
+	facts := &spec.Facts{Created: d.created, Skipped: d.skipped, Counts: countSource(d.covered, e.Run.Facts.Volumes), Changes: Changes(d.covered, e.Translation())}
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Facts: facts, Message: "the target has what the source had when it stopped"}
+	if len(d.skipped) > 0 {
+		o.Message += fmt.Sprintf(", but for %d objects that were there before and are left as they are (existing: Skip)", len(d.skipped))
+	}
+	return o, nil
 }
 
 func ensureListAgain(ctx context.Context, e *Env) error {

@@ -73,3 +73,30 @@ func TestOrigin(t *testing.T) {
 		t.Errorf("a rollback's: %s, want %s", e.Origin(), cutover)
 	}
 }
+
+// TestForeignObjectsAreSkipped: under existing: Skip what is not ours stays,
+// and is named in the record.
+func TestForeignObjectsAreSkipped(t *testing.T) {
+	run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Kind: spec.RunMigrate, Number: 1}}
+	run.Spec.Closure.Plan.Spec.Namespaces = []spec.NamespaceMapping{{Name: "shop", TargetName: "store"}}
+	e := &Env{Call: reconciler.Call{Run: run}}
+	cm := func(ns, name string) Item {
+		return item(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: "+name+", namespace: "+ns+"}}")
+	}
+	mine, account := e.Marked(cm("store", "mine")), item(t, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: shop}}")
+	covered := []Item{cm("shop", "theirs"), cm("shop", "mine"), cm("shop", "new"), account}
+	target := []Item{cm("store", "theirs"), mine, cm("shop", "new"), item(t, "{apiVersion: v1, kind: Secret, metadata: {name: new, namespace: store}}"),
+		item(t, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: store}}")}
+	source, there := Foreign(e, covered, target)
+	if len(source) != 1 || source[0].GetName() != "theirs" || len(there) != 1 || there[0].GetNamespace() != "store" {
+		t.Errorf("foreign: %d, %d", len(source), len(there))
+	}
+	find := func(Item) (*Item, error) { return &target[0], nil }
+	for policy, want := range map[spec.ExistingPolicy][2]int{spec.ExistingFail: {1, 0}, spec.ExistingSkip: {0, 1}, spec.ExistingUpdate: {1, 0}} {
+		run.Spec.Closure.Plan.Spec.Existing = policy
+		d, err := diff(e, covered[:1], time.Now(), find)
+		if err != nil || len(d.foreign) != want[0] || len(d.skipped) != want[1] || len(d.apply) != 0 {
+			t.Errorf("%s: %v, foreign %d, skipped %d, apply %d", policy, err, len(d.foreign), len(d.skipped), len(d.apply))
+		}
+	}
+}

@@ -50,6 +50,11 @@ func OfRun(e *Env, o metav1.Object) bool {
 	return OfPlan(e, o) && o.GetAnnotations()[AnnotationRun] == e.Origin()
 }
 
+// Find reads a recorded object by its name; nil when it is not there.
+func (c *Cluster) Find(ctx context.Context, o spec.Object) (*Item, error) {
+	return c.get(ctx, GVROf(o), o.Namespace, o.Name)
+}
+
 // get returns nil for an object that is not there.
 func (c *Cluster) get(ctx context.Context, gvr schema.GroupVersionResource, namespace, name string) (*Item, error) {
 	u, err := c.Dynamic.Resource(gvr).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})

@@ -27,6 +27,8 @@ type lead struct {
 	target *Item // nil while it is not there
 	entry  spec.Traffic
 	open   bool // the target's object leads users
+	// foreign is in the way on the target and not of this plan.
+	foreign bool
 }
 
 // leading are the kinds that lead users to an application.
@@ -48,7 +50,7 @@ func leadingItems(ctx context.Context, e *Env) ([]Item, error) {
 		return nil, err
 	}
 	resources = slices.DeleteFunc(resources, func(r schema.GroupVersionResource) bool { return !slices.Contains(leading, r.GroupResource()) })
-	items, err := e.Source.listThese(ctx, resources, e.Namespaces(spec.Source), selector)
+	items, err := e.Source.ListThese(ctx, resources, e.Namespaces(spec.Source), selector)
 	return Select(items), err
 }
 
@@ -76,7 +78,8 @@ func leads(ctx context.Context, e *Env) ([]lead, error) {
 		l.entry.Resource = gvr.Resource
 		if l.target != nil {
 			l.entry.UID = string(l.target.GetUID())
-			l.open = ofThisMove(e, *l.target) && (Traffic(i) || Opens(*l.target))
+			l.foreign = !ofThisMove(e, *l.target)
+			l.open = !l.foreign && (Traffic(i) || Opens(*l.target))
 		}
 		if l.open {
 			l.entry.NewAddress = Address(*l.target)
@@ -116,11 +119,19 @@ func Address(i Item) string {
 	return strings.Join(parts, ", ")
 }
 
-func factsOf(all []lead) *spec.Facts {
-	f := &spec.Facts{}
+func factsOf(e *Env, all []lead) *spec.Facts {
+	f := &spec.Facts{Skipped: slices.Clone(e.Run.Facts.Skipped)}
+	found := map[string]int{}
 	for _, l := range all {
 		f.Traffic = append(f.Traffic, l.entry)
+		if l.foreign && !slices.ContainsFunc(f.Skipped, func(o spec.Object) bool { return keyOfRecord(o) == keyOfRecord(l.entry.Object) }) {
+			f.Skipped = append(f.Skipped, l.target.Record(spec.Target))
+		}
+		if l.open && Traffic(l.source) { // the others were counted with what was restored
+			found[l.source.groupKind().String()]++
+		}
 	}
+	f.Counts = WithTarget(e.Run.Facts.Counts, found)
 	return f
 }
 
@@ -129,11 +140,13 @@ func lookTraffic(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	o := reconciler.Observation{Facts: factsOf(all)}
+	o := reconciler.Observation{Facts: factsOf(e, all)}
 	var closed, waiting []string
+	skips := e.Plan().ExistingOrDefault() == spec.ExistingSkip
 	for _, l := range all {
 		switch {
-		case l.target != nil && !l.open && !ofThisMove(e, *l.target):
+		case l.foreign && skips: // it stays as it is, and is in the record
+		case l.foreign:
 			o.Seen, o.Final, o.Reason, o.Object = reconciler.Broken, true, "ExistingObject", Describe(l.entry.Object)
 			o.Message = fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it, then create the source's by hand", o.Object, e.Target.Name, e.Run.Spec.Plan)
 			return o, nil
@@ -166,7 +179,7 @@ func ensureTraffic(ctx context.Context, e *Env) error {
 		return err
 	}
 	for _, l := range all {
-		if l.open || l.target != nil && !ofThisMove(e, *l.target) {
+		if l.open || l.foreign {
 			continue
 		}
 		if err := openLead(ctx, e, l); err != nil {

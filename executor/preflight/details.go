@@ -177,34 +177,22 @@ func volumes(_ context.Context, s *state) ([]Finding, error) {
 	return found, nil
 }
 
-// existingObjects refuses to meet others' objects on the target.
+// existingObjects refuses to meet others' objects on the target, or says that
+// they stay as they are.
 func existingObjects(_ context.Context, s *state) ([]Finding, error) {
-	if s.Plan().ExistingOrDefault() != spec.ExistingFail {
+	_, there := kube.Foreign(s.Env, s.covered, s.target)
+	if len(there) == 0 {
 		return nil, nil
-	}
-	type key struct {
-		kind            schema.GroupKind
-		namespace, name string
-	}
-	have := map[key]kube.Item{}
-	for _, i := range s.target {
-		have[key{i.GroupVersionKind().GroupKind(), i.GetNamespace(), i.GetName()}] = i
 	}
 	var taken []string
-	for _, i := range s.covered {
-		if kube.DefaultAccount(i) {
-			continue
-		}
-		t, ok := have[key{i.GroupVersionKind().GroupKind(), s.Mapping()[i.GetNamespace()], i.GetName()}]
-		if ok && !kube.OfPlan(s.Env, t) {
-			taken = append(taken, kube.Describe(t.Record(spec.Target)))
-		}
+	for _, t := range there {
+		taken = append(taken, kube.Describe(t.Record(spec.Target)))
 	}
-	if len(taken) == 0 {
-		return nil, nil
+	say := fmt.Sprintf("on cluster %s there are already, and not of plan %s: %s; ", s.Target.Name, s.Run.Spec.Plan, names(taken))
+	if s.Plan().ExistingOrDefault() == spec.ExistingSkip {
+		return []Finding{{Reason: "ExistingObject", Object: taken[0], Warning: true, Message: say + "they are left as they are, and the source's are not moved (existing: Skip)"}}, nil
 	}
-	return []Finding{{Reason: "ExistingObject", Object: taken[0],
-		Message: fmt.Sprintf("on cluster %s there are already, and not of plan %s: %s; remove them, or map the namespace to another name", s.Target.Name, s.Run.Spec.Plan, names(taken))}}, nil
+	return []Finding{{Reason: "ExistingObject", Object: taken[0], Message: say + "remove them, map the namespace to another name, or leave them as they are with existing: Skip"}}, nil
 }
 
 // existingClaims: the hand-over creates claims of these names.
@@ -219,4 +207,30 @@ func existingClaims(_ context.Context, s *state) ([]Finding, error) {
 		}
 	}
 	return found, nil
+}
+
+// externalDNS is how annotations begin that have external-dns publish names.
+const externalDNS = "external-dns.alpha.kubernetes.io/"
+
+// publishedNames says, before anything is stopped, what will be published twice:
+// the source's objects stay, and the target's are published by its own controller.
+func publishedNames(_ context.Context, s *state) ([]Finding, error) {
+	var published []string
+	for _, i := range s.covered {
+		if host := i.GetAnnotations()[externalDNS+"hostname"]; host != "" {
+			published = append(published, fmt.Sprintf("%s (%s)", describe(i), host))
+			continue
+		}
+		for k := range i.GetAnnotations() {
+			if strings.HasPrefix(k, externalDNS) {
+				published = append(published, describe(i))
+				break
+			}
+		}
+	}
+	if len(published) == 0 {
+		return nil, nil
+	}
+	return []Finding{{Reason: "PublishedByExternalDNS", Object: published[0], Warning: true,
+		Message: fmt.Sprintf("external-dns publishes the addresses of %s: from the cutover on both clusters ask for these names; let only one external-dns own them (its owner id), and take the annotation off the source's objects once users reach the target", names(published))}}, nil
 }

@@ -62,6 +62,7 @@ var details = []check{
 	{"existing claims", existingClaims},
 	{"quota", quota},
 	{"snapshot copies", snapshotCopies},
+	{"published names", publishedNames},
 }
 
 // Findings asks everything. It is what the verb, `tranship plan` and the

@@ -96,7 +96,7 @@ func restoreDone(ctx context.Context, e *kube.Env, r *velerov1.Restore, o reconc
 		warnings = res.lines("warnings")
 	}
 	o.Facts = &spec.Facts{Restore: r.Name}
-	if c := conflicts(warnings); len(c) > 0 && e.Plan().ExistingOrDefault() == spec.ExistingFail {
+	if c := blocking(e, conflicts(warnings)); len(c) > 0 {
 		o.Seen, o.Reason = reconciler.Broken, "ExistingObject"
 		o.Message = fmt.Sprintf("%d objects are not on cluster %s as they are on the source: %s; remove those in the way", len(c), e.Target.Name, short(c))
 		return o, nil
@@ -183,7 +183,10 @@ func ensureRestore(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	items = restorable(items)
+	items, err = kube.WithoutForeign(ctx, e, restorable(items))
+	if err != nil {
+		return err
+	}
 	filters, err := filterPolicy(e.Namespaces(spec.Source), items)
 	if err != nil {
 		return err

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/spec"
 )
 
 // results is Velero's file of warnings and errors.
@@ -56,6 +59,16 @@ func conflicts(warnings []string) []string {
 		out = append(out, w)
 	}
 	return out
+}
+
+// blocking are the conflicts that the plan does not allow. Under existing: Skip
+// the restore takes only what is not there; what Velero takes along outside of
+// namespaces is not chosen by us, and may be there.
+func blocking(e *kube.Env, conflicts []string) []string {
+	if e.Plan().ExistingOrDefault() != spec.ExistingSkip {
+		return conflicts
+	}
+	return slices.DeleteFunc(conflicts, func(c string) bool { return strings.HasPrefix(c, "cluster: ") })
 }
 
 // builtInRole: Velero takes along the ClusterRoles that a ServiceAccount is

@@ -51,7 +51,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {name: web, namespace: NS}
-spec: {rules: [{host: shop.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+spec: {rules: [{host: NS.example.com, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
 `)
 }
 

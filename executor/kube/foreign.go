@@ -1,0 +1,46 @@
+package kube
+
+import (
+	"context"
+	"slices"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// Foreign pairs off the covered objects of the source whose name is taken on
+// the target by something that is not of this plan: source holds them, there
+// what is in their place.
+func Foreign(e *Env, covered, target []Item) (source, there []Item) {
+	have := map[itemKey]Item{}
+	for _, i := range target {
+		have[keyOfItem(i, nil)] = i
+	}
+	mapping := e.Mapping()
+	for _, i := range covered {
+		if DefaultAccount(i) {
+			continue
+		}
+		if t, taken := have[keyOfItem(i, mapping)]; taken && !ofThisMove(e, t) {
+			source, there = append(source, i), append(there, t)
+		}
+	}
+	return source, there
+}
+
+// WithoutForeign drops the objects that the plan leaves as they are on the
+// target (existing: Skip); under every other policy it returns items.
+func WithoutForeign(ctx context.Context, e *Env, items []Item) ([]Item, error) {
+	if e.Plan().ExistingOrDefault() != spec.ExistingSkip {
+		return items, nil
+	}
+	target, err := e.Target.ListAll(ctx, e.Namespaces(spec.Target), "")
+	if err != nil {
+		return nil, err
+	}
+	foreign, _ := Foreign(e, items, target)
+	taken := map[itemKey]bool{}
+	for _, i := range foreign {
+		taken[keyOfItem(i, nil)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return taken[keyOfItem(i, nil)] }), nil
+}
