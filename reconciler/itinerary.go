@@ -37,6 +37,9 @@ type StepDef struct {
 	// in Git before the effect. Four of them lie on a cutover's way: the frozen
 	// run, the stop, the target going live, Migrated.
 	Push bool
+	// PushEnd: with Push, its end waits for Git too, also where there was nothing to
+	// do: the next steps rely on a record that more than this daemon has.
+	PushEnd bool
 	// Gate asks, right before the step, whether the approval still stands.
 	Gate bool
 	// NoReturn: from this step on a failure does not undo by itself.
@@ -203,7 +206,7 @@ var migrateSteps = []StepDef{
 		Help: "Gives the target the moved volumes: the same storage, which the source keeps at Retain and must not use any more."},
 	{Name: "hand-over", Verb: "mover.hand-over", Undo: "mover.hand-back", UndoTarget: true, When: hasVolumes, Timeout: medium, Retries: 2,
 		Help: "Binds the copied volumes to the application's claims on the target."},
-	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, Timeout: outage, Retries: 2,
+	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, PushEnd: true, Timeout: outage, Retries: 2,
 		Help: "Marks the claims live: from here on they belong to the application on the target."},
 	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, UndoTarget: true, Timeout: short, Retries: 2,
 		Help: "Starts the application on the target with the counts it had on the source."},

@@ -227,12 +227,10 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
 }
 
-// succeeded ends a step. What has to be in Git before the effect has to be there
-// also where nothing was to be done, since the next steps rely on it: the target
-// must not start on the word of a record that only this daemon has.
+// succeeded ends a step.
 func succeeded(d StepDef, in Input, i int) Decision {
 	s := in.Run.Steps[i]
-	push := d.Push && !in.Pushed
+	push := d.PushEnd && !in.Pushed
 	if push && in.Push != nil && s.Deadline != nil && in.Now.After(s.Deadline.Time) && !d.Forever {
 		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
 	}
