@@ -31,9 +31,6 @@ func thinkPolicies(ctx context.Context, e *kube.Env) (thought, error) {
 			continue // gone with its claim, or another volume's name by now
 		}
 		ownPolicy(e, &t, v, pv)
-		if err := nameless(ctx, e, &t, v); err != nil {
-			return thought{}, err
-		}
 	}
 	for i := range e.Run.Facts.Workloads {
 		if err := ownRetention(ctx, e, &t, &e.Run.Facts.Workloads[i]); err != nil {
@@ -49,30 +46,15 @@ func ownPolicy(e *kube.Env, t *thought, v *spec.Volume, pv *corev1.PersistentVol
 	if own == "" {
 		own = (&transfer{v: v, pv: pv}).policyBefore()
 	}
-	_, named := pv.Labels[kube.LabelPlan]
-	if string(pv.Spec.PersistentVolumeReclaimPolicy) == own && !named || pv.Status.Phase != corev1.VolumeBound {
+	if string(pv.Spec.PersistentVolumeReclaimPolicy) == own || pv.Status.Phase != corev1.VolumeBound {
 		return // a volume without a claim keeps Retain: with Delete it would go at once
 	}
 	t.move(fmt.Sprintf("set volume %s on cluster %s back to %s", pv.Name, e.Target.Name, own), func(ctx context.Context) error {
 		return patchVolume(ctx, e, e.Target, pv, change{
 			annotations: map[string]any{kube.AnnotationPrevious: nil},
-			labels:      map[string]any{kube.LabelPlan: nil},
 			spec:        map[string]any{"persistentVolumeReclaimPolicy": own},
 		})
 	})
-}
-
-// nameless takes the plan's labels off the application's claim, which is found
-// by nobody again. The mark stays: it says since when the claim is live.
-func nameless(ctx context.Context, e *kube.Env, t *thought, v *spec.Volume) error {
-	c, err := getClaim(ctx, e.Target, v.TargetNamespace, v.TargetClaim)
-	if err != nil || c == nil || c.Spec.VolumeName != v.TargetPV || c.Labels[kube.LabelPlan] != kube.Short(e.Run.Spec.Plan) {
-		return err
-	}
-	t.move(fmt.Sprintf("take the labels of the closed plan off claim %s/%s on cluster %s", c.Namespace, c.Name, e.Target.Name), func(ctx context.Context) error {
-		return patchClaim(ctx, e, e.Target, c, change{labels: map[string]any{kube.LabelPlan: nil, kube.LabelRun: nil}})
-	})
-	return nil
 }
 
 // ownRetention restores the retention policy that the source's StatefulSet had
