@@ -105,7 +105,7 @@ func (l *lab) source(what string, limit time.Duration, path, want string) {
 func TestTheTargetIsDead(t *testing.T) {
 	l := newLab(t)
 	address, ca, down := l.breakable(l.bed.Target.Server, l.bed.Target.CAFile)
-	l.write("token", "let me in")
+	l.write("token", "let me in, for I am a test")
 	l.apply(strings.Replace(l.slowToStop(), "  replicas: 1\n", "  replicas: 1\n  minReadySeconds: 10\n", 1))
 	l.rolledOut("deployment/web")
 	files := l.infrastructure()
