@@ -9,6 +9,7 @@ import (
 
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -52,6 +53,23 @@ func Changes(items []Item, t Translation) []spec.Change {
 		}
 	}
 	return c.sum()
+}
+
+// asTheyRan are the source's objects with the counts that they had before this
+// run stopped them.
+func asTheyRan(items []Item, stopped []spec.Workload) []Item {
+	counts := map[itemKey]int64{}
+	for _, w := range stopped {
+		counts[keyOfRecord(w.Object)] = int64(w.Replicas)
+	}
+	out := slices.Clone(items)
+	for n, i := range out {
+		if _, scaled, _ := unstructured.NestedInt64(i.Object, "spec", "replicas"); scaled && counts[keyOfItem(i, nil)] > 0 {
+			out[n] = Item{i.GVR, i.DeepCopy()}
+			_ = unstructured.SetNestedField(out[n].Object, counts[keyOfItem(i, nil)], "spec", "replicas") // it is there
+		}
+	}
+	return out
 }
 
 // changes collects objects by what changes in them.

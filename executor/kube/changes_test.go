@@ -53,6 +53,11 @@ func TestChanges(t *testing.T) {
 	if raw, _ := json.Marshal(all); strings.Contains(string(raw), "c2VjcmV0") {
 		t.Errorf("the value of a Secret is recorded: %s", raw)
 	}
+	stopped := item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: shop}, spec: {replicas: 0}}")
+	ran := asTheyRan([]Item{stopped}, []spec.Workload{{Object: stopped.Record(spec.Source), Replicas: 3}})
+	if c := Changes(ran, Translation{}); len(c) != 1 || c[0].Field != "spec.replicas" || c[0].From != "3" || c[0].To != "0" || !c[0].Held {
+		t.Errorf("a workload that is stopped: %+v", c)
+	}
 	many := []Item{}
 	for n := range 25 {
 		many = append(many, item(t, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: a%02d, namespace: shop}}", n)))
