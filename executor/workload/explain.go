@@ -24,14 +24,14 @@ func (v *verdict) explain(ctx context.Context, c *kube.Cluster, i item) {
 	if err != nil {
 		return
 	}
-	for _, p := range pods.Items {
-		if done(&p) || p.DeletionTimestamp != nil || ready(&p) {
-			continue
-		}
-		reason, message := PodTrouble(&p)
+	if p := worst(pods.Items); p != nil {
+		reason, message := PodTrouble(p)
 		v.reason = reason
 		v.message += fmt.Sprintf("; pod %s: %s", p.Name, message)
-		if ev := PodWarning(ctx, c, &p); ev != "" {
+		if words := lastWords(ctx, c, p); words != "" {
+			v.message += "; its last lines: " + words
+		}
+		if ev := PodWarning(ctx, c, p); ev != "" {
 			v.message += "; last event: " + ev
 		}
 		return
@@ -42,6 +42,29 @@ func (v *verdict) explain(ctx context.Context, c *kube.Cluster, i item) {
 		v.message += "; last event: " + ev
 	}
 }
+
+// worst is the pod that says most about why a workload is not ready: one in
+// real trouble before one that only takes its time; nil when all are ready.
+func worst(pods []corev1.Pod) *corev1.Pod {
+	var found *corev1.Pod
+	for n := range pods {
+		p := &pods[n]
+		if done(p) || p.DeletionTimestamp != nil || ready(p) {
+			continue
+		}
+		reason, _ := PodTrouble(p)
+		if !patient[reason] {
+			return p
+		}
+		if found == nil {
+			found = p
+		}
+	}
+	return found
+}
+
+// patient are reasons of PodTrouble that may pass by themselves.
+var patient = map[string]bool{"NotReady": true, "ContainerCreating": true, "ContainersNotReady": true}
 
 func ready(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {

@@ -10,6 +10,8 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
+// lookHealth judges the workloads first, and once these run everything else:
+// most of it follows from pods.
 func lookHealth(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 	list, places, err := onTarget(ctx, e)
 	if err != nil {
@@ -24,13 +26,22 @@ func lookHealth(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 		verdicts = append(verdicts, v)
 	}
 	o := fold(forward, verdicts)
-	switch o.Seen {
-	case reconciler.Working:
-		o.Wake = wake(ctx, e, e.Target, places)
-	case reconciler.Succeeded:
-		o.Message = fmt.Sprintf("%d workloads of the target are healthy", len(list))
-		o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeHealthy, time.Now())}
+	if o.Seen != reconciler.Succeeded {
+		if o.Seen == reconciler.Working {
+			o.Wake = wake(ctx, e, e.Target, places)
+		}
+		return o, nil
 	}
+	r, err := judgeRestored(ctx, e, list)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if o = fold(forward, r.verdicts); o.Seen != reconciler.Succeeded {
+		o.Wake, o.Poll = wake(ctx, e, e.Target, append(places, r.places...)), time.Second // conditions are not watched
+		return o, nil
+	}
+	o.Message = fmt.Sprintf("%d workloads of the target and %d other objects are healthy", len(list), len(r.verdicts))
+	o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeHealthy, time.Now()), Counts: kube.WithTarget(e.Run.Facts.Counts, r.found)}
 	return o, nil
 }
 

@@ -1,0 +1,96 @@
+package workload
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tranship/tranship/executor/kube"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Bounds of what a message repeats of a container's log.
+const (
+	lastLines     = int64(3)
+	lastBytes     = int64(2000)
+	shortestValue = 4 // bytes; shorter values of Secrets would tear ordinary words out
+)
+
+// suspicious lines may hold a credential that no Secret tells us about.
+var suspicious = regexp.MustCompile(`(?i)passw|secret|token|api[_-]?key|private key|authorization|bearer|://[^\s/]*@`)
+
+const hidden = "<hidden>"
+
+// lastWords are the last lines of the container of p that has crashed, "" when
+// none has. They go into a record that others read: values of the namespace's
+// Secrets are taken out, and without knowing these nothing is said.
+func lastWords(ctx context.Context, c *kube.Cluster, p *corev1.Pod) string {
+	name, previous := crashed(p)
+	if name == "" {
+		return ""
+	}
+	secrets, err := c.Kube.CoreV1().Secrets(p.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return ""
+	}
+	tail, limit := lastLines, lastBytes
+	stream, err := c.Kube.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: name, Previous: previous, TailLines: &tail, LimitBytes: &limit}).Stream(ctx)
+	if err != nil {
+		return ""
+	}
+	defer stream.Close()
+	raw, err := io.ReadAll(io.LimitReader(stream, lastBytes))
+	if err != nil {
+		return ""
+	}
+	if int64(len(raw)) == lastBytes { // a value that is cut would not be found
+		raw = raw[:bytes.LastIndexByte(raw, '\n')+1]
+	}
+	return harmless(string(bytes.ToValidUTF8(raw, nil)), secrets.Items)
+}
+
+// crashed names the container that has ended with an error, and whether it is
+// its previous instance that has.
+func crashed(p *corev1.Pod) (container string, previous bool) {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
+			return s.Name, false
+		}
+		if t := s.LastTerminationState.Terminated; t != nil && t.ExitCode != 0 && !s.Ready {
+			return s.Name, true
+		}
+	}
+	return "", false
+}
+
+// harmless puts lines into one, without what must not be seen.
+func harmless(text string, secrets []corev1.Secret) string {
+	var values []string
+	for _, s := range secrets {
+		for _, v := range s.Data {
+			for _, line := range append(bytes.Split(v, []byte("\n")), v) {
+				if line = bytes.TrimSpace(line); len(line) >= shortestValue {
+					values = append(values, string(line), base64.StdEncoding.EncodeToString(line))
+				}
+			}
+		}
+	}
+	// The longest first: one value may be part of another.
+	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
+	for _, v := range values {
+		text = strings.ReplaceAll(text, v, hidden)
+	}
+	var lines []string
+	for _, l := range strings.Split(strings.TrimSpace(text), "\n") {
+		if suspicious.MatchString(l) {
+			l = hidden
+		}
+		lines = append(lines, strings.TrimSpace(l))
+	}
+	return strings.Join(lines, " | ")
+}

@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// tell is what `tranship status PLAN` prints for people.
+func (l *lab) tell() string {
+	l.t.Helper()
+	return l.run(l.binary, "status", l.name, "--config", filepath.Join(l.dir, "config.yaml"), "--secrets-dir", filepath.Join(l.dir, "secrets"))
+}
+
+// TestOutcomeIsRecorded: where users reach the application, how many objects
+// came over and what was changed stand in the record of one cutover.
+func TestOutcomeIsRecorded(t *testing.T) {
+	l := newLab(t)
+	port := 32000 + time.Now().UnixNano()%700
+	app := l.stateless() + strings.NewReplacer("NS", l.name, "PORT", fmt.Sprint(port)).Replace(`---
+apiVersion: v1
+kind: Service
+metadata: {name: door, namespace: NS, annotations: {external-dns.alpha.kubernetes.io/hostname: door.example.com}}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: PORT}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web, namespace: NS}
+spec: {maxUnavailable: 1, selector: {matchLabels: {app: web}}}
+`)
+	l.openStaged(app, "deployment/web", "")
+	l.flip(spec.Migrated, "")
+	s := l.waitReason("Migrated", 3*time.Minute)
+	f := &s.Run.Facts
+	door, host := fmt.Sprintf("node port %d", port), l.name+".example.com"
+	for _, x := range f.Traffic {
+		if x.Kind == "Service" && (x.OldAddress != door || x.NewAddress != door) || x.Kind == "Ingress" && (x.OldAddress != host || x.NewAddress != host) {
+			t.Errorf("%s %s: %q -> %q", x.Kind, x.Name, x.OldAddress, x.NewAddress)
+		}
+	}
+	if len(f.Traffic) != 2 {
+		t.Errorf("%d traffic objects: %+v", len(f.Traffic), f.Traffic)
+	}
+	want := map[string]int{"ConfigMap": 1, "Secret": 1, "Deployment.apps": 1, "Service": 2, "Ingress.networking.k8s.io": 1, "PodDisruptionBudget.policy": 1}
+	for _, c := range f.Counts {
+		if c.Source != want[c.Kind] || c.Target != want[c.Kind] {
+			t.Errorf("%s: %d on the source, %d on the target, want %d", c.Kind, c.Source, c.Target, want[c.Kind])
+		}
+		delete(want, c.Kind)
+	}
+	if len(want) > 0 {
+		t.Errorf("not counted: %v", want)
+	}
+	told := l.tell()
+	for _, say := range []string{
+		"external-dns publishes the addresses of source Service " + l.name + "/door (door.example.com)",
+		"objects   7 on the source, 7 of them on the target", host + " -> " + host, door + " -> " + door,
+		"spec.replicas", "2 -> 0 (held at first)", "NodePort -> ClusterIP (held at first)",
+	} {
+		if !strings.Contains(told, say) {
+			t.Errorf("tranship status does not tell %q", say)
+		}
+	}
+	t.Log("\n" + told)
+}
+
+// TestExistingObjectsAreSkipped: what was on the target before stays exactly as
+// it was, through cutover and rollback; a claim in the way is refused.
+func TestExistingObjectsAreSkipped(t *testing.T) {
+	l := newLab(t)
+	l.onTarget("create", "namespace", l.name)
+	l.onTarget("label", "namespace", l.name, "team=shop")
+	l.onTarget("-n", l.name, "create", "configmap", "settings", "--from-literal=owner=someone")
+	l.onTarget("-n", l.name, "create", "ingress", "web", "--rule=elsewhere.example.com/*=web:80")
+	untouched := func(when string) {
+		t.Helper()
+		if got := l.onTarget("-n", l.name, "get", "configmap/settings", "ingress/web", "-o", "jsonpath={range .items[*]}{.data.owner}{.spec.rules[0].host}{.metadata.annotations}{.metadata.labels} {end}"); got != "someone elsewhere.example.com " {
+			t.Errorf("%s the objects that were there are %q", when, got)
+		}
+	}
+	l.openStaged(l.stateless(), "deployment/web", "existing: Skip")
+	l.flip(spec.Migrated, "existing: Skip")
+	s := l.waitReason("Migrated", 3*time.Minute)
+	untouched("after the cutover")
+	var skipped []string
+	for _, o := range s.Run.Facts.Skipped {
+		skipped = append(skipped, o.Kind+"/"+o.Name)
+	}
+	if got := strings.Join(skipped, " "); got != "ConfigMap/settings Ingress/web" {
+		t.Errorf("the record says that these were skipped: %s", got)
+	}
+	if told := l.tell(); !strings.Contains(told, "skipped   ConfigMap "+l.name+"/settings") || !strings.Contains(told, "left as they are") {
+		t.Errorf("tranship status does not tell what was skipped:\n%s", told)
+	}
+	if got := l.onTarget("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"); got != "2" {
+		t.Errorf("the target has %q ready replicas, want 2", got)
+	}
+	back := "existing: Skip\nrollback: {targetWrites: Discard}"
+	l.flip(spec.RolledBack, back)
+	l.waitReason("RolledBack", 3*time.Minute)
+	untouched("after the rollback")
+	if out, _ := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployment,service,secret", "-o", "name"); strings.Contains(out, "web") || strings.Contains(out, "password") {
+		t.Errorf("left on the target: %s", out)
+	}
+}
+
+// TestUnhealthyTargetRollsBack has an application that only runs on nodes of
+// the source: the status names pod, container and what it said, not its
+// password, and the source runs again.
+func TestUnhealthyTargetRollsBack(t *testing.T) {
+	l := newLab(t)
+	app := strings.Replace(l.stateless(), `command: [/bin/sh, -c, "mkdir`,
+		`env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}, {name: CODE, valueFrom: {secretKeyRef: {name: password, key: password}}}]
+        command: [/bin/sh, -c, "case $NODE in source*) ;; *) echo no license for node $NODE, code $CODE >&2; exit 3;; esac; mkdir`, 1)
+	l.openStaged(app, "deployment/web", "cutover: {healthTimeout: 12s}")
+	l.flip(spec.Migrated, "cutover: {healthTimeout: 12s}")
+	s := l.waitReason("CutoverNotDone", 3*time.Minute)
+	_, say := s.condition("Ready")
+	for _, want := range []string{"step health", "target Deployment " + l.name + "/web", "pod web-", "container web", "exit code 3", "no license for node target-", "code <hidden>"} {
+		if !strings.Contains(say, want) {
+			t.Errorf("the status does not say %q: %s", want, say)
+		}
+	}
+	t.Log(say)
+	l.sourceReady("2")
+	if out, _ := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployment,service,ingress,secret", "-o", "name"); strings.Contains(out, "/") {
+		t.Errorf("left on the target: %s", out)
+	}
+	l.nothingLeaks()
+}
