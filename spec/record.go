@@ -238,6 +238,7 @@ type Volume struct {
 	Method           string                              `json:"method,omitempty"`
 	StorageClassName string                              `json:"storageClassName,omitempty"` // on the target
 	SnapshotClass    string                              `json:"snapshotClass,omitempty"`    // VolumeSnapshotClass on the source, method snapshot
+	SnapshotPlugin   string                              `json:"snapshotPlugin,omitempty"`   // Velero's, whose provider takes the snapshots itself, method snapshot
 	AccessModes      []corev1.PersistentVolumeAccessMode `json:"accessModes,omitempty"`
 	Capacity         string                              `json:"capacity,omitempty"`
 	VolumeMode       corev1.PersistentVolumeMode         `json:"volumeMode,omitempty"` // Block for a raw device, else empty

@@ -56,6 +56,7 @@ func discover(e *kube.Env, inv *Inventory) (Discovery, error) {
 		grow(&d.Volumes[i])
 	}
 	d.movedBefore(e, inv)
+	inv.checkZones(&d)
 	if e.Run.Spec.Number > 0 { // in a run, and not before one
 		keepTransfer(d.Volumes, e.Run.Facts.Volumes)
 	}
@@ -205,12 +206,10 @@ func (inv *Inventory) way(plan *spec.PlanSpec, v *spec.Volume, c *corev1.Persist
 		return "", ""
 	}
 	if snapshotted(v) {
-		class, reason, why := inv.snapshotable(plan, v, c, pv)
-		if why != "" {
+		if reason, why := inv.snapshotable(plan, v, c, pv); why != "" {
 			return reason, " cannot be copied by snapshot: " + why
 		}
-		v.SnapshotClass = class
-		v.Notes = append(v.Notes, "Velero copies a snapshot of it, and makes the whole volume anew at the cutover: stage runs shorten only the way into the repository")
+		v.Notes = append(v.Notes, snapshotNote(v))
 	}
 	if copied(v) && isBlock(v) && !deviceVisible(pv) {
 		return "BlockVolume", fmt.Sprintf(" is a raw block device of volume %s, which neither a CSI driver nor the local plugin serves: nobody but its own pod can see it; move it, or skip it in volumes.overrides", pv.Name)
@@ -221,8 +220,20 @@ func (inv *Inventory) way(plan *spec.PlanSpec, v *spec.Volume, c *corev1.Persist
 	if why != "" {
 		return "NoStorageClass", ": " + why
 	}
+	if native(v) {
+		if why := inv.foreignClass(class, pv); why != "" {
+			return "NoStorageClass", ": " + why
+		}
+	}
 	v.StorageClassName, v.SourceClassName = class, source.name
 	return "", ""
+}
+
+func snapshotNote(v *spec.Volume) string {
+	if native(v) {
+		return "its provider takes snapshots of it through Velero's plugin " + v.SnapshotPlugin + ", past the repository, and makes a volume of the last one at the cutover: stage runs shorten only that"
+	}
+	return "Velero copies a snapshot of it, and makes the whole volume anew at the cutover: stage runs shorten only the way into the repository"
 }
 
 // leftBehind says why there is nothing to migrate behind a claim.

@@ -19,9 +19,10 @@ type Inventory struct {
 	Volumes       map[string]corev1.PersistentVolume // of the source, by name
 	SourceClasses []storagev1.StorageClass
 	TargetClasses []storagev1.StorageClass
-	Target        TargetInventory // read only if the plan moves volumes
+	Target        TargetInventory // read only if the plan moves volumes or may copy them by native snapshots
 	// SnapshotClasses of the source are read only for plans that want snapshots.
 	SnapshotClasses []SnapshotClass
+	Native          NativeInventory // read only for the same plans
 }
 
 // NamespaceInventory is the part of one source namespace.
@@ -71,8 +72,11 @@ func ReadInventory(ctx context.Context, e *kube.Env) (*Inventory, error) {
 		if inv.SnapshotClasses, err = snapshotClasses(ctx, e.Source); err != nil {
 			return nil, err
 		}
+		if inv.Native, err = readNative(ctx, e); err != nil {
+			return nil, err
+		}
 	}
-	if !Moves(e.Plan()) {
+	if !Moves(e.Plan()) && len(inv.Native.Source.Locations) == 0 {
 		return inv, nil
 	}
 	inv.Target, err = readTarget(ctx, e, inv)

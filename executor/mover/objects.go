@@ -57,7 +57,8 @@ func copied(v *spec.Volume) bool {
 	return v.Action == "copy" && (v.Method == "" || v.Method == "filesystem")
 }
 
-// snapshotted says that Velero moves the volume, from a CSI snapshot.
+// snapshotted says that Velero moves the volume, from a CSI snapshot or, see
+// native, one of its provider's own.
 func snapshotted(v *spec.Volume) bool { return v.Action == "copy" && v.Method == methodSnapshot }
 
 // staged says that the copy lies in a claim of ours until it is handed over.

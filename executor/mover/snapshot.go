@@ -62,6 +62,9 @@ func thinkSnapshot(ctx context.Context, e *kube.Env) (thought, error) {
 			continue
 		}
 		count++
+		if native(&volumes[i]) {
+			continue
+		}
 		s := &shot{v: &volumes[i]}
 		s.find(e, snapshots, uploads)
 		switch o := s.next(e, &t); {
@@ -72,13 +75,20 @@ func thinkSnapshot(ctx context.Context, e *kube.Env) (thought, error) {
 			waits = append(waits, *o)
 		}
 	}
+	o, err := shootNative(ctx, e, volumes, &t)
 	switch {
+	case err != nil:
+		return thought{}, err
 	case len(failures) > 0:
 		return thought{seen: failures[0]}, nil
+	case o != nil && o.Seen == reconciler.Broken:
+		return thought{seen: *o}, nil
 	case len(waits) > 0:
 		t.seen = waits[0]
+	case o != nil:
+		t.seen = *o
 	default:
-		t.seen = succeeded(factsOf(volumes), "the snapshots of %d claims are in the repository; the cutover restores each of them whole", count)
+		t.seen = succeeded(factsOf(volumes), "the snapshots of %d claims are taken; the cutover restores each of them whole", count)
 	}
 	return t, nil
 }

@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -76,22 +77,38 @@ func Snapshots(plan *spec.PlanSpec) bool {
 }
 
 // snapshotable finds the class with which a claim's snapshot is made, or the
-// sentence why there can be none.
-func (inv *Inventory) snapshotable(plan *spec.PlanSpec, v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) (class, reason, problem string) {
+// plugin with which its provider makes it: where the plan says transfer: Direct,
+// which is not through the repository, and where nothing else can. Without
+// either it returns the sentence why there can be none.
+func (inv *Inventory) snapshotable(plan *spec.PlanSpec, v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) (reason, problem string) {
+	switch {
+	case c.Spec.VolumeMode != nil && *c.Spec.VolumeMode == corev1.PersistentVolumeBlock:
+		return "BlockVolume", "it is a raw block device, and this version copies only file systems by snapshot: write method: filesystem, or skip it"
+	case verified(plan, v):
+		return "SnapshotNotVerified", "what Velero restores from a snapshot cannot be verified file by file: write verify: false, or method: filesystem"
+	}
 	switch {
 	case pv.Spec.CSI == nil:
-		return "", "NoSnapshots", fmt.Sprintf("volume %s is not one of a CSI driver, and only those can be copied by snapshot: write method: filesystem", pv.Name)
-	case c.Spec.VolumeMode != nil && *c.Spec.VolumeMode == corev1.PersistentVolumeBlock:
-		return "", "BlockVolume", "it is a raw block device, and this version copies only file systems by snapshot: write method: filesystem, or skip it"
-	case verified(plan, v):
-		return "", "SnapshotNotVerified", "what Velero restores from a snapshot cannot be verified file by file: write verify: false, or method: filesystem"
+		reason, problem = "NoSnapshots", fmt.Sprintf("volume %s is not one of a CSI driver, and only its provider itself can take snapshots of it", pv.Name)
 	case direct(plan, v):
-		return "", "SnapshotNotDirect", "snapshots go through the repository: write transfer: Repository, or method: filesystem"
+		reason, problem = "SnapshotNotDirect", "snapshots that do not go through the repository are its provider's own: write transfer: Repository, or method: filesystem"
 	case c.Spec.StorageClassName == nil || *c.Spec.StorageClassName == "":
-		return "", "NoSnapshots", "it has no storage class, which Velero needs to read its snapshot: write method: filesystem"
+		reason, problem = "NoSnapshots", "it has no storage class, which Velero needs to read its snapshot: write method: filesystem"
+	default:
+		reason = "NoSnapshotClass"
+		if v.SnapshotClass, problem = chooseSnapshotClass(pv.Spec.CSI.Driver, inv.SnapshotClasses); problem == "" {
+			return "", ""
+		}
 	}
-	class, problem = chooseSnapshotClass(pv.Spec.CSI.Driver, inv.SnapshotClasses)
-	return class, "NoSnapshotClass", problem
+	plugin, better, why := inv.nativePlugin(pv)
+	switch {
+	case plugin != "":
+		v.SnapshotPlugin = plugin
+		return "", ""
+	case better != "" || pv.Spec.CSI == nil || direct(plan, v):
+		return cmp.Or(better, reason), problem + "; its provider's snapshots cannot be used: " + why
+	}
+	return reason, problem
 }
 
 // direct says that the plan wants the volume copied past the repository.

@@ -64,6 +64,16 @@ func thinkLand(ctx context.Context, e *kube.Env) (thought, error) {
 		}
 		return t, nil
 	}
+	// They come first: the pods that stand for the application's mount them too.
+	if o, err := landNative(ctx, e, volumes, &t); o != nil || err != nil || len(t.moves) > 0 {
+		if o != nil && o.Seen == reconciler.Broken {
+			return thought{seen: *o}, nil
+		}
+		if o != nil {
+			t.seen = *o
+		}
+		return t, err
+	}
 	groups, err := landings(ctx, e, volumes, downloads)
 	if err != nil {
 		return thought{}, err
@@ -106,7 +116,7 @@ func landings(ctx context.Context, e *kube.Env, volumes []spec.Volume, downloads
 		}
 		g := byName[k]
 		g.mounts = append(g.mounts, v.StagingClaim)
-		if !snapshotted(v) {
+		if !snapshotted(v) || native(v) {
 			continue
 		}
 		if len(g.landings) == 0 {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,11 @@ import (
 // the source. Velero cancels what is on its way. What lies in the repository stays
 // until the plan is closed.
 func thinkStopSnapshot(ctx context.Context, e *kube.Env) (thought, error) {
+	return removeSnapshots(ctx, e, stopNative)
+}
+
+// removeSnapshots is thinkStopSnapshot with what becomes of the native ones.
+func removeSnapshots(ctx context.Context, e *kube.Env, drop func(context.Context, *kube.Env, *thought) (*reconciler.Observation, error)) (thought, error) {
 	t := thought{}
 	left, err := removeMovements(ctx, e, &t, e.Source)
 	if err != nil {
@@ -29,12 +35,20 @@ func thinkStopSnapshot(ctx context.Context, e *kube.Env) (thought, error) {
 		left = object(spec.Source, "VolumeSnapshot", o.GetNamespace(), o.GetName())
 		remove(&t, e.Source, snapshotResource, o)
 	}
-	return t.gone(left, watchOf(e.Source, snapshotResource, metav1.NamespaceAll, ofPlan(e).LabelSelector, snapshots.GetResourceVersion())), nil
+	o, err := drop(ctx, e, &t)
+	if err != nil {
+		return t, err
+	}
+	t = t.gone(left, watchOf(e.Source, snapshotResource, metav1.NamespaceAll, ofPlan(e).LabelSelector, snapshots.GetResourceVersion()))
+	if o != nil && left == "" {
+		t.seen = *o
+	}
+	return t, nil
 }
 
 // cleanUpSnapshots adds to t what removes the helpers of snapshot copies.
 func cleanUpSnapshots(ctx context.Context, e *kube.Env, t thought) (thought, error) {
-	s, err := thinkStopSnapshot(ctx, e)
+	s, err := removeSnapshots(ctx, e, cleanUpNative)
 	if err != nil {
 		return t, err
 	}
@@ -81,6 +95,12 @@ func thinkStopLand(ctx context.Context, e *kube.Env) (thought, error) {
 		return t, err
 	}
 	volumes := slices.Clone(e.Run.Facts.Volumes) // recorded, or nothing was made
+	if o, err := stopLandNative(ctx, e, volumes, &t); err != nil || o != nil || len(t.moves) > 0 {
+		if o != nil {
+			t.seen = *o
+		}
+		return t, err
+	}
 	for i := range volumes {
 		v := &volumes[i]
 		if !snapshotted(v) {

@@ -26,6 +26,7 @@ var snapshotRights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Source: {
 		{Verb: "create", Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots"},
 		{Verb: "create", Group: "velero.io", Resource: "datauploads"},
+		{Verb: "list", Group: "velero.io", Resource: "volumesnapshotlocations"},
 	},
 	spec.Target: {
 		{Verb: "create", Group: "velero.io", Resource: "datadownloads"},
@@ -36,7 +37,9 @@ var snapshotRights = map[spec.Side][]authorizationv1.ResourceAttributes{
 // snapshotCopies: volumes of method snapshot are moved by Velero's node agents,
 // which must be there, and understand each other.
 func snapshotCopies(ctx context.Context, s *state) ([]Finding, error) {
-	if !slices.ContainsFunc(s.volumes.Volumes, func(v spec.Volume) bool { return v.Action == "copy" && v.Method == "snapshot" }) {
+	if !slices.ContainsFunc(s.volumes.Volumes, func(v spec.Volume) bool {
+		return v.Action == "copy" && v.Method == "snapshot" && v.SnapshotPlugin == ""
+	}) {
 		return nil, nil
 	}
 	var found []Finding

@@ -66,7 +66,12 @@ func lookBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 		o.Message = fmt.Sprintf("Backup %s/%s is complete%s", b.Namespace, b.Name, progress(b.Status.Progress))
 		return o, nil
 	}
-	o.Seen, o.Reason = reconciler.Broken, "VeleroBackup"+v.reason
+	return backupFailed(ctx, e, b, v), nil
+}
+
+// backupFailed says why a Backup did not complete.
+func backupFailed(ctx context.Context, e *kube.Env, b *velerov1.Backup, v verdict) reconciler.Observation {
+	o := reconciler.Observation{Seen: reconciler.Broken, Reason: "VeleroBackup" + v.reason, Object: fmt.Sprintf("source Backup %s/%s", b.Namespace, b.Name)}
 	o.Message = fmt.Sprintf("Backup %s/%s on cluster %s ended %s", b.Namespace, b.Name, e.Source.Name, b.Status.Phase)
 	why := append([]string{}, b.Status.ValidationErrors...)
 	if b.Status.FailureReason != "" {
@@ -79,7 +84,7 @@ func lookBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 	if len(why) > 0 {
 		o.Message += ": " + short(why)
 	}
-	return o, nil
+	return o
 }
 
 func progress(p *velerov1.BackupProgress) string {
@@ -173,13 +178,13 @@ func putOnce(ctx context.Context, e *kube.Env, c *kube.Cluster, name, key, text 
 
 // copyBackup puts the finished Backup, status and all, where the target's
 // Velero finds it: its own synchronisation runs once a minute.
-func copyBackup(ctx context.Context, e *kube.Env) error {
-	b, err := read[velerov1.Backup](ctx, e.Source, backupResource, e.Run.Facts.Backup)
+func copyBackup(ctx context.Context, e *kube.Env, name string) error {
+	b, err := read[velerov1.Backup](ctx, e.Source, backupResource, name)
 	if err != nil {
 		return err
 	}
 	if b == nil {
-		return fmt.Errorf("cluster %s has no Backup %s/%s any more; it was deleted while the run needs it", e.Source.Name, e.Source.VeleroNamespace, e.Run.Facts.Backup)
+		return fmt.Errorf("cluster %s has no Backup %s/%s any more; it was deleted while the run needs it", e.Source.Name, e.Source.VeleroNamespace, name)
 	}
 	c := &velerov1.Backup{Spec: b.Spec, Status: b.Status}
 	c.ObjectMeta = metav1.ObjectMeta{Namespace: e.Target.VeleroNamespace, Name: b.Name, Labels: b.Labels, Annotations: map[string]string{}}

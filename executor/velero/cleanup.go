@@ -40,16 +40,23 @@ func headOf(o metav1.Object) *unstructured.Unstructured {
 // as well. The copies on the target have no files of their own.
 
 func lookBackupUndo(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	return lookDeletion(ctx, e, selectRun(e))
+	return lookDeletion(ctx, e, selectRun(e), nil)
 }
 
 func ensureBackupUndo(ctx context.Context, e *kube.Env) error {
-	return deleteBackups(ctx, e, selectRun(e))
+	return deleteBackups(ctx, e, selectRun(e), nil)
 }
 
-// lookDeletion: Succeeded once no Backup that the selector matches is left.
-func lookDeletion(ctx context.Context, e *kube.Env, selector string) (reconciler.Observation, error) {
-	backups, err := listed[velerov1.Backup](ctx, e.Source, backupResource, selector)
+// unwanted are the Backups of a selector without those to be kept.
+func unwanted(ctx context.Context, c *kube.Cluster, selector string, keep []string) ([]velerov1.Backup, error) {
+	all, err := listed[velerov1.Backup](ctx, c, backupResource, selector)
+	return slices.DeleteFunc(all, func(b velerov1.Backup) bool { return slices.Contains(keep, b.Name) }), err
+}
+
+// lookDeletion: Succeeded once no Backup that the selector matches is left but
+// those to be kept.
+func lookDeletion(ctx context.Context, e *kube.Env, selector string, keep []string) (reconciler.Observation, error) {
+	backups, err := unwanted(ctx, e.Source, selector, keep)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
@@ -59,7 +66,10 @@ func lookDeletion(ctx context.Context, e *kube.Env, selector string) (reconciler
 			return o, err
 		}
 	}
-	copies, err := listed[velerov1.Backup](ctx, e.Target, backupResource, selector)
+	if e.Target == nil {
+		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no Backup is left on the source"}, nil
+	}
+	copies, err := unwanted(ctx, e.Target, selector, keep)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
@@ -96,8 +106,8 @@ func deletionName(e *kube.Env, backup string) string {
 	return e.ObjectName(fmt.Sprintf("delete/%s", backup))
 }
 
-func deleteBackups(ctx context.Context, e *kube.Env, selector string) error {
-	backups, err := listed[velerov1.Backup](ctx, e.Source, backupResource, selector)
+func deleteBackups(ctx context.Context, e *kube.Env, selector string, keep []string) error {
+	backups, err := unwanted(ctx, e.Source, selector, keep)
 	if err != nil {
 		return err
 	}
@@ -116,11 +126,14 @@ func deleteBackups(ctx context.Context, e *kube.Env, selector string) error {
 	if len(backups) > 0 {
 		return nil // while the source has it, the target's Velero would fetch it again
 	}
-	return dropCopies(ctx, e, selector)
+	return dropCopies(ctx, e, selector, keep)
 }
 
-func dropCopies(ctx context.Context, e *kube.Env, selector string) error {
-	copies, err := listed[velerov1.Backup](ctx, e.Target, backupResource, selector)
+func dropCopies(ctx context.Context, e *kube.Env, selector string, keep []string) error {
+	if e.Target == nil {
+		return nil // it does not answer: its copies go when the plan is closed
+	}
+	copies, err := unwanted(ctx, e.Target, selector, keep)
 	if err != nil {
 		return err
 	}
@@ -159,7 +172,7 @@ func planRest(e *kube.Env) []rest {
 	all := runRest(e)
 	all = append(all, rest{s, dataUploads, s.VeleroNamespace}, rest{t, dataDownloads, t.VeleroNamespace})
 	for _, c := range []*kube.Cluster{s, t} {
-		all = append(all, rest{c, deletionResource, c.VeleroNamespace}, rest{c, locationResource, c.VeleroNamespace}, rest{c, secrets, c.VeleroNamespace},
+		all = append(all, rest{c, deletionResource, c.VeleroNamespace}, rest{c, locationResource, c.VeleroNamespace}, rest{c, snapshotLocationResource, c.VeleroNamespace}, rest{c, secrets, c.VeleroNamespace},
 			rest{c, secrets, e.Settings.Namespace}, rest{c, configMaps, e.Settings.Namespace})
 	}
 	return all

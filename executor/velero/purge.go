@@ -23,7 +23,7 @@ const bucketPatience = time.Minute
 func lookPurge(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 	for _, look := range []func(context.Context, *kube.Env) (reconciler.Observation, error){
 		func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-			return lookDeletion(ctx, e, selectPlan(e))
+			return lookDeletion(ctx, e, selectPlan(e), nil)
 		},
 		func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 			return lookRest(ctx, e, repositories(e), selectLocation(e))
@@ -49,7 +49,7 @@ func ensurePurge(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	if err := deleteBackups(ctx, e, selectPlan(e)); err != nil || len(backups) > 0 {
+	if err := deleteBackups(ctx, e, selectPlan(e), nil); err != nil || len(backups) > 0 {
 		return err
 	}
 	if err := dropRest(ctx, repositories(e), selectLocation(e)); err != nil {

@@ -34,7 +34,15 @@ func lookRestore(ctx context.Context, e *kube.Env) (reconciler.Observation, erro
 	case v.seen == reconciler.Succeeded:
 		return restoreDone(ctx, e, r, o)
 	}
-	o.Seen, o.Reason = reconciler.Broken, "VeleroRestore"+v.reason
+	o = restoreFailed(ctx, e, r, v)
+	// What it made all the same must be found by the undo.
+	o.Facts = &spec.Facts{Restore: r.Name}
+	return o, nil
+}
+
+// restoreFailed says why a Restore did not complete.
+func restoreFailed(ctx context.Context, e *kube.Env, r *velerov1.Restore, v verdict) reconciler.Observation {
+	o := reconciler.Observation{Seen: reconciler.Broken, Reason: "VeleroRestore" + v.reason, Object: fmt.Sprintf("target Restore %s/%s", r.Namespace, r.Name)}
 	o.Message = fmt.Sprintf("Restore %s/%s on cluster %s ended %s", r.Namespace, r.Name, e.Target.Name, r.Status.Phase)
 	why := append([]string{}, r.Status.ValidationErrors...)
 	if r.Status.FailureReason != "" {
@@ -47,9 +55,7 @@ func lookRestore(ctx context.Context, e *kube.Env) (reconciler.Observation, erro
 	if len(why) > 0 {
 		o.Message += ": " + short(why)
 	}
-	// What it made all the same must be found by the undo.
-	o.Facts = &spec.Facts{Restore: r.Name}
-	return o, nil
+	return o
 }
 
 func restoreRunning(ctx context.Context, e *kube.Env, r *velerov1.Restore) (reconciler.Observation, error) {
@@ -195,7 +201,7 @@ func ensureRestore(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	if err := copyBackup(ctx, e); err != nil {
+	if err := copyBackup(ctx, e, e.Run.Facts.Backup); err != nil {
 		return err
 	}
 	r := wantedRestore(e)

@@ -38,6 +38,8 @@ func imageSpecs(p programs) []image.Spec {
 				{Path: "velero", Source: filepath.Join(p.velero, "velero")},
 				{Path: "velero-restore-helper", Source: filepath.Join(p.velero, "velero-restore-helper")},
 				{Path: "plugins/velero-plugin-for-aws", Source: filepath.Join(p.velero, "velero-plugin-for-aws")},
+				{Path: "plugins/velero-plugin-for-bed", Source: filepath.Join(p.velero, "velero-plugin-for-bed")},
+				{Path: "bin/busybox", Source: busybox, Mode: 0o755},
 			},
 		},
 	}

@@ -31,6 +31,7 @@ var (
 			"github.com/vmware-tanzu/velero/cmd/velero",
 			"github.com/vmware-tanzu/velero/cmd/velero-restore-helper",
 			"github.com/vmware-tanzu/velero-plugin-for-aws/velero-plugin-for-aws",
+			"./velero-plugin-for-bed",
 		},
 		Files: []Files{{
 			Module: "github.com/vmware-tanzu/velero",

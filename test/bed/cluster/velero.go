@@ -44,9 +44,13 @@ func (c *Cluster) veleroServer() kubeapi.Object {
 						"name": "velero", "image": c.Registry.Velero, "imagePullPolicy": "IfNotPresent", "command": []any{"/velero"},
 						"args":         []any{"server", "--item-operation-sync-frequency=1s", "--store-validation-frequency=10s"},
 						"env":          veleroEnv(),
-						"volumeMounts": []any{object{"name": "scratch", "mountPath": "/scratch"}},
+						"volumeMounts": []any{object{"name": "scratch", "mountPath": "/scratch"}, object{"name": "storage", "mountPath": "/bed-storage"}},
 					}},
-					"volumes": []any{object{"name": "scratch", "emptyDir": object{}}},
+					"volumes": []any{
+						object{"name": "scratch", "emptyDir": object{}},
+						// The "cloud" of velero-plugin-for-bed.
+						object{"name": "storage", "hostPath": object{"path": c.Storage()}},
+					},
 				},
 			},
 		},
