@@ -114,7 +114,7 @@ var supports = map[string]map[string]support{
 		"spec.kubeconfig.from": full, "spec.kubeconfig.key": full, "spec.inCluster": full,
 		"spec.caBundle": full, "spec.insecureSkipTLSVerify": full, "spec.veleroNamespace": full,
 		"spec.registry":           set("internal images are not copied; push them to a registry that both clusters reach, and remove the field"),
-		"spec.azureResourceGroup": set("it only serves Azure snapshots; remove it"),
+		"spec.azureResourceGroup": set("Velero's VolumeSnapshotLocation on the cluster names the resource group of snapshots; remove it"),
 	},
 	KindReplicationRepository: {
 		"apiVersion": full, "kind": full, "metadata.name": full,

@@ -111,7 +111,6 @@ var planCases = []ruleCase{
 	set1(KindMigrationPlan, "spec.volumes", "{overrides: [{namespace: shop, claim: a, accessMode: RWO}]}", "spec.volumes.overrides[0].accessMode", "ReadWriteOnce"),
 	set1(KindMigrationPlan, "spec.volumes", "{overrides: [{namespace: shop, claim: a, action: skip, storageClassName: x}]}", "spec.volumes.overrides[0].storageClassName", "action copy only"),
 	set1(KindMigrationPlan, "spec.volumes", "{defaults: {action: move, verify: true}}", "spec.volumes.defaults.verify", "action move for every claim"),
-	set1(KindMigrationPlan, "spec.volumes", "{defaults: {method: snapshot}, overrides: [{namespace: shop, claim: a, transfer: Direct}]}", "spec.volumes.overrides[0].transfer", "method filesystem only"),
 	set1(KindMigrationPlan, "spec.volumes", "{defaults: {method: snapshot}, overrides: [{namespace: shop, claim: a, verify: true}]}", "spec.volumes.overrides[0].verify", "F-061"),
 
 	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, phase: BeforeBackup, namespace: ns}]", "spec.hooks[0].phase", "is not known"),

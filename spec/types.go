@@ -180,7 +180,10 @@ type VolumeDefaults struct {
 	// and is tried again, with Warn the run goes on and the plan has the condition
 	// VerifyErrors (F-179).
 	OnVerifyError string `json:"onVerifyError,omitempty"`
-	Transfer      string `json:"transfer,omitempty"` // Repository | Direct
+	// Transfer is Repository or Direct, which is past the repository: from mover to
+	// mover with method filesystem, by snapshots that the volume's provider takes
+	// itself with method snapshot, where both clusters are in one of its regions.
+	Transfer string `json:"transfer,omitempty"`
 }
 
 // VolumeOverride is the exception for one claim of the source.

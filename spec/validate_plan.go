@@ -77,9 +77,6 @@ func (c checker) namespaces(ns []NamespaceMapping) {
 
 func (c checker) volumes(s *PlanSpec) {
 	d := s.Volumes.Defaults
-	if d.Transfer == "Direct" && d.Method == "snapshot" {
-		c.addf("spec.volumes.defaults.transfer", "transfer Direct goes with method filesystem only: a snapshot is moved by its storage")
-	}
 	if d.Verify && d.Method == "snapshot" {
 		c.addf("spec.volumes.defaults.verify", "verify goes with method filesystem only (F-061): a snapshot has no files to compare")
 	}
@@ -137,9 +134,6 @@ func sourceNames(ns []NamespaceMapping) []string {
 func (c checker) override(path string, o VolumeOverride, d VolumeDefaults) {
 	if o.Verify != nil && *o.Verify && either(o.Method, d.Method) == "snapshot" {
 		c.addf(path+".verify", "verify goes with method filesystem only (F-061): a snapshot has no files to compare")
-	}
-	if o.Transfer == "Direct" && either(o.Method, d.Method) == "snapshot" {
-		c.addf(path+".transfer", "transfer Direct goes with method filesystem only: a snapshot is moved by its storage")
 	}
 	action := either(o.Action, d.Action)
 	if action != "move" && action != "skip" {

@@ -30,19 +30,20 @@ type provider struct {
 	drivers []string
 	inTree  func(s *corev1.PersistentVolumeSource) bool
 	scheme  string // of a node's spec.providerID
-	// pending is in the errors of a plugin whose snapshot is not ready yet.
+	// pending is in the errors of a plugin whose snapshot is not ready yet; that
+	// of Azure returns only when it is.
 	pending string
 }
 
 var providers = []provider{
 	{"velero.io/aws", []string{"ebs.csi.aws.com", "kubernetes.io/aws-ebs"}, func(s *corev1.PersistentVolumeSource) bool { return s.AWSElasticBlockStore != nil }, "aws", "IncorrectState"},
 	{"velero.io/gcp", []string{"pd.csi.storage.gke.io", "kubernetes.io/gce-pd"}, func(s *corev1.PersistentVolumeSource) bool { return s.GCEPersistentDisk != nil }, "gce", "resourceNotReady"},
-	{"velero.io/azure", []string{"disk.csi.azure.com", "kubernetes.io/azure-disk"}, func(s *corev1.PersistentVolumeSource) bool { return s.AzureDisk != nil }, "azure", "SnapshotNotReady"},
+	{"velero.io/azure", []string{"disk.csi.azure.com", "kubernetes.io/azure-disk"}, func(s *corev1.PersistentVolumeSource) bool { return s.AzureDisk != nil }, "azure", ""},
 }
 
 // notReady says that a provider only needs more time for its snapshots.
 func notReady(why string) bool {
-	return slices.ContainsFunc(providers, func(p provider) bool { return strings.Contains(why, p.pending) })
+	return slices.ContainsFunc(providers, func(p provider) bool { return p.pending != "" && strings.Contains(why, p.pending) })
 }
 
 // providerOf finds the known provider of a volume, nil if there is none.
@@ -78,6 +79,7 @@ var snapshotLocationResource = velerov1.SchemeGroupVersion.WithResource("volumes
 func readNative(ctx context.Context, e *kube.Env) (NativeInventory, error) {
 	var n NativeInventory
 	var err error
+	n.Target.Name = e.Target.Name
 	if n.Source, err = readNativeSide(ctx, e.Source); err != nil || len(n.Source.Locations) == 0 {
 		return n, err
 	}

@@ -46,7 +46,7 @@ func TestDiscoverSnapshots(t *testing.T) {
 			pv := inv.Volumes["pv-data"]
 			pv.Spec.PersistentVolumeSource = inTree
 			inv.Volumes["pv-data"] = pv
-		}, "NoSnapshots"},
+		}, "NoSnapshotLocation"},
 		"a block device":         {func(inv *Inventory, _ *spec.PlanSpec) { inv.Namespaces[0].Claims[0].Spec.VolumeMode = &block }, "BlockVolume"},
 		"no storage class":       {func(inv *Inventory, _ *spec.PlanSpec) { inv.Namespaces[0].Claims[0].Spec.StorageClassName = ptr.To("") }, "NoSnapshots"},
 		"verified":               {func(_ *Inventory, p *spec.PlanSpec) { p.Volumes.Defaults.Verify = true }, "SnapshotNotVerified"},

@@ -78,8 +78,8 @@ func Snapshots(plan *spec.PlanSpec) bool {
 
 // snapshotable finds the class with which a claim's snapshot is made, or the
 // plugin with which its provider makes it: where the plan says transfer: Direct,
-// which is not through the repository, and where nothing else can. Without
-// either it returns the sentence why there can be none.
+// which is not through the repository, and where nothing else can and the plan
+// does not say Repository. Without either it returns the sentence why not.
 func (inv *Inventory) snapshotable(plan *spec.PlanSpec, v *spec.Volume, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) (reason, problem string) {
 	switch {
 	case c.Spec.VolumeMode != nil && *c.Spec.VolumeMode == corev1.PersistentVolumeBlock:
@@ -90,7 +90,7 @@ func (inv *Inventory) snapshotable(plan *spec.PlanSpec, v *spec.Volume, c *corev
 	switch {
 	case pv.Spec.CSI == nil:
 		reason, problem = "NoSnapshots", fmt.Sprintf("volume %s is not one of a CSI driver, and only its provider itself can take snapshots of it", pv.Name)
-	case direct(plan, v):
+	case transferAsked(plan, v) == transferDirect:
 		reason, problem = "SnapshotNotDirect", "snapshots that do not go through the repository are its provider's own: write transfer: Repository, or method: filesystem"
 	case c.Spec.StorageClassName == nil || *c.Spec.StorageClassName == "":
 		reason, problem = "NoSnapshots", "it has no storage class, which Velero needs to read its snapshot: write method: filesystem"
@@ -100,21 +100,21 @@ func (inv *Inventory) snapshotable(plan *spec.PlanSpec, v *spec.Volume, c *corev
 			return "", ""
 		}
 	}
+	if transferAsked(plan, v) == transferRepository {
+		return reason, problem + "; its provider's own snapshots do not go through the repository: write transfer: Direct for them"
+	}
 	plugin, better, why := inv.nativePlugin(pv)
 	switch {
 	case plugin != "":
 		v.SnapshotPlugin = plugin
 		return "", ""
-	case better != "" || pv.Spec.CSI == nil || direct(plan, v):
+	case better != "" || pv.Spec.CSI == nil || transferAsked(plan, v) == transferDirect:
 		return cmp.Or(better, reason), problem + "; its provider's snapshots cannot be used: " + why
 	}
 	return reason, problem
 }
 
-// direct says that the plan wants the volume copied past the repository.
-func direct(plan *spec.PlanSpec, v *spec.Volume) bool {
-	if o := overrideOf(plan, v.Namespace, v.Claim); o.Transfer != "" {
-		return o.Transfer == "Direct"
-	}
-	return plan.Volumes.Defaults.Transfer == "Direct"
+// transferAsked is the plan's own word on the way of a volume, "" without one.
+func transferAsked(plan *spec.PlanSpec, v *spec.Volume) string {
+	return cmp.Or(overrideOf(plan, v.Namespace, v.Claim).Transfer, plan.Volumes.Defaults.Transfer)
 }

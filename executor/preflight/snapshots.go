@@ -26,16 +26,19 @@ var snapshotRights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Source: {
 		{Verb: "create", Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots"},
 		{Verb: "create", Group: "velero.io", Resource: "datauploads"},
-		{Verb: "list", Group: "velero.io", Resource: "volumesnapshotlocations"},
+		{Verb: "create", Group: "velero.io", Resource: "volumesnapshotlocations"},
+		{Verb: "create", Group: "velero.io", Resource: "serverstatusrequests"},
 	},
 	spec.Target: {
 		{Verb: "create", Group: "velero.io", Resource: "datadownloads"},
+		{Verb: "create", Group: "velero.io", Resource: "volumesnapshotlocations"},
+		{Verb: "create", Group: "velero.io", Resource: "serverstatusrequests"},
 		{Verb: "create", Resource: "pods"},
 	},
 }
 
 // snapshotCopies: volumes of method snapshot are moved by Velero's node agents,
-// which must be there, and understand each other.
+// which must be there, and understand each other. Native ones need neither.
 func snapshotCopies(ctx context.Context, s *state) ([]Finding, error) {
 	if !slices.ContainsFunc(s.volumes.Volumes, func(v spec.Volume) bool {
 		return v.Action == "copy" && v.Method == "snapshot" && v.SnapshotPlugin == ""
