@@ -68,8 +68,8 @@ type NativeInventory struct{ Source, Target NativeSide }
 // NativeSide is the part of one cluster.
 type NativeSide struct {
 	Name      string
-	Locations []velerov1.VolumeSnapshotLocation // the administrator's
-	Nodes     []corev1.Node                     // read only where there are locations
+	Locations []velerov1.VolumeSnapshotLocation
+	Nodes     []corev1.Node // read only where there are locations
 	// CSI: Velero leaves volumes of CSI drivers to CSI snapshots.
 	CSI bool
 }
@@ -111,9 +111,9 @@ func readNativeSide(ctx context.Context, on *kube.Cluster) (NativeSide, error) {
 	return n, nil
 }
 
-// snapshotLocations lists those in Velero's namespace that we have not made.
+// snapshotLocations lists those in Velero's namespace.
 func snapshotLocations(ctx context.Context, on *kube.Cluster) ([]velerov1.VolumeSnapshotLocation, error) {
-	l, err := listOf(ctx, on, snapshotLocationResource, on.VeleroNamespace, metav1.ListOptions{LabelSelector: kube.LabelManagedBy + "!=" + kube.ManagedBy})
+	l, err := listOf(ctx, on, snapshotLocationResource, on.VeleroNamespace, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +155,21 @@ func (n *NativeSide) chooseLocation(plugin string) (*velerov1.VolumeSnapshotLoca
 		return of[0], ""
 	}
 	return nil, fmt.Sprintf("Velero on cluster %s has %d VolumeSnapshotLocations of provider %s: call the one that is meant \"default\"", n.Name, len(of), plugin)
+}
+
+// chooseLocations picks the location of a plugin on both clusters. A snapshot
+// refers to the source's by name, so the target's must have the same.
+func chooseLocations(s, t *NativeSide, plugin string) (from, to *velerov1.VolumeSnapshotLocation, problem string) {
+	from, why := s.chooseLocation(plugin)
+	if why != "" {
+		return nil, nil, why
+	}
+	for i := range t.Locations {
+		if l := &t.Locations[i]; l.Name == from.Name && pluginOf(l) == plugin {
+			return from, l, ""
+		}
+	}
+	return nil, nil, fmt.Sprintf("Velero on cluster %s has no VolumeSnapshotLocation %s of provider %s, as cluster %s has: install that plugin there and create one of that name", t.Name, from.Name, plugin, s.Name)
 }
 
 // pluginFor names the plugin that snapshots a volume; "" if nobody is known to.
@@ -205,11 +220,7 @@ func (inv *Inventory) nativePlugin(pv *corev1.PersistentVolume) (plugin, reason,
 	if plugin = s.pluginFor(pv); plugin == "" {
 		return "", "", fmt.Sprintf("no plugin of Velero's is known to snapshot volume %s, which is of kind %s", pv.Name, sourceKind(&pv.Spec.PersistentVolumeSource))
 	}
-	from, why := s.chooseLocation(plugin)
-	if why != "" {
-		return "", "NoSnapshotLocation", why
-	}
-	to, why := t.chooseLocation(plugin)
+	from, to, why := chooseLocations(s, t, plugin)
 	if why != "" {
 		return "", "NoSnapshotLocation", why
 	}

@@ -40,7 +40,7 @@ func cloud(provider, scheme string, source corev1.PersistentVolumeSource, provis
 	inv.Volumes["pv-data"] = pv
 	inv.TargetClasses = append(inv.TargetClasses, storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "disks"}, Provisioner: provisioner})
 	inv.Native = NativeInventory{
-		Source: NativeSide{Name: "old", Locations: []velerov1.VolumeSnapshotLocation{location("own", provider)}, Nodes: []corev1.Node{cloudNode("o", scheme+"://1", "r1", "a")}},
+		Source: NativeSide{Name: "old", Locations: []velerov1.VolumeSnapshotLocation{location("default", provider)}, Nodes: []corev1.Node{cloudNode("o", scheme+"://1", "r1", "a")}},
 		Target: NativeSide{Name: "new", Locations: []velerov1.VolumeSnapshotLocation{location("default", provider)}, Nodes: []corev1.Node{cloudNode("n", scheme+"://2", "r1", "a")}},
 	}
 	return inv, plan
@@ -91,9 +91,9 @@ func TestNativeRefusals(t *testing.T) {
 		"no location on the source": {func(inv *Inventory, _ *spec.PlanSpec) { inv.Native.Source.Locations = nil }, "NoSnapshotLocation", "cluster old has no VolumeSnapshotLocation of provider velero.io/aws"},
 		"no location on the target": {func(inv *Inventory, _ *spec.PlanSpec) {
 			inv.Native.Target.Locations = []velerov1.VolumeSnapshotLocation{location("default", "gcp")}
-		}, "NoSnapshotLocation", "cluster new has no VolumeSnapshotLocation of provider velero.io/aws"},
+		}, "NoSnapshotLocation", "cluster new has no VolumeSnapshotLocation default of provider velero.io/aws, as cluster old has"},
 		"two locations": {func(inv *Inventory, _ *spec.PlanSpec) {
-			inv.Native.Source.Locations = append(inv.Native.Source.Locations, location("other", "aws"))
+			inv.Native.Source.Locations = []velerov1.VolumeSnapshotLocation{location("one", "aws"), location("other", "aws")}
 		}, "NoSnapshotLocation", `call the one that is meant "default"`},
 		"another provider": {func(inv *Inventory, _ *spec.PlanSpec) { inv.Native.Target.Nodes[0].Spec.ProviderID = "gce://2" }, "OtherProvider", "node n of cluster new"},
 		"no provider":      {func(inv *Inventory, _ *spec.PlanSpec) { inv.Native.Source.Nodes[0].Spec.ProviderID = "" }, "OtherProvider", "node o of cluster old"},

@@ -3,7 +3,6 @@ package mover
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 
 	"github.com/tranship/tranship/executor/kube"
@@ -12,7 +11,6 @@ import (
 	"github.com/tranship/tranship/spec"
 	velerov1 "github.com/vmware-tanzu/velero/pkg/apis/velero/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -42,7 +40,7 @@ func pluginsOf(volumes []spec.Volume) []string {
 // shootNative has the providers take a snapshot of every native volume, all in
 // one Backup:
 //
-//	locations ──▶ the plugins are there ──▶ Backup ──completed, with as many snapshots──▶ recorded
+//	the plugins are there ──▶ Backup ──completed, with as many snapshots──▶ recorded
 func shootNative(ctx context.Context, e *kube.Env, volumes []spec.Volume, t *thought) (*reconciler.Observation, error) {
 	mine := natives(volumes)
 	if len(mine) == 0 {
@@ -60,11 +58,12 @@ func shootNative(ctx context.Context, e *kube.Env, volumes []spec.Volume, t *tho
 	}
 	switch o.Seen {
 	case reconciler.Absent:
-		if o, err := pluginsReady(ctx, e, t, mine); o != nil || err != nil || len(t.moves) > 0 {
+		locations, o, err := pluginsReady(ctx, e, t, mine)
+		if o != nil || err != nil || len(t.moves) > 0 {
 			return o, err
 		}
 		t.move(fmt.Sprintf("have Velero on cluster %s take snapshots of %d claims", e.Source.Name, len(mine)), func(ctx context.Context) error {
-			return velero.EnsureVolumeBackup(ctx, e, objectMeta(e, e.Source.VeleroNamespace, name, ComponentSnapshot), mine)
+			return velero.EnsureVolumeBackup(ctx, e, objectMeta(e, e.Source.VeleroNamespace, name, ComponentSnapshot), mine, locations)
 		})
 		return nil, nil
 	case reconciler.Succeeded:
@@ -79,62 +78,32 @@ func shootNative(ctx context.Context, e *kube.Env, volumes []spec.Volume, t *tho
 	return &o, nil
 }
 
-// pluginsReady puts our locations on both clusters, and asks both Veleros whether
-// they have the plugins: one without would leave the volumes out.
-func pluginsReady(ctx context.Context, e *kube.Env, t *thought, mine []spec.Volume) (*reconciler.Observation, error) {
+// pluginsReady names the administrator's locations, and asks both Veleros whether
+// they have the plugins: one without would leave the volumes out. No location is
+// ever added: beside a second one of a provider, Velero refuses every Backup that
+// names none.
+func pluginsReady(ctx context.Context, e *kube.Env, t *thought, mine []spec.Volume) (names []string, o *reconciler.Observation, err error) {
+	var sides [2]NativeSide
+	for i, on := range []*kube.Cluster{e.Source, e.Target} {
+		sides[i].Name = on.Name
+		if sides[i].Locations, err = snapshotLocations(ctx, on); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, plugin := range pluginsOf(mine) {
+		from, _, why := chooseLocations(&sides[0], &sides[1], plugin)
+		if why != "" {
+			o := broken(false, "NoSnapshotLocation", "", "%s", why)
+			return nil, &o, nil
+		}
+		names = append(names, from.Name)
+	}
 	for _, on := range []*kube.Cluster{e.Source, e.Target} {
-		side := NativeSide{Name: on.Name}
-		var err error
-		if side.Locations, err = snapshotLocations(ctx, on); err != nil {
-			return nil, err
-		}
-		for _, plugin := range pluginsOf(mine) {
-			from, why := side.chooseLocation(plugin)
-			if why != "" {
-				o := broken(false, "NoSnapshotLocation", "", "%s", why)
-				return &o, nil
-			}
-			if err := putSnapshotLocation(ctx, e, t, on, plugin, from); err != nil {
-				return nil, err
-			}
-		}
-		if o, err := hasPlugins(ctx, e, t, on, pluginsOf(mine)); o != nil || err != nil {
-			return o, err
+		if o, err = hasPlugins(ctx, e, t, on, pluginsOf(mine)); o != nil || err != nil {
+			return nil, o, err
 		}
 	}
-	return nil, nil
-}
-
-// putSnapshotLocation makes ours after the administrator's: where the snapshots
-// lie and with which credentials is theirs to say, and Velero only finds it under
-// one name on both clusters.
-func putSnapshotLocation(ctx context.Context, e *kube.Env, t *thought, on *kube.Cluster, plugin string, from *velerov1.VolumeSnapshotLocation) error {
-	want := &velerov1.VolumeSnapshotLocation{ObjectMeta: objectMeta(e, on.VeleroNamespace, velero.SnapshotLocationName(e, plugin), ComponentSnapshot), Spec: *from.Spec.DeepCopy()}
-	want.Spec.Provider = plugin
-	at := on.Dynamic.Resource(snapshotLocationResource).Namespace(on.VeleroNamespace)
-	have, err := at.Get(ctx, want.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		t.move(fmt.Sprintf("create VolumeSnapshotLocation %s on cluster %s", want.Name, on.Name), func(ctx context.Context) error {
-			return create(ctx, on, snapshotLocationResource, "VolumeSnapshotLocation", want)
-		})
-		return nil
-	}
-	if err != nil {
-		return on.Errorf(err, "read VolumeSnapshotLocation %s", want.Name)
-	}
-	wanted, err := runtime.DefaultUnstructuredConverter.ToUnstructured(want)
-	if err != nil {
-		return on.Errorf(err, "encode VolumeSnapshotLocation %s", want.Name)
-	}
-	if reflect.DeepEqual(have.Object["spec"], wanted["spec"]) {
-		return nil
-	}
-	t.move(fmt.Sprintf("correct VolumeSnapshotLocation %s on cluster %s", want.Name, on.Name), func(ctx context.Context) error {
-		have.Object["spec"] = wanted["spec"]
-		_, err := at.Update(ctx, have, metav1.UpdateOptions{})
-		return err
-	})
-	return nil
+	return names, nil, nil
 }
 
 // hasPlugins asks Velero for its plugins, as `velero plugin get` does.

@@ -26,12 +26,12 @@ var snapshotRights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Source: {
 		{Verb: "create", Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots"},
 		{Verb: "create", Group: "velero.io", Resource: "datauploads"},
-		{Verb: "create", Group: "velero.io", Resource: "volumesnapshotlocations"},
+		{Verb: "list", Group: "velero.io", Resource: "volumesnapshotlocations"},
 		{Verb: "create", Group: "velero.io", Resource: "serverstatusrequests"},
 	},
 	spec.Target: {
 		{Verb: "create", Group: "velero.io", Resource: "datadownloads"},
-		{Verb: "create", Group: "velero.io", Resource: "volumesnapshotlocations"},
+		{Verb: "list", Group: "velero.io", Resource: "volumesnapshotlocations"},
 		{Verb: "create", Group: "velero.io", Resource: "serverstatusrequests"},
 		{Verb: "create", Resource: "pods"},
 	},

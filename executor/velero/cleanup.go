@@ -172,7 +172,7 @@ func planRest(e *kube.Env) []rest {
 	all := runRest(e)
 	all = append(all, rest{s, dataUploads, s.VeleroNamespace}, rest{t, dataDownloads, t.VeleroNamespace})
 	for _, c := range []*kube.Cluster{s, t} {
-		all = append(all, rest{c, deletionResource, c.VeleroNamespace}, rest{c, locationResource, c.VeleroNamespace}, rest{c, snapshotLocationResource, c.VeleroNamespace}, rest{c, secrets, c.VeleroNamespace},
+		all = append(all, rest{c, deletionResource, c.VeleroNamespace}, rest{c, locationResource, c.VeleroNamespace}, rest{c, statusRequestResource, c.VeleroNamespace}, rest{c, secrets, c.VeleroNamespace},
 			rest{c, secrets, e.Settings.Namespace}, rest{c, configMaps, e.Settings.Namespace})
 	}
 	return all

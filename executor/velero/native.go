@@ -20,17 +20,9 @@ import (
 // Native snapshots can only be had through a Backup and a Restore. Those of this
 // file hold the volumes of some claims and nothing else (ADR 15).
 
-var snapshotLocationResource = velerov1.SchemeGroupVersion.WithResource("volumesnapshotlocations")
-
-// SnapshotLocationName is the plan's VolumeSnapshotLocation for one plugin, of
-// the same name on both clusters because a snapshot refers to it.
-func SnapshotLocationName(e *kube.Env, plugin string) string {
-	return e.PlanObjectName("snapshots/" + plugin)
-}
-
-// EnsureVolumeBackup has Velero's plugins take snapshots of exactly these claims.
-// The head names the Backup and marks it.
-func EnsureVolumeBackup(ctx context.Context, e *kube.Env, head metav1.ObjectMeta, claims []spec.Volume) error {
+// EnsureVolumeBackup has Velero's plugins take snapshots of exactly these claims,
+// in these locations. The head names the Backup and marks it.
+func EnsureVolumeBackup(ctx context.Context, e *kube.Env, head metav1.ObjectMeta, claims []spec.Volume, locations []string) error {
 	policy, err := claimFilters(claims)
 	if err != nil {
 		return err
@@ -38,7 +30,7 @@ func EnsureVolumeBackup(ctx context.Context, e *kube.Env, head metav1.ObjectMeta
 	if err := putOnce(ctx, e, e.Source, head.Name, "filters", policy); err != nil {
 		return err
 	}
-	err = create(ctx, e.Source, backupResource, "Backup", wantedVolumeBackup(e, head, claims))
+	err = create(ctx, e.Source, backupResource, "Backup", wantedVolumeBackup(e, head, claims, locations))
 	if apierrors.IsAlreadyExists(err) {
 		return nil // the next look says whether it is ours
 	}
@@ -53,19 +45,19 @@ func claimFilters(claims []spec.Volume) (string, error) {
 		u.SetName(v.Claim)
 		items = append(items, kube.Item{GVR: corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), Unstructured: u})
 	}
-	return filterPolicy(distinct(claims, func(v *spec.Volume) string { return v.Namespace }), items)
+	return filterPolicy(namespacesOf(claims), items)
 }
 
-func wantedVolumeBackup(e *kube.Env, head metav1.ObjectMeta, claims []spec.Volume) *velerov1.Backup {
+func wantedVolumeBackup(e *kube.Env, head metav1.ObjectMeta, claims []spec.Volume, locations []string) *velerov1.Backup {
 	yes, no := true, false
 	b := &velerov1.Backup{ObjectMeta: head}
 	b.Spec = velerov1.BackupSpec{
-		IncludedNamespaces: distinct(claims, func(v *spec.Volume) string { return v.Namespace }),
+		IncludedNamespaces: namespacesOf(claims),
 		// Their volumes come with them.
 		IncludedNamespaceScopedResources: []string{"persistentvolumeclaims"},
 		ResourcePolicy:                   configMapRef(head.Name),
 		StorageLocation:                  LocationName(e),
-		VolumeSnapshotLocations:          distinct(claims, func(v *spec.Volume) string { return SnapshotLocationName(e, v.SnapshotPlugin) }),
+		VolumeSnapshotLocations:          locations,
 		SnapshotVolumes:                  &yes,
 		SnapshotMoveData:                 &no,
 		DefaultVolumesToFsBackup:         &no,
@@ -74,18 +66,18 @@ func wantedVolumeBackup(e *kube.Env, head metav1.ObjectMeta, claims []spec.Volum
 	return b
 }
 
-func distinct(claims []spec.Volume, of func(*spec.Volume) string) []string {
+func namespacesOf(claims []spec.Volume) []string {
 	var all []string
 	for i := range claims {
-		all = append(all, of(&claims[i]))
+		all = append(all, claims[i].Namespace)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
 // LookVolumeBackup says how far the Backup of that name is. It is complete only
-// with a snapshot of each of the count volumes: Velero passes over those for which
-// it has no plugin, and calls that complete.
+// with a snapshot of each of the count volumes: Velero passes over those that its
+// plugins do not know, and calls that complete.
 func LookVolumeBackup(ctx context.Context, e *kube.Env, name string, count int) (reconciler.Observation, error) {
 	b, err := read[velerov1.Backup](ctx, e.Source, backupResource, name)
 	if err != nil || b == nil {

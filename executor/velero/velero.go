@@ -20,11 +20,12 @@ import (
 )
 
 var (
-	backupResource   = velerov1.SchemeGroupVersion.WithResource("backups")
-	restoreResource  = velerov1.SchemeGroupVersion.WithResource("restores")
-	locationResource = velerov1.SchemeGroupVersion.WithResource("backupstoragelocations")
-	downloadResource = velerov1.SchemeGroupVersion.WithResource("downloadrequests")
-	deletionResource = velerov1.SchemeGroupVersion.WithResource("deletebackuprequests")
+	backupResource        = velerov1.SchemeGroupVersion.WithResource("backups")
+	restoreResource       = velerov1.SchemeGroupVersion.WithResource("restores")
+	locationResource      = velerov1.SchemeGroupVersion.WithResource("backupstoragelocations")
+	downloadResource      = velerov1.SchemeGroupVersion.WithResource("downloadrequests")
+	statusRequestResource = velerov1.SchemeGroupVersion.WithResource("serverstatusrequests")
+	deletionResource      = velerov1.SchemeGroupVersion.WithResource("deletebackuprequests")
 )
 
 // Verbs is this package's part of the registry.

@@ -13,25 +13,6 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// nativeLocations makes the location with which an administrator tells Velero on
-// both clusters of the bed's "cloud", whose snapshots are not ready at once.
-func (l *lab) nativeLocations(provider, driver string) {
-	l.t.Helper()
-	l.write("location.yaml", strings.NewReplacer("NAME", l.name, "PROVIDER", provider, "DRIVER", driver).Replace(`
-apiVersion: velero.io/v1
-kind: VolumeSnapshotLocation
-metadata: {name: NAME, namespace: velero, annotations: {tranship.dev/drivers: DRIVER}}
-spec: {provider: PROVIDER, config: {pendingFor: 6s}}
-`))
-	file := filepath.Join(l.dir, "location.yaml")
-	for _, kubeconfig := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
-		out, err := l.kubectl(kubeconfig, "apply", "-f", file)
-		l.must(err)
-		l.t.Log(strings.TrimSpace(out))
-		l.t.Cleanup(func() { _, _ = l.kubectl(kubeconfig, "delete", "-f", file, "--wait=false") })
-	}
-}
-
 func (l *lab) nativePlan(state spec.State, extra string) string {
 	return l.plan(state, fmt.Sprintf("volumes: {overrides: [{namespace: %s, claim: shot, method: snapshot, transfer: Direct}]}\n%s", l.name, extra))
 }
@@ -65,7 +46,6 @@ func (l *lab) cloud() string { return filepath.Join(filepath.Dir(os.Getenv("TRAN
 // files; there and back again, and nothing is left in the cloud.
 func TestNativeSnapshotCopy(t *testing.T) {
 	l := newLab(t)
-	l.nativeLocations("bed.tranship.dev/folders", "csi.bed.tranship.dev")
 	l.apply(strings.Replace(l.twoMethods(), "storageClassName: bed-node", "storageClassName: bed-shared", 1))
 	l.rolledOut("deployment/web")
 	pv := l.onSource("-n", l.name, "get", "pvc", "shot", "-o", "jsonpath={.spec.volumeName}")
@@ -123,7 +103,7 @@ func TestNativeSnapshotCopy(t *testing.T) {
 		t.Errorf("left in the cloud: %v", left)
 	}
 	for _, kubeconfig := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
-		out, err := l.kubectl(kubeconfig, "get", "volumesnapshotlocations.velero.io,serverstatusrequests.velero.io,backups.velero.io,restores.velero.io,configmaps", "-n", "velero", "-l", "tranship.dev/plan="+spec.ShortName(l.name), "-o", "name")
+		out, err := l.kubectl(kubeconfig, "get", "serverstatusrequests.velero.io,backups.velero.io,restores.velero.io,configmaps", "-n", "velero", "-l", "tranship.dev/plan="+spec.ShortName(l.name), "-o", "name")
 		if err != nil || strings.Contains(out, "/") {
 			t.Errorf("left: %s %v", out, err)
 		}
@@ -135,15 +115,52 @@ func TestNativeSnapshotCopy(t *testing.T) {
 // told by name, and the application is never touched.
 func TestNativeSnapshotWithoutItsPlugin(t *testing.T) {
 	l := newLab(t)
-	l.nativeLocations("nobody.tranship.dev/none", "csi.bed.tranship.dev")
-	l.apply(strings.Replace(l.twoMethods(), "storageClassName: bed-node", "storageClassName: bed-shared", 1))
+	driver := l.name + ".bed.tranship.dev"
+	l.write("foreign.yaml", strings.NewReplacer("NAME", l.name, "DRIVER", driver).Replace(`
+apiVersion: velero.io/v1
+kind: VolumeSnapshotLocation
+metadata: {name: NAME, namespace: velero, annotations: {tranship.dev/drivers: DRIVER}}
+spec: {provider: DRIVER/none}
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: NAME}
+provisioner: DRIVER
+`))
+	file := filepath.Join(l.dir, "foreign.yaml")
+	for _, kubeconfig := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
+		_, err := l.kubectl(kubeconfig, "apply", "-f", file)
+		l.must(err)
+		t.Cleanup(func() { _, _ = l.kubectl(kubeconfig, "delete", "-f", file, "--wait=false") })
+	}
+	l.apply(strings.NewReplacer("NAME", l.name, "DRIVER", driver).Replace(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: NAME}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: NAME}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: NAME
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: NAME, name: shot}
+  csi: {driver: DRIVER, volumeHandle: none}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: shot, namespace: NAME}
+spec: {accessModes: [ReadWriteOnce], storageClassName: NAME, volumeName: NAME, resources: {requests: {storage: 1Mi}}}
+`))
+	t.Cleanup(func() { _, _ = l.kubectl(l.bed.Source.Kubeconfig, "delete", "pv", l.name, "--wait=false") })
 	files := l.infrastructure()
 	files["plan.yaml"] = l.nativePlan(spec.Staged, fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
-	l.rolledOut("deployment/web")
 	l.commit("Plan the move", files)
 	l.start()
-	s := l.wait("a failed stage run", 3*time.Minute, func(s *story) bool { return s.Status.LastStage != nil })
-	if m := s.Run.Status.Message; s.Status.LastStage.Result != spec.RunFailed || !strings.Contains(m, "VolumeSnapshotter plugin nobody.tranship.dev/none") {
+	s := l.wait("a failed stage run", 90*time.Second, func(s *story) bool { return s.Status.LastStage != nil })
+	if m := s.Run.Status.Message; s.Status.LastStage.Result != spec.RunFailed || !strings.Contains(m, "VolumeSnapshotter plugin "+driver+"/none") {
 		t.Errorf("the stage run: %+v", s.Run.Status)
 	}
 }

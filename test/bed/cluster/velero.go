@@ -9,7 +9,7 @@ import (
 )
 
 // InstallVelero installs Velero as its own installer does, without a location for
-// backups: making that is the product's work.
+// Backups: making that is the product's work.
 func (c *Cluster) InstallVelero(ctx context.Context) error {
 	if err := c.applyCRDs(ctx, c.Velero); err != nil {
 		return err
@@ -17,6 +17,13 @@ func (c *Cluster) InstallVelero(ctx context.Context) error {
 	return c.API.Apply(ctx,
 		kubeapi.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": "velero"}},
 		kubeapi.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": object{"name": "velero", "namespace": "velero"}},
+		// As `velero install` does where it is told of a provider's plugin. Its snapshots
+		// are not ready at once, as a cloud uploads them in the background.
+		kubeapi.Object{
+			"apiVersion": "velero.io/v1", "kind": "VolumeSnapshotLocation",
+			"metadata": object{"name": "default", "namespace": "velero", "annotations": object{"tranship.dev/drivers": Driver}},
+			"spec":     object{"provider": "bed.tranship.dev/folders", "config": object{"pendingFor": "6s"}},
+		},
 		adminBinding("velero", "velero"), c.veleroServer(), c.nodeAgent())
 }
 
