@@ -21,6 +21,9 @@ type agent struct {
 	target *world
 	phase  string // of what is moved
 	made   int
+	more   func() // what else it plays
+	plugin string // that Velero says it has
+	shots  int    // that a Backup has taken
 }
 
 func (a *agent) each(on *kube.Cluster, r schema.GroupVersionResource, change func(o *unstructured.Unstructured) map[string]any) {
@@ -30,7 +33,7 @@ func (a *agent) each(on *kube.Cluster, r schema.GroupVersionResource, change fun
 	}
 	for i := range l.Items {
 		o := &l.Items[i]
-		if _, has := o.Object["status"]; has {
+		if has, _ := o.Object["status"].(map[string]any); len(has) > 0 {
 			continue
 		}
 		status := change(o)
@@ -45,6 +48,9 @@ func (a *agent) each(on *kube.Cluster, r schema.GroupVersionResource, change fun
 }
 
 func (a *agent) round() {
+	if a.more != nil {
+		a.more()
+	}
 	a.each(a.e.Source, snapshotResource, func(*unstructured.Unstructured) map[string]any { return map[string]any{"readyToUse": true} })
 	a.each(a.e.Source, uploadResource, func(*unstructured.Unstructured) map[string]any {
 		a.made++
@@ -117,7 +123,7 @@ func snapshotWorld(t *testing.T) *agent {
 	v := stagedVolume(e, "data", "")
 	v.Method, v.SnapshotClass = methodSnapshot, "snap"
 	e.Run.Facts.Volumes = []spec.Volume{v}
-	return &agent{t: t, e: e, target: target, phase: phaseCompleted}
+	return &agent{t: t, e: e, target: target, phase: phaseCompleted, plugin: "velero.io/aws", shots: 1}
 }
 
 func (a *agent) must(step, verb string, attempt int) {

@@ -375,6 +375,7 @@ func cluster(side spec.Side, name string, w *world) *kube.Cluster {
 	_ = corev1.AddToScheme(scheme)
 	dynamic := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(scheme, map[schema.GroupVersionResource]string{
 		uploadResource: "DataUploadList", downloadResource: "DataDownloadList", snapshotResource: "VolumeSnapshotList", snapshotClassResource: "VolumeSnapshotClassList",
+		backupResource: "BackupList", restoreResource: "RestoreList", statusRequestResource: "ServerStatusRequestList", snapshotLocationResource: "VolumeSnapshotLocationList", configMapResource: "ConfigMapList",
 	})
 	return &kube.Cluster{Side: side, Name: name, Kube: w, Exec: w.exec, Dynamic: dynamic, VeleroNamespace: "velero"}
 }

@@ -95,9 +95,8 @@ func LookVolumeBackup(ctx context.Context, e *kube.Env, name string, count int) 
 	case v.seen != reconciler.Succeeded:
 		return backupFailed(ctx, e, b, v), nil
 	case b.Status.VolumeSnapshotsCompleted != count:
-		_, o.Log = diagnose(ctx, e, e.Source, velerov1.DownloadTargetKindBackupResults, velerov1.DownloadTargetKindBackupLog, b.Name)
 		o.Seen, o.Reason = reconciler.Broken, "SnapshotsMissing"
-		o.Message = fmt.Sprintf("Velero on cluster %s took %d snapshots for %d claims in Backup %s/%s: its log says which volumes its plugins passed over", e.Source.Name, b.Status.VolumeSnapshotsCompleted, count, b.Namespace, b.Name)
+		o.Message = fmt.Sprintf("Velero on cluster %s took %d snapshots for %d claims in Backup %s/%s: `velero backup logs %s` says which volumes its plugins passed over", e.Source.Name, b.Status.VolumeSnapshotsCompleted, count, b.Namespace, b.Name, b.Name)
 	default:
 		o.Seen = reconciler.Succeeded
 	}
