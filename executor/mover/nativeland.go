@@ -16,10 +16,14 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// nativeRetry is how long after a Restore whose snapshots were not ready yet the
-// next one is made. AWS and Google upload them in the background, and Velero
-// calls the Backup complete before.
-const nativeRetry = 15 * time.Second
+// nativeRetry times the number of Restores whose snapshots were not ready yet is
+// how long after the last of them the next one is made, at most nativeRetryMost.
+// AWS and Google upload snapshots in the background, and Velero calls the Backup
+// complete before.
+const (
+	nativeRetry     = 5 * time.Second
+	nativeRetryMost = 30 * time.Second
+)
 
 // nativeLanding is one claim of ours that gets a volume of a native snapshot. The
 // volume comes under the name that it has on the source.
@@ -160,6 +164,7 @@ func restoreNative(ctx context.Context, e *kube.Env, all []*nativeLanding, t *th
 		o := broken(false, "RestoreLost", "", "a Restore of native snapshots was deleted on cluster %s while the run needs it", e.Target.Name)
 		return &o, nil
 	}
+	pause := min(time.Duration(len(mine))*nativeRetry, nativeRetryMost)
 	o, r, err := velero.LookVolumeRestore(ctx, e, &mine[i])
 	switch {
 	case err != nil:
@@ -168,9 +173,9 @@ func restoreNative(ctx context.Context, e *kube.Env, all []*nativeLanding, t *th
 		return nil, nil
 	case o.Seen != reconciler.Broken || !notReady(o.Message) && !notReady(o.Log):
 		return &o, nil
-	case r.Status.CompletionTimestamp != nil && time.Since(r.Status.CompletionTimestamp.Time) < nativeRetry:
-		o := working("SnapshotPending", o.Object, "the provider is not ready with the snapshots of Backup %s yet; Velero on cluster %s is asked again every %s", r.Spec.BackupName, e.Target.Name, nativeRetry)
-		o.Poll = nativeRetry / 3
+	case r.Status.CompletionTimestamp != nil && time.Since(r.Status.CompletionTimestamp.Time) < pause:
+		o := working("SnapshotPending", o.Object, "the provider is not ready with the snapshots of Backup %s yet; Velero on cluster %s is asked again after %s", r.Spec.BackupName, e.Target.Name, pause)
+		o.Poll = time.Second
 		return &o, nil
 	}
 	return nil, orderRestore(ctx, e, all, t, name(len(mine)+1))

@@ -155,6 +155,7 @@ metadata: {name: shot, namespace: NAME}
 spec: {accessModes: [ReadWriteOnce], storageClassName: NAME, volumeName: NAME, resources: {requests: {storage: 1Mi}}}
 `))
 	t.Cleanup(func() { _, _ = l.kubectl(l.bed.Source.Kubeconfig, "delete", "pv", l.name, "--wait=false") })
+	l.onSource("-n", l.name, "wait", "--for=jsonpath={.status.phase}=Bound", "pvc/shot", "--timeout=60s")
 	files := l.infrastructure()
 	files["plan.yaml"] = l.nativePlan(spec.Staged, fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
 	l.commit("Plan the move", files)

@@ -19,6 +19,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	"github.com/vmware-tanzu/velero/pkg/plugin/framework"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -146,6 +147,21 @@ func read(folder, id string) (record, error) {
 	return r, nil
 }
 
+// linkTimes gives copied symlinks their times, which busybox does not; a snapshot
+// of a disk has them.
+func linkTimes(from, to string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.Type() != fs.ModeSymlink {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, to+path[len(from):], []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
 // write copies the bytes, and then says that they are there.
 func write(from, folder string, r record) error {
 	bytes := "disk.img"
@@ -158,6 +174,9 @@ func write(from, folder string, r record) error {
 	}
 	if out, err := exec.Command("/bin/busybox", "cp", "-a", filepath.Join(store, from, bytes), dir+"/").CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot copy %s: %w: %s", r.ID, err, out)
+	}
+	if err := linkTimes(filepath.Join(store, from, bytes), filepath.Join(dir, bytes)); err != nil {
+		return fmt.Errorf("cannot copy %s: %w", r.ID, err)
 	}
 	raw, err := json.Marshal(r)
 	if err == nil {
