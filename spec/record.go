@@ -200,9 +200,17 @@ type Object struct {
 // Workload is a thing that was scaled, with everything needed to put it back
 // exactly (safety property 5).
 type Workload struct {
-	Object   `json:",inline"`
+	Object `json:",inline"`
+	// Replicas is what was asked for; of a DaemonSet, how many nodes it ran on.
 	Replicas int32 `json:"replicas"`
 	Paused   bool  `json:"paused,omitempty"`
+	// Suspended is a Job's or CronJob's own spec.suspend.
+	Suspended bool `json:"suspended,omitempty"`
+	// NodeSelector is the one of a DaemonSet's pods.
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// PartOf names what made the object and makes others on the target, such as
+	// CronJob/nightly: it is stopped and put back on the source only.
+	PartOf string `json:"partOf,omitempty"`
 	// ClaimRetention is the StatefulSet's own policy before it was set to Retain/Retain.
 	ClaimRetention *ClaimRetention `json:"claimRetention,omitempty"`
 }

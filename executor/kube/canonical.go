@@ -16,14 +16,16 @@ import (
 var setByUs = map[schema.GroupKind][][]string{
 	{Group: "apps", Kind: "Deployment"}:  {{"spec", "replicas"}},
 	{Group: "apps", Kind: "StatefulSet"}: {{"spec", "replicas"}, {"spec", "persistentVolumeClaimRetentionPolicy"}},
-	{Group: "batch", Kind: "Job"}:        {{"spec", "suspend"}, {"spec", "parallelism"}},
+	{Group: "apps", Kind: "ReplicaSet"}:  {{"spec", "replicas"}},
+	{Kind: "ReplicationController"}:      {{"spec", "replicas"}},
+	{Group: "batch", Kind: "Job"}:        {{"spec", "suspend"}},
 	{Group: "batch", Kind: "CronJob"}:    {{"spec", "suspend"}},
 	{Group: "apps", Kind: "DaemonSet"}:   {{"spec", "template", "spec", "nodeSelector"}},
 	{Kind: "Service"}:                    {{"spec", "ipFamilies"}, {"spec", "ipFamilyPolicy"}},
 }
 
 // moot are annotations that say nothing of the content.
-var moot = []string{lastApplied, "deployment.kubernetes.io/revision"}
+var moot = []string{lastApplied, "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation"}
 
 // Canonical is the content of an object in the form in which source and
 // target are compared: portable, held, without what controllers and we set.

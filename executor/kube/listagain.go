@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -294,6 +295,13 @@ func keepOwn(want, have Item) {
 		for _, f := range []string{"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"} {
 			if v, ok := from[f]; ok {
 				to[f] = v
+			}
+		}
+	}
+	if want.groupKind() == (schema.GroupKind{Group: "batch", Kind: "Job"}) {
+		for _, path := range [][]string{{"spec", "selector"}, {"spec", "template", "metadata", "labels"}} {
+			if v, found, _ := unstructured.NestedFieldCopy(have.Object, path...); found { // generated, and immutable
+				_ = unstructured.SetNestedField(want.Object, v, path...)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -50,6 +51,8 @@ func Portable(i Item, mapping map[string]string) Item {
 		portableSecret(o)
 	case schema.GroupKind{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:
 		mapSubjects(o.Object, mapping)
+	case schema.GroupKind{Group: "batch", Kind: "Job"}:
+		portableJob(o.Object)
 	}
 	return Item{i.GVR, o}
 }
@@ -174,6 +177,21 @@ func mapSubjects(o map[string]any, mapping map[string]string) {
 	}, "subjects")
 }
 
+// jobLabels are those by which a Job finds its pods.
+var jobLabels = []string{"controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"}
+
+// portableJob leaves it to the target to generate the selector, as the source did.
+func portableJob(o map[string]any) {
+	if manual, _, _ := unstructured.NestedBool(o, "spec", "manualSelector"); manual {
+		return
+	}
+	unstructured.RemoveNestedField(o, "spec", "selector")
+	for _, l := range jobLabels {
+		unstructured.RemoveNestedField(o, "metadata", "labels", l)
+		unstructured.RemoveNestedField(o, "spec", "template", "metadata", "labels", l)
+	}
+}
+
 // lbOnly are the fields of a Service that only a type other than ClusterIP may have.
 var lbOnly = []string{
 	"externalTrafficPolicy", "healthCheckNodePort", "loadBalancerClass", "loadBalancerIP",
@@ -190,18 +208,29 @@ func Opens(i Item) bool {
 	return kind == "LoadBalancer" || kind == "NodePort" || len(ips) > 0
 }
 
+// NoNode is a label that no node has: a DaemonSet that asks for it has no pods.
+const NoNode = "tranship.dev/no-node"
+
+// holds says for each kind that runs pods what its spec says while it may not.
+var holds = map[schema.GroupKind]map[string]any{
+	{Group: "apps", Kind: "Deployment"}: {"replicas": int64(0)},
+	{Group: "apps", Kind: "StatefulSet"}: {
+		"replicas":                             int64(0),
+		"persistentVolumeClaimRetentionPolicy": map[string]any{"whenDeleted": "Retain", "whenScaled": "Retain"},
+	},
+	{Group: "apps", Kind: "ReplicaSet"}: {"replicas": int64(0)},
+	{Kind: "ReplicationController"}:     {"replicas": int64(0)},
+	{Group: "apps", Kind: "DaemonSet"}:  {"template": map[string]any{"spec": map[string]any{"nodeSelector": map[string]any{NoNode: "true"}}}},
+	{Group: "batch", Kind: "Job"}:       {"suspend": true},
+	{Group: "batch", Kind: "CronJob"}:   {"suspend": true},
+}
+
 // HoldPatch is the merge patch that keeps an object from having any effect
 // before its time: nothing runs, nobody is led to it. Nil means that the
 // object has none.
 func HoldPatch(i Item) map[string]any {
-	switch i.groupKind() {
-	case schema.GroupKind{Group: "apps", Kind: "Deployment"}:
-		return map[string]any{"spec": map[string]any{"replicas": int64(0)}}
-	case schema.GroupKind{Group: "apps", Kind: "StatefulSet"}:
-		return map[string]any{"spec": map[string]any{
-			"replicas":                             int64(0),
-			"persistentVolumeClaimRetentionPolicy": map[string]any{"whenDeleted": "Retain", "whenScaled": "Retain"},
-		}}
+	if hold := holds[i.groupKind()]; hold != nil {
+		return map[string]any{"spec": runtime.DeepCopyJSON(hold)}
 	}
 	if !Opens(i) {
 		return nil

@@ -33,17 +33,21 @@ func TestBedPreflight(t *testing.T) {
 		"plain": {source: plain},
 		"unsupported": {
 			source: strings.Join([]string{
-				"{apiVersion: batch/v1, kind: CronJob, metadata: {name: nightly}, spec: {schedule: '0 0 1 1 *', jobTemplate: {spec: {template: {spec: " + pod + "}}}}}",
-				"{apiVersion: batch/v1, kind: Job, metadata: {name: once}, spec: {suspend: true, template: {spec: " + pod + "}}}",
-				"{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: agent}, spec: {selector: {matchLabels: {a: a}}, template: {metadata: {labels: {a: a}}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}}}",
 				"{apiVersion: v1, kind: Pod, metadata: {name: bare}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}",
-				"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: rs}, spec: {replicas: 0, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: none}]}}}}",
-				"{apiVersion: v1, kind: ReplicationController, metadata: {name: rc}, spec: {replicas: 0, selector: {a: c}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: none}]}}}}",
 				"{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: hpa}, spec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}}",
 				"{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: custom}, spec: {source: {persistentVolumeClaimName: none}}}",
 			}, "\n---\n"),
 			reason: "UnsupportedWorkload",
-			says:   []string{"CronJob", "/nightly", "/once", "/agent", "/bare", "/rs", "/rc", "/hpa", "VolumeSnapshot"},
+			says:   []string{"/bare", "/hpa", "VolumeSnapshot"},
+		},
+		"every kind that is stopped": {
+			source: strings.Join([]string{
+				"{apiVersion: batch/v1, kind: CronJob, metadata: {name: nightly}, spec: {schedule: '0 0 1 1 *', jobTemplate: {spec: {template: {spec: " + pod + "}}}}}",
+				"{apiVersion: batch/v1, kind: Job, metadata: {name: once}, spec: {suspend: true, template: {spec: " + pod + "}}}",
+				"{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: agent}, spec: {selector: {matchLabels: {a: a}}, template: {metadata: {labels: {a: a}}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}}}",
+				"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: rs}, spec: {replicas: 0, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: none}]}}}}",
+				"{apiVersion: v1, kind: ReplicationController, metadata: {name: rc}, spec: {replicas: 0, selector: {a: c}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: none}]}}}}",
+			}, "\n---\n"),
 		},
 		"existing object": {source: plain, target: plain, labels: map[string]string{}, reason: "ExistingObject", says: []string{"target ConfigMap"}},
 		"existing object, skipped": {source: plain, target: plain, labels: map[string]string{}, change: func(e *kube.Env) { e.Plan().Existing = spec.ExistingSkip },

@@ -89,12 +89,7 @@ func differing(a, b map[string]string) []string {
 // unsupported are the kinds that this version does not move, with the reason
 // for people; any custom resource belongs to them too.
 var unsupported = map[schema.GroupKind]string{
-	{Group: "batch", Kind: "CronJob"}:                       "CronJobs",
-	{Group: "batch", Kind: "Job"}:                           "unfinished Jobs",
-	{Group: "apps", Kind: "DaemonSet"}:                      "DaemonSets",
-	{Kind: "Pod"}:                                           "pods without a controller",
-	{Group: "apps", Kind: "ReplicaSet"}:                     "ReplicaSets without a controller",
-	{Kind: "ReplicationController"}:                         "ReplicationControllers",
+	{Kind: "Pod"}: "pods without a controller",
 	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}: "HorizontalPodAutoscalers",
 	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:  "DeploymentConfigs",
 	{Group: "keda.sh", Kind: "ScaledObject"}:                "ScaledObjects",
@@ -165,16 +160,33 @@ func volumes(_ context.Context, s *state) ([]Finding, error) {
 	for _, w := range s.volumes.Warnings {
 		found = append(found, Finding{Reason: "NotMigrated", Message: w, Warning: true})
 	}
-	var jobs []string
+	return append(found, jobs(s)...), nil
+}
+
+// jobs says what becomes of Jobs, which cannot be moved in the middle.
+func jobs(s *state) []Finding {
+	var finished, running, made []string
 	for _, i := range s.listed {
-		if i.GetKind() == "Job" && kube.Finished(i) && metav1.GetControllerOf(i) == nil {
-			jobs = append(jobs, describe(i))
+		switch c := metav1.GetControllerOf(i); {
+		case i.GVR.Group != "batch" || i.GetKind() != "Job":
+		case c == nil && kube.Finished(i):
+			finished = append(finished, describe(i))
+		case c == nil:
+			running = append(running, describe(i))
+		case c.Kind == "CronJob" && !kube.Finished(i):
+			made = append(made, describe(i))
 		}
 	}
-	if len(jobs) > 0 {
-		found = append(found, Finding{Reason: "NotMigrated", Warning: true, Message: "finished Jobs are not migrated, they would run again: " + names(jobs)})
+	var found []Finding
+	say := func(message string, jobs []string) {
+		if len(jobs) > 0 {
+			found = append(found, Finding{Reason: "NotMigrated", Warning: true, Message: message + names(jobs)})
+		}
 	}
-	return found, nil
+	say("finished Jobs are not migrated, they would run again: ", finished)
+	say("Jobs that have not finished by the stop begin anew on the target: ", running)
+	say("Jobs of CronJobs that have not finished by the stop end there, and the target's CronJob makes its next one when that is due: ", made)
+	return found
 }
 
 // existingObjects refuses to meet others' objects on the target, or says that

@@ -82,7 +82,7 @@ func (l *lab) create(c *kube.Cluster, documents string) {
 		if err := yaml.Unmarshal([]byte(doc), &u.Object); err != nil {
 			l.Fatal(err)
 		}
-		resource := map[string]string{"Deployment": "deployments", "StatefulSet": "statefulsets", "PersistentVolumeClaim": "persistentvolumeclaims", "Pod": "pods"}[u.GetKind()]
+		resource := strings.ToLower(u.GetKind()) + "s"
 		gvr := u.GroupVersionKind().GroupVersion().WithResource(resource)
 		if _, err := c.Dynamic.Resource(gvr).Namespace(l.ns).Create(l.Context(), u, metav1.CreateOptions{}); err != nil {
 			l.Fatal(err)

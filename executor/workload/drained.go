@@ -26,7 +26,7 @@ func lookDrained(ctx context.Context, e *kube.Env) (reconciler.Observation, erro
 			}
 			continue
 		}
-		if p.item.replicas() > 0 {
+		if p.item.runs() {
 			return fold(forward, []verdict{scaledBackUp(p.item, p.recorded.Object)}), nil
 		}
 	}

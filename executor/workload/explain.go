@@ -20,6 +20,9 @@ func convert(i item, into any) error {
 // explain adds to a verdict which pod of i is not ready and why. It is help
 // for people: what cannot be read is left out.
 func (v *verdict) explain(ctx context.Context, c *kube.Cluster, i item) {
+	if _, selects := i.selector().Requirements(); !selects {
+		return
+	}
 	pods, err := c.Kube.CoreV1().Pods(i.GetNamespace()).List(ctx, metav1.ListOptions{LabelSelector: i.selector().String()})
 	if err != nil {
 		return

@@ -28,16 +28,49 @@ import (
 // its controller.
 func made(kind, name string, replicas int64, more func(o map[string]any)) item {
 	o := map[string]any{
-		"apiVersion": "apps/v1", "kind": kind,
+		"apiVersion": kindNamed(kind).apiVersion, "kind": kind,
 		"metadata": map[string]any{"namespace": "shop", "name": name, "uid": "uid-" + name, "resourceVersion": "5", "generation": int64(2)},
-		"spec":     map[string]any{"replicas": replicas, "selector": map[string]any{"matchLabels": map[string]any{"app": name}}},
-		"status": map[string]any{"observedGeneration": int64(2), "replicas": replicas, "readyReplicas": replicas, "updatedReplicas": replicas,
-			"conditions": []any{map[string]any{"type": "Available", "status": "True"}}},
+		"spec":     map[string]any{"selector": map[string]any{"matchLabels": map[string]any{"app": name}}},
+		"status":   map[string]any{"observedGeneration": int64(2)},
 	}
+	shapes[kindNamed(kind).brake](o, replicas)
 	if more != nil {
 		more(o)
 	}
 	return item{kindNamed(kind), &unstructured.Unstructured{Object: o}}
+}
+
+// shapes are what a kind says of its pods; of those without replicas, none
+// means that the author has stopped them.
+var shapes = map[*brake]func(o map[string]any, n int64){
+	byReplicas: func(o map[string]any, n int64) {
+		field(o, "spec/replicas", n)
+		field(o, "status", map[string]any{"observedGeneration": int64(2), "replicas": n, "readyReplicas": n, "updatedReplicas": n,
+			"conditions": []any{map[string]any{"type": "Available", "status": "True"}}})
+	},
+	byNodeSelector: func(o map[string]any, n int64) {
+		field(o, "spec/template/spec", map[string]any{"serviceAccountName": "app"})
+		for _, f := range []string{"desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled"} {
+			field(o, "status/"+f, n)
+		}
+	},
+	bySuspension: func(o map[string]any, n int64) {
+		field(o, "spec/suspend", n == 0)
+		if o["kind"] == "Job" {
+			field(o, "spec/parallelism", max(n, 1))
+			field(o, "status", map[string]any{"active": n, "ready": n})
+			suspendJob(o)
+		}
+	},
+}
+
+// suspendJob does to a Job's status what its controller does.
+func suspendJob(o map[string]any) {
+	var conditions []any
+	if s, _, _ := unstructured.NestedBool(o, "spec", "suspend"); s {
+		conditions = []any{map[string]any{"type": "Suspended", "status": "True"}}
+	}
+	field(o, "status/conditions", conditions)
 }
 
 func field(o map[string]any, path string, value any) {
@@ -102,6 +135,7 @@ func turns(t interface{ Fatalf(string, ...any) }, e *kube.Env, verb string, forg
 		}
 		if o.Seen == reconciler.Absent {
 			_ = v.Ensure(t2ctx(), e)
+			controlJobs(e)
 			if forget != nil {
 				forget()
 			}
@@ -109,6 +143,19 @@ func turns(t interface{ Fatalf(string, ...any) }, e *kube.Env, verb string, forg
 	}
 	t.Fatalf("%s does not end", verb)
 	return reconciler.Observation{}
+}
+
+// controlJobs stands in for the Job controller.
+func controlJobs(e *kube.Env) {
+	jobs := e.Source.Dynamic.Resource(kindNamed("Job").gvr).Namespace("shop")
+	list, err := jobs.List(t2ctx(), metav1.ListOptions{})
+	if err != nil {
+		return
+	}
+	for n := range list.Items {
+		suspendJob(list.Items[n].Object)
+		_, _ = jobs.Update(t2ctx(), &list.Items[n], metav1.UpdateOptions{})
+	}
 }
 
 // Whatever was there before, whatever is lost on the way and however often a
@@ -120,12 +167,19 @@ func TestThereAndBackChangesNothing(t *testing.T) {
 		before := map[string]map[string]any{}
 		policy := rapid.SampledFrom([]string{"Retain", "Delete"})
 		for _, name := range []string{"a", "b", "c"} {
-			k := rapid.SampledFrom([]string{"Deployment", "StatefulSet"}).Draw(t, "kind")
+			k := rapid.SampledFrom(kinds).Draw(t, "kind").name
 			i := made(k, name, rapid.Int64Range(0, 3).Draw(t, "replicas"), func(o map[string]any) {
-				if k == "StatefulSet" {
+				switch k {
+				case "StatefulSet":
 					field(o, "spec/persistentVolumeClaimRetentionPolicy", map[string]any{"whenScaled": policy.Draw(t, "scaled"), "whenDeleted": policy.Draw(t, "deleted")})
-				} else if rapid.Bool().Draw(t, "paused") {
-					field(o, "spec/paused", true)
+				case "DaemonSet":
+					if s := rapid.MapOf(rapid.SampledFrom([]string{"disk", "zone"}), rapid.SampledFrom([]any{"a", "b"})).Draw(t, "nodes"); len(s) > 0 {
+						field(o, "spec/template/spec/nodeSelector", s)
+					}
+				case "Deployment":
+					if rapid.Bool().Draw(t, "paused") {
+						field(o, "spec/paused", true)
+					}
 				}
 				if rapid.Bool().Draw(t, "annotated") {
 					annotate(o, "example.com/own", "stays")
@@ -157,7 +211,7 @@ func TestThereAndBackChangesNothing(t *testing.T) {
 		pendFake(e, "workload.stop")
 		turns(t, e, "workload.stop", nil)
 		for name := range before {
-			if i := fetch(client, name); i.kind != volumeKind && (i.replicas() != 0 || !i.retains() && before[name]["spec"].(map[string]any)["replicas"] != int64(0)) {
+			if i := fetch(client, name); i.kind != volumeKind && (i.runs() || !i.retains() && before[name]["spec"].(map[string]any)["replicas"] != int64(0)) {
 				t.Fatalf("%s is not stopped and safe: %v", name, i.Object)
 			}
 		}

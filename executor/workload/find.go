@@ -10,6 +10,8 @@ import (
 	"github.com/tranship/tranship/spec"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -57,25 +59,50 @@ func covered(ctx context.Context, e *kube.Env) ([]item, []place, error) {
 	return listed(ctx, e.Source, e.Namespaces(spec.Source), sel)
 }
 
-// listed lists the workloads of namespaces that a selector matches.
+// listed lists the workloads of namespaces that a selector matches, and what
+// those have made. Where there is nothing of a kind there is nothing to watch:
+// what appears is found by the next look.
 func listed(ctx context.Context, c *kube.Cluster, names []string, sel string) ([]item, []place, error) {
+	matcher, err := labels.Parse(sel)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot understand the label selector %q: %w", sel, err)
+	}
+	type query struct {
+		kind *kind
+		ns   string
+		list *unstructured.UnstructuredList
+	}
+	var queries []*query
+	for _, ns := range names {
+		for _, k := range kinds {
+			queries = append(queries, &query{kind: k, ns: ns})
+		}
+	}
+	err = each(queries, func(q *query) error {
+		o := metav1.ListOptions{LabelSelector: sel}
+		if q.kind.partOf != "" {
+			o.LabelSelector = "" // what a covered one made need not carry its labels
+		}
+		var err error
+		q.list, err = c.Dynamic.Resource(q.kind.gvr).Namespace(q.ns).List(ctx, o)
+		return c.Errorf(err, "list %s in namespace %s", q.kind.gvr.Resource, q.ns)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
 	var (
 		items  []item
 		places []place
 	)
-	for _, ns := range names {
-		for _, k := range kinds {
-			list, err := c.Dynamic.Resource(k.gvr).Namespace(ns).List(ctx, metav1.ListOptions{LabelSelector: sel})
-			if err != nil {
-				return nil, nil, c.Errorf(err, "list %s in namespace %s", k.gvr.Resource, ns)
-			}
-			places = append(places, place{k.gvr, ns, list.GetResourceVersion()})
-			for n := range list.Items {
-				items = append(items, item{k, &list.Items[n]})
-			}
+	for _, q := range queries {
+		if len(q.list.Items) > 0 {
+			places = append(places, place{q.kind.gvr, q.ns, q.list.GetResourceVersion()})
+		}
+		for n := range q.list.Items {
+			items = append(items, item{q.kind, &q.list.Items[n]})
 		}
 	}
-	return items, places, nil
+	return among(items, func(i item) bool { return matcher.Matches(labels.Set(i.GetLabels())) }), places, nil
 }
 
 // get reads one workload; the item is empty when it does not exist.
@@ -133,11 +160,11 @@ func withTroubles(e *kube.Env, items []item) []spec.NamedTime {
 	times, now := e.Run.Facts.Times, time.Now()
 	for _, i := range items {
 		name := kube.Describe(i.object(spec.Source))
-		if i.replicas() == 0 || i.counts("readyReplicas") >= i.replicas() {
+		if !i.runs() || i.readyPods() >= i.wantedPods() {
 			continue
 		}
 		prefix := unhealthyBefore
-		if i.counts("replicas") == 0 {
+		if i.allPods() == 0 {
 			prefix = podlessBefore
 		}
 		times = append(slices.Clip(times), spec.NamedTime{Name: prefix + name, Time: metav1.NewMicroTime(now)})

@@ -50,12 +50,14 @@ func lookHealth(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 func healthVerdict(e *kube.Env, p pair) verdict {
 	w, i := p.recorded, p.item
 	switch {
-	case !i.exists() && w.Replicas == 0, i.exists() && alien(e, i):
+	case !i.exists() && mayLack(p), w.PartOf != "", i.exists() && alien(e, i):
 		return verdict{seen: reconciler.Succeeded}
 	case !i.exists():
 		return verdict{reconciler.Broken, "WorkloadMissing", kube.Describe(w.Object) + " is gone; find out who deleted it on the target", w.Object, true}
-	case i.replicas() == 0 && w.Replicas > 0:
-		return verdict{reconciler.Broken, "ScaledDown", fmt.Sprintf("%s was started and then scaled to zero by somebody else; pause what manages it, then migrate again", kube.Describe(w.Object)), w.Object, true}
+	case i.held() && i.ran(w):
+		return verdict{reconciler.Broken, "ScaledDown", fmt.Sprintf("%s was started and then %s by somebody else; pause what manages it, then migrate again", kube.Describe(w.Object), i.kind.brake.done), w.Object, true}
+	case i.kind.brake == byNodeSelector && w.Replicas > 0 && i.observed() && i.wantedPods() == 0:
+		return verdict{reconciler.Working, "NoNode", fmt.Sprintf("%s: no node of the target fits its node selector, affinity and tolerations; on the source it ran on %d", kube.Describe(w.Object), w.Replicas), w.Object, false}
 	}
 	if missing := i.kind.unhealthy(i); missing != "" {
 		return verdict{reconciler.Working, "NotReady", kube.Describe(w.Object) + ": " + missing, w.Object, false}

@@ -1,41 +1,92 @@
 package workload
 
 import (
-	"fmt"
+	"slices"
 	"time"
 
+	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// kind is one row of the table of what can be scaled: where it lives and how
-// its health is judged. Replicas, retention and status counts have the same
-// paths in every kind; a field that a kind does not have reads as absent.
+// kind is one row of the table of what can run: where it lives, what stops it
+// and how its health is judged. A field that a kind does not have reads as
+// absent.
 type kind struct {
 	name       string
 	apiVersion string
 	gvr        schema.GroupVersionResource
+	brake      *brake
+	pods       counts
 	// unhealthy says in a few words what is missing, "" when all is well.
 	unhealthy func(i item) string
-	// owned says how its pods are owned: directly or through ReplicaSets.
+	// seen says that the controller has acted on the newest spec; nil asks
+	// status.observedGeneration.
+	seen func(i item) bool
+	// over says that an object has ended for good; nil: the kind never does.
+	over func(i item) bool
+	// throughReplicaSets: its pods are owned by ReplicaSets.
 	throughReplicaSets bool
+	// child says that one with a controller is scaled by that.
+	child bool
+	// partOf is the kind whose objects make ones of this kind, which are stopped
+	// with them, and which the target makes anew.
+	partOf string
 }
 
+// counts are the pods that there should be, those that are ready, and all.
+type counts struct {
+	want, ready, all func(i item) int32
+}
+
+// The order is the one in which workloads are stopped: what starts others
+// comes first.
 var kinds = []*kind{
 	{
-		name: "Deployment", apiVersion: "apps/v1",
-		gvr:       schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"},
-		unhealthy: unhealthyDeployment, throughReplicaSets: true,
+		name: "CronJob", apiVersion: "batch/v1", brake: bySuspension,
+		gvr:  schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"},
+		pods: counts{none, none, none}, unhealthy: func(item) string { return "" },
+		seen: func(item) bool { return true }, // its status does not tell
 	},
 	{
-		name: "StatefulSet", apiVersion: "apps/v1",
-		gvr:       schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"},
-		unhealthy: unhealthyStatefulSet,
+		name: "Deployment", apiVersion: "apps/v1", brake: byReplicas,
+		gvr:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"},
+		pods: scaled, unhealthy: unhealthyDeployment, throughReplicaSets: true,
+	},
+	{
+		name: "StatefulSet", apiVersion: "apps/v1", brake: byReplicas,
+		gvr:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"},
+		pods: scaled, unhealthy: unhealthyStatefulSet,
+	},
+	{
+		name: "DaemonSet", apiVersion: "apps/v1", brake: byNodeSelector,
+		gvr:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"},
+		pods: counts{scheduled, status("numberReady"), status("currentNumberScheduled")}, unhealthy: unhealthyDaemonSet,
+	},
+	{
+		name: "ReplicaSet", apiVersion: "apps/v1", brake: byReplicas,
+		gvr:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"},
+		pods: scaled, unhealthy: unready, child: true,
+	},
+	{
+		name: "ReplicationController", apiVersion: "v1", brake: byReplicas,
+		gvr:  schema.GroupVersionResource{Version: "v1", Resource: "replicationcontrollers"},
+		pods: scaled, unhealthy: unready, child: true,
+	},
+	{
+		name: "Job", apiVersion: "batch/v1", brake: bySuspension,
+		gvr:  schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"},
+		pods: counts{working, readyOfJob, status("active")}, unhealthy: unhealthyJob,
+		seen: seenJob, over: overJob, partOf: "CronJob",
 	},
 }
 
-// volumeKind is not scaled, only patched.
+// scaled are the counts of all kinds with replicas.
+var scaled = counts{item.replicas, status("readyReplicas"), status("replicas")}
+
+// volumeKind is not stopped, only patched.
 var volumeKind = &kind{name: "PersistentVolume", apiVersion: "v1", gvr: schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumes"}}
 
 func kindNamed(name string) *kind {
@@ -80,11 +131,31 @@ func (i item) counts(field string) int32 {
 	return int32(n)
 }
 
+// readyPods, allPods and wantedPods count the pods of i.
+func (i item) readyPods() int32  { return i.kind.pods.ready(i) }
+func (i item) allPods() int32    { return i.kind.pods.all(i) }
+func (i item) wantedPods() int32 { return i.kind.pods.want(i) }
+
 // observed says whether the controller has seen the newest spec: before that
 // the status still describes an older one.
 func (i item) observed() bool {
+	if i.kind.seen != nil {
+		return i.kind.seen(i)
+	}
 	n, _, _ := unstructured.NestedInt64(i.Object, "status", "observedGeneration")
 	return n >= i.GetGeneration()
+}
+
+// over says that i has ended for good: nothing can start it again.
+func (i item) over() bool { return i.kind.over != nil && i.kind.over(i) }
+
+// partOf names the object that made i and makes others like it: "CronJob/name".
+func (i item) partOf() string {
+	c := metav1.GetControllerOf(i)
+	if i.kind.partOf == "" || c == nil || c.Kind != i.kind.partOf {
+		return ""
+	}
+	return c.Kind + "/" + c.Name
 }
 
 // retention is a StatefulSet's persistentVolumeClaimRetentionPolicy; nil where
@@ -107,64 +178,16 @@ func (i item) retains() bool {
 
 func keeps(policy string) bool { return policy == "" || policy == retain }
 
-func unhealthyDeployment(i item) string {
-	want := i.replicas()
-	if missing := unready(i, want); missing != "" {
-		return missing
-	}
-	// A paused Deployment keeps the pods of its newest ReplicaSet and never
-	// updates them, so the count of updated pods says nothing about it.
-	if n := i.counts("updatedReplicas"); n != want && !i.paused() {
-		return fmt.Sprintf("%d of %d pods have the newest template", n, want)
-	}
-	if status, _ := i.condition("Available"); want > 0 && status != "True" {
-		return "it is not Available yet"
-	}
-	return ""
+// overJob says that a Job has completed or failed.
+func overJob(i item) bool {
+	return kube.Finished(kube.Item{GVR: i.kind.gvr, Unstructured: i.Unstructured})
 }
 
-func unhealthyStatefulSet(i item) string {
-	want := i.replicas()
-	if missing := unready(i, want); missing != "" {
-		return missing
-	}
-	strategy, _, _ := unstructured.NestedString(i.Object, "spec", "updateStrategy", "type")
-	partition, _, _ := unstructured.NestedInt64(i.Object, "spec", "updateStrategy", "rollingUpdate", "partition")
-	// With OnDelete or a partition the author keeps older pods on purpose.
-	if n := i.counts("updatedReplicas"); n != want && strategy != "OnDelete" && partition == 0 {
-		return fmt.Sprintf("%d of %d pods have the newest template", n, want)
-	}
-	return ""
-}
-
-// unready is the part of health that all kinds share.
-func unready(i item, want int32) string {
-	if !i.observed() {
-		return "its controller has not seen the newest change yet"
-	}
-	if n := i.counts("readyReplicas"); n != want {
-		return fmt.Sprintf("%d of %d pods are ready", n, want)
-	}
-	return ""
-}
-
-// condition returns status and message of a condition of the status.
-func (i item) condition(kind string) (status, message string) {
-	list, _, _ := unstructured.NestedSlice(i.Object, "status", "conditions")
-	for _, c := range list {
-		m, ok := c.(map[string]any)
-		if ok && m["type"] == kind {
-			status, _ = m["status"].(string)
-			message, _ = m["message"].(string)
-		}
-	}
-	return status, message
-}
-
-// scaler names who set spec.replicas last according to managedFields, and when.
+// scaler names who set the field of the brake last according to managedFields,
+// and when.
 func (i item) scaler() (manager string, at time.Time) {
 	for _, m := range i.GetManagedFields() {
-		if m.FieldsV1 == nil || !ownsReplicas(m.FieldsV1.Raw) {
+		if m.FieldsV1 == nil || !ownsField(m.FieldsV1.Raw, i.kind.brake.path) {
 			continue
 		}
 		t := time.Time{}
@@ -176,4 +199,25 @@ func (i item) scaler() (manager string, at time.Time) {
 		}
 	}
 	return manager, at
+}
+
+// among keeps of a list what a plan stops by itself: not what a controller of
+// another kind scales. Jobs of a CronJob go with it, whatever their labels.
+func among(items []item, matches func(item) bool) []item {
+	makers := map[string]bool{}
+	for _, i := range items {
+		if matches(i) {
+			makers[string(i.GetUID())] = true
+		}
+	}
+	return slices.DeleteFunc(items, func(i item) bool {
+		c := metav1.GetControllerOf(i)
+		switch {
+		case c != nil && i.kind.child:
+			return true
+		case i.partOf() != "":
+			return !makers[string(c.UID)]
+		}
+		return !matches(i)
+	})
 }

@@ -322,9 +322,8 @@ func TestLiveTarget(t *testing.T) {
 	if n := l.pods(dst, ""); n != 0 {
 		t.Errorf("%d pods left on the target", n)
 	}
-	for _, k := range kinds {
-		name := map[string]string{"Deployment": "web", "StatefulSet": "db"}[k.name]
-		i := l.get(dst, k.name, name)
+	for k, name := range map[string]string{"Deployment": "web", "StatefulSet": "db"} {
+		i := l.get(dst, k, name)
 		l.clean(i)
 		if i.replicas() != 0 {
 			t.Errorf("%s has %d replicas", name, i.replicas())

@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -174,9 +175,12 @@ func (o *owners) of(p *corev1.Pod) string {
 	return ""
 }
 
-// selector of the pods of i.
+// selector of the pods of i. ReplicationControllers have a plain map of labels.
 func (i item) selector() labels.Selector {
-	var d appsv1.Deployment // every kind of the table has spec.selector at the same place
+	if plain, _, err := unstructured.NestedStringMap(i.Object, "spec", "selector"); err == nil && len(plain) > 0 {
+		return labels.SelectorFromSet(plain)
+	}
+	var d appsv1.Deployment // every other kind has the same selector at the same place
 	if convert(i, &d) != nil || d.Spec.Selector == nil {
 		return labels.Nothing()
 	}

@@ -13,6 +13,8 @@ import (
 // Keys of the JSON in kube.AnnotationPrevious.
 const (
 	keyReplicas       = "replicas"
+	keySuspend        = "suspend"
+	keyNodeSelector   = "nodeSelector"
 	keyReady          = "ready" // ready pods at the stop: was it healthy?
 	keyPods           = "pods"  // pods at the stop
 	keyClaimRetention = "claimRetention"
@@ -119,12 +121,16 @@ func foreign(e *kube.Env, i item) string {
 	return a[kube.AnnotationRun]
 }
 
-// ownsReplicas says whether a set of managed fields holds spec.replicas.
-func ownsReplicas(fields []byte) bool {
-	var set map[string]map[string]json.RawMessage
-	if json.Unmarshal(fields, &set) != nil {
-		return false
+// ownsField says whether a set of managed fields holds a field.
+func ownsField(fields []byte, path []string) bool {
+	for _, name := range path {
+		var set map[string]json.RawMessage
+		if json.Unmarshal(fields, &set) != nil {
+			return false
+		}
+		if fields = set["f:"+name]; fields == nil {
+			return false
+		}
 	}
-	_, owns := set["f:spec"]["f:replicas"]
-	return owns
+	return true
 }

@@ -104,7 +104,7 @@ func lookRetainUndo(ctx context.Context, e *kube.Env) (reconciler.Observation, e
 		}
 		if stopped {
 			verdicts = append(verdicts, verdict{reconciler.Broken, "StillStopped", fmt.Sprintf(
-				"%s is still at zero replicas, so that its own policy would delete its claims; it stays at Retain until it runs again", kube.Describe(object)), object, true})
+				"%s is still stopped, so that its own policy would delete its claims; it stays at Retain until it runs again", kube.Describe(object)), object, true})
 			continue
 		}
 		verdicts = append(verdicts, verdict{seen: reconciler.Absent, object: object})
@@ -124,8 +124,7 @@ func stillStopped(e *kube.Env, i item) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, stopped := recall[int32](old, keyReplicas)
-	return stopped && i.replicas() == 0, nil
+	return i.kind.brake != nil && i.stoppedBy(old) && i.held(), nil
 }
 
 func ensureRetainUndo(ctx context.Context, e *kube.Env) error {

@@ -80,11 +80,11 @@ func fromAnnotation(e *kube.Env, i item) (*spec.Workload, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, ok := recall[int32](p, keyReplicas)
-	if !ok {
-		n = i.replicas() // only its health is still to be proven, or only its retention is ours
+	w := &spec.Workload{Object: i.object(spec.Source), Paused: i.paused(), PartOf: i.partOf()}
+	if !i.kind.brake.recall(p, w) {
+		i.kind.brake.read(i, w) // only its health is still to be proven, or only its retention is ours
 	}
-	return &spec.Workload{Object: i.object(spec.Source), Replicas: n, Paused: i.paused()}, nil
+	return w, nil
 }
 
 // sourceVerdict judges one workload of the source on its way back.
@@ -92,6 +92,9 @@ func sourceVerdict(e *kube.Env, p pair) (verdict, error) {
 	w, i := p.recorded, p.item
 	working := func(reason, message string) verdict {
 		return verdict{reconciler.Working, reason, kube.Describe(w.Object) + ": " + message, w.Object, false}
+	}
+	if !i.exists() && i.kind != nil && i.kind.over != nil {
+		return verdict{seen: reconciler.Succeeded}, nil // it had ended, and was cleaned up
 	}
 	if !i.exists() || string(i.GetUID()) != w.UID {
 		// Nobody could ever mend this, and the undo must not wait for ever:
@@ -105,11 +108,11 @@ func sourceVerdict(e *kube.Env, p pair) (verdict, error) {
 	if _, ok := retentionToPutBack(e, w, i, old); ok {
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
-	if _, stopped := recall[int32](old, keyReplicas); stopped || i.replicas() == 0 && w.Replicas > 0 {
+	if i.stoppedBy(old) || i.held() && i.ran(w) {
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
 	if _, noted := recall[int32](old, keyPods); noted {
-		switch missing := unready(i, i.replicas()); {
+		switch missing := unready(i); {
 		case !proven(i, old):
 			return working("WaitsForHealth", cmp.Or(missing, "its pods do not exist again yet")), nil
 		case p.lost || missing == "":
@@ -117,14 +120,14 @@ func sourceVerdict(e *kube.Env, p pair) (verdict, error) {
 		}
 		return asUnhealthy(w), nil
 	}
-	if i.replicas() != w.Replicas {
-		return verdict{reconciler.Succeeded, "ScaledByOthers", fmt.Sprintf("%s was scaled from %d to %d by somebody else meanwhile and is left so", kube.Describe(w.Object), w.Replicas, i.replicas()), w.Object, false}, nil
+	if !i.is(w) {
+		return verdict{reconciler.Succeeded, "ScaledByOthers", fmt.Sprintf("%s was changed from %s to %s by somebody else meanwhile and is left so", kube.Describe(w.Object), i.said(w), i.said(i.setting())), w.Object, false}, nil
 	}
 	if manager, _ := i.scaler(); manager != "" && manager != FieldManager {
 		return verdict{seen: reconciler.Succeeded}, nil // never touched by us: nothing to prove
 	}
-	if missing := unready(i, w.Replicas); missing != "" {
-		hasPods := i.observed() && i.counts("replicas") > 0
+	if missing := unready(i); missing != "" {
+		hasPods := i.observed() && i.allPods() > 0
 		if troubled(e, w, podlessBefore) || hasPods && troubled(e, w, unhealthyBefore) {
 			return asUnhealthy(w), nil
 		}
@@ -156,7 +159,7 @@ func ensureStartSource(ctx context.Context, e *kube.Env) error {
 	})
 }
 
-// restartEdit puts the replicas back and takes the annotations off in one
+// restartEdit puts back what was there and takes the annotations off in one
 // patch. Only where no record could tell later what there is to prove, a note
 // of what ran before the stop stays until that is proven.
 func restartEdit(e *kube.Env, p pair, i item) (*edit, error) {
@@ -167,20 +170,19 @@ func restartEdit(e *kube.Env, p pair, i item) (*edit, error) {
 	}
 	var keys []string
 	ed := &edit{spec: map[string]any{}}
-	replicas, stopped := recall[int32](old, keyReplicas)
+	b, back := i.kind.brake, *w
+	stopped := b.recall(old, &back)
 	ready, noted := recall[int32](old, keyReady)
-	if !stopped {
-		replicas = w.Replicas
-	}
 	known := troubled(e, w, unhealthyBefore) || troubled(e, w, podlessBefore)
-	switch scale := i.replicas() == 0 && replicas > 0; {
-	case scale && noted && (p.lost || ready < replicas && !known):
-		keys = []string{keyReplicas}
-	case scale, stopped, proven(i, old) && (p.lost || unready(i, i.replicas()) == ""):
-		keys = []string{keyReplicas, keyReady, keyPods}
+	scale := i.held() && i.ran(&back)
+	switch {
+	case scale && noted && (p.lost || ready < shouldRun(&back, b, old) && !known):
+		keys = []string{b.key}
+	case scale, stopped, proven(i, old) && (p.lost || unready(i) == ""):
+		keys = []string{b.key, keyReady, keyPods}
 	}
-	if i.replicas() == 0 && replicas > 0 {
-		ed.spec["replicas"] = replicas
+	if scale {
+		ed.spec = i.release(&back)
 	}
 	if r, ok := retentionToPutBack(e, w, i, old); ok {
 		ed.spec["persistentVolumeClaimRetentionPolicy"] = r
@@ -198,6 +200,15 @@ func restartEdit(e *kube.Env, p pair, i item) (*edit, error) {
 	return ed, nil
 }
 
+// shouldRun is how many pods there should have been before the stop.
+func shouldRun(w *spec.Workload, b *brake, old previous) int32 {
+	if b == byReplicas {
+		return w.Replicas
+	}
+	pods, _ := recall[int32](old, keyPods)
+	return pods
+}
+
 // proven says whether a workload runs as its note says that it did before the
 // stop: ready, or at least with as many pods.
 func proven(i item, old previous) bool {
@@ -206,10 +217,10 @@ func proven(i item, old previous) bool {
 	if !noted || !i.observed() {
 		return false
 	}
-	if ready >= i.replicas() {
-		return unready(i, i.replicas()) == ""
+	if ready >= i.wantedPods() {
+		return unready(i) == ""
 	}
-	return i.counts("replicas") >= pods
+	return i.allPods() >= pods
 }
 
 // retentionToPutBack is the claim retention that the stop itself has changed:

@@ -15,20 +15,35 @@ import (
 func intents(e *kube.Env, items []item) ([]spec.Workload, error) {
 	var list []spec.Workload
 	for _, i := range items {
-		p, err := readPrevious(i)
+		if i.over() {
+			continue // it does not run on the target again
+		}
+		w, err := intent(e, i)
 		if err != nil {
 			return nil, err
 		}
-		w := spec.Workload{Object: i.object(spec.Source), Replicas: i.replicas(), Paused: i.paused()}
-		// Zero replicas that an earlier run of this plan made are not the
-		// author's zero: its annotation knows what ran.
-		if n, ok := recall[int32](p, keyReplicas); ok && ours(e, i) && w.Replicas == 0 {
-			w.Replicas = n
-		}
-		w.ClaimRetention = formerRetention(e, i, p)
-		list = append(list, w)
+		list = append(list, *w)
 	}
 	return list, nil
+}
+
+func intent(e *kube.Env, i item) (*spec.Workload, error) {
+	p, err := readPrevious(i)
+	if err != nil {
+		return nil, err
+	}
+	w := &spec.Workload{Object: i.object(spec.Source), Paused: i.paused(), PartOf: i.partOf(), ClaimRetention: formerRetention(e, i, p)}
+	b := i.kind.brake
+	if b == byNodeSelector {
+		w.Replicas = i.wantedPods()
+	}
+	b.read(i, w)
+	// A stop that an earlier run of this plan made is not the author's: its
+	// annotation knows what was there.
+	if b.stops(w) && ours(e, i) && b.recall(p, w) && b == byNodeSelector {
+		w.Replicas, _ = recall[int32](p, keyPods)
+	}
+	return w, nil
 }
 
 // formerRetention is the claim retention to put back one day: what retain
@@ -58,7 +73,11 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 		return reconciler.Observation{Facts: &spec.Facts{Workloads: list, Times: withTroubles(e, items)}}, err
 	}
 	var verdicts []verdict
-	for _, p := range pairs(e.Run.Facts.Workloads, items) {
+	list, err := toStop(e, items)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	for _, p := range list {
 		v, err := stopVerdict(e, p)
 		if err != nil {
 			return reconciler.Observation{}, err
@@ -70,10 +89,38 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 		o.Wake = wake(ctx, e, e.Source, places)
 	}
 	if o.Seen == reconciler.Succeeded {
-		o.Message = fmt.Sprintf("%d workloads of the source are scaled to zero", len(e.Run.Facts.Workloads))
-		o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeStop, earliest(items, AnnotationStoppedAt))}
+		o.Message = fmt.Sprintf("%d workloads of the source are stopped", len(list))
+		o.Facts = &spec.Facts{Workloads: recordsOf(list), Times: withTime(e, reconciler.TimeStop, earliest(items, AnnotationStoppedAt))}
 	}
 	return o, nil
+}
+
+// toStop pairs what was recorded with what the source has. What a recorded
+// workload has made since, such as a CronJob's Job, is stopped like it.
+func toStop(e *kube.Env, items []item) ([]pair, error) {
+	list := pairs(e.Run.Facts.Workloads, items)
+	for n, p := range list {
+		if p.recorded != nil || p.item.partOf() == "" || p.item.over() {
+			continue
+		}
+		w, err := intent(e, p.item)
+		if err != nil {
+			return nil, err
+		}
+		list[n].recorded = w
+	}
+	return list, nil
+}
+
+// recordsOf is what is recorded of pairs.
+func recordsOf(list []pair) []spec.Workload {
+	var records []spec.Workload
+	for _, p := range list {
+		if p.recorded != nil {
+			records = append(records, *p.recorded)
+		}
+	}
+	return records
 }
 
 // pair is a recorded workload beside what the cluster has now; either side
@@ -118,10 +165,12 @@ func changedMeanwhile(p pair) (v verdict, ok bool) {
 		return verdict{reconciler.Broken, reason, fmt.Sprintf(format, kube.Describe(o)), o, true}, false
 	}
 	switch {
-	case p.recorded == nil && p.item.replicas() > 0:
+	case p.recorded == nil && p.item.runs():
 		return broken(p.item.object(spec.Source), "NewWorkload", "%s appeared after the application was listed; migrate again once nothing is being deployed")
 	case p.recorded == nil:
 		return verdict{seen: reconciler.Succeeded}, false
+	case !p.item.exists() && p.item.kind != nil && p.item.kind.over != nil:
+		return verdict{seen: reconciler.Succeeded}, false // it has ended, and was cleaned up
 	case !p.item.exists():
 		return broken(p.recorded.Object, "WorkloadGone", "%s was deleted, or lost the plan's labels, after the application was listed; migrate again once nothing is being deployed")
 	case string(p.item.GetUID()) != p.recorded.UID:
@@ -135,7 +184,7 @@ func stopVerdict(e *kube.Env, p pair) (verdict, error) {
 		return v, nil
 	}
 	i, object := p.item, p.recorded.Object
-	if other := foreign(e, i); other != "" && i.replicas() > 0 {
+	if other := foreign(e, i); other != "" && i.runs() {
 		return heldByOther(object, other), nil
 	}
 	stopped, err := stoppedByThisRun(e, i)
@@ -143,16 +192,16 @@ func stopVerdict(e *kube.Env, p pair) (verdict, error) {
 		return verdict{}, err
 	}
 	switch {
-	case i.replicas() > 0 && stopped:
+	case i.runs() && stopped:
 		return scaledBackUp(i, object), nil
-	case i.replicas() > 0 && i.retains() && !i.observed():
+	case i.runs() && i.retains() && !i.observed():
 		// The retention that keeps the claims must have reached the
 		// controller before the scale-down does.
 		return verdict{reconciler.Working, "WaitsForController", kube.Describe(object) + " is not known to its controller in its newest form yet", object, false}, nil
-	case i.replicas() > 0:
+	case i.runs():
 		return verdict{seen: reconciler.Absent, object: object}, nil
 	case !i.observed():
-		return verdict{reconciler.Working, "WaitsForController", kube.Describe(object) + " is set to zero, and its controller has not seen it yet", object, false}, nil
+		return notYetSeen(i, object), nil
 	}
 	return verdict{seen: reconciler.Succeeded}, nil
 }
@@ -163,8 +212,11 @@ func stoppedByThisRun(e *kube.Env, i item) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, remembered := p[keyReplicas]
-	return remembered && i.GetAnnotations()[kube.AnnotationRun] == e.RunLabel(), nil
+	return i.stoppedBy(p) && i.GetAnnotations()[kube.AnnotationRun] == e.RunLabel(), nil
+}
+
+func notYetSeen(i item, o spec.Object) verdict {
+	return verdict{reconciler.Working, "WaitsForController", fmt.Sprintf("%s is %s, and its controller has not seen it yet", kube.Describe(o), i.kind.brake.done), o, false}
 }
 
 func heldByOther(o spec.Object, run string) verdict {
@@ -186,8 +238,12 @@ func scaledBackUp(i item, o spec.Object) verdict {
 			who += fmt.Sprintf(" (it belongs to %s %s)", owner.Kind, owner.Name)
 		}
 	}
+	what := "let run again"
+	if i.kind.brake == byReplicas {
+		what = fmt.Sprintf("scaled back up to %d", i.replicas())
+	}
 	return verdict{reconciler.Broken, "ScaledBackUp", fmt.Sprintf(
-		"%s was stopped and then scaled back up to %d by %s; pause what manages it, then migrate again", kube.Describe(o), i.replicas(), who), o, true}
+		"%s was stopped and then %s by %s; pause what manages it, then migrate again", kube.Describe(o), what, who), o, true}
 }
 
 func ensureStop(ctx context.Context, e *kube.Env) error {
@@ -196,7 +252,11 @@ func ensureStop(ctx context.Context, e *kube.Env) error {
 		return err
 	}
 	now := time.Now()
-	return each(pairs(e.Run.Facts.Workloads, items), func(p pair) error {
+	list, err := toStop(e, items)
+	if err != nil {
+		return err
+	}
+	return each(list, func(p pair) error {
 		if _, ok := changedMeanwhile(p); !ok {
 			return nil // not what was approved and recorded: Look says so
 		}
@@ -204,12 +264,12 @@ func ensureStop(ctx context.Context, e *kube.Env) error {
 	})
 }
 
-// stopEdit scales i to zero, in two patches where its claims are in danger:
+// stopEdit stops i, in two patches where its claims are in danger:
 // a StatefulSet that deletes claims on scaling is set to Retain first, and
 // scaled only when its controller has seen that.
 func stopEdit(e *kube.Env, i item, now time.Time) (*edit, error) {
 	stopped, err := stoppedByThisRun(e, i)
-	if err != nil || i.replicas() == 0 || stopped || foreign(e, i) != "" {
+	if err != nil || !i.runs() || stopped || foreign(e, i) != "" {
 		return nil, err
 	}
 	if !i.retains() {
@@ -218,12 +278,13 @@ func stopEdit(e *kube.Env, i item, now time.Time) (*edit, error) {
 	if !i.observed() {
 		return nil, nil
 	}
+	b := i.kind.brake
 	annotations, err := remember(e, i, map[string]any{
-		keyReplicas: i.replicas(), keyReady: i.counts("readyReplicas"), keyPods: i.counts("replicas"),
+		b.key: b.value(i.setting()), keyReady: i.readyPods(), keyPods: i.allPods(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	annotations[AnnotationStoppedAt] = now.UTC().Format(timeFormat)
-	return &edit{spec: map[string]any{"replicas": 0}, annotations: annotations}, nil
+	return &edit{spec: i.brakeOn(), annotations: annotations}, nil
 }

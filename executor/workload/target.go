@@ -9,6 +9,7 @@ import (
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // onTarget pairs every recorded workload, moved to its target namespace, with
@@ -23,6 +24,9 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 		mapping = e.Mapping()
 	)
 	for _, w := range list {
+		if w.PartOf != "" {
+			continue // what made it on the source makes others on the target
+		}
 		if kindNamed(w.Kind) == nil {
 			return nil, nil, fmt.Errorf("cannot start %s: this version does not know its kind; use the version that wrote the record", kube.Describe(w.Object))
 		}
@@ -34,12 +38,17 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 		return nil, nil, err
 	}
 	var found []pair
+	started := map[string]bool{}
 	for _, p := range pairs(moved, items) {
 		if p.recorded == nil {
-			continue // not part of the run
+			if p.item.partOf() == "" || !started[string(metav1.GetControllerOf(p.item).UID)] {
+				continue // not part of the run
+			}
+			p.recorded = &spec.Workload{Object: p.item.object(spec.Target), PartOf: p.item.partOf()}
 		}
 		if p.item.exists() {
 			p.recorded.UID = string(p.item.GetUID())
+			started[p.recorded.UID] = !alien(e, p.item)
 		}
 		found = append(found, p)
 	}
@@ -55,16 +64,23 @@ func alien(e *kube.Env, i item) bool {
 	return !slices.ContainsFunc(e.Run.Facts.Created, func(o spec.Object) bool { return o.UID == string(i.GetUID()) })
 }
 
+// mayLack says that the target need not have a workload: it ran nothing, or it
+// was a Job that ended before the last list and was taken away with it.
+func mayLack(p pair) bool {
+	k := p.item.kind
+	return k.brake.stops(p.recorded) || k.over != nil
+}
+
 func startVerdict(e *kube.Env, p pair) (verdict, error) {
 	w, i := p.recorded, p.item
 	switch {
-	case !i.exists() && w.Replicas == 0:
+	case !i.exists() && mayLack(p), w.PartOf != "":
 		return verdict{seen: reconciler.Succeeded}, nil
 	case !i.exists():
 		return verdict{reconciler.Broken, "WorkloadMissing", kube.Describe(w.Object) + " does not exist, so that it cannot be started; see what the restore says about it", w.Object, true}, nil
 	case alien(e, i):
 		return verdict{reconciler.Succeeded, "SkippedExisting", kube.Describe(w.Object) + " was there before and is left as it is (existing: Skip)", w.Object, false}, nil
-	case i.replicas() == 0 && w.Replicas > 0:
+	case i.held() && i.ran(w):
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
 	return verdict{seen: reconciler.Succeeded}, nil
@@ -114,15 +130,16 @@ func ensureStart(ctx context.Context, e *kube.Env) error {
 }
 
 func startEdit(e *kube.Env, w *spec.Workload, i item, now time.Time) (*edit, error) {
-	if i.replicas() != 0 || w.Replicas == 0 || alien(e, i) {
+	if !i.held() || !i.ran(w) || w.PartOf != "" || alien(e, i) {
 		return nil, nil
 	}
-	annotations, err := remember(e, i, map[string]any{keyReplicas: int32(0)})
+	b := i.kind.brake
+	annotations, err := remember(e, i, map[string]any{b.key: b.value(i.setting())})
 	if err != nil {
 		return nil, err
 	}
 	annotations[AnnotationStartedAt] = now.UTC().Format(timeFormat)
-	return &edit{spec: map[string]any{"replicas": w.Replicas}, annotations: annotations}, nil
+	return &edit{spec: i.release(w), annotations: annotations}, nil
 }
 
 func lookStopTarget(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
@@ -135,15 +152,15 @@ func lookStopTarget(ctx context.Context, e *kube.Env) (reconciler.Observation, e
 		items    []item
 	)
 	for _, p := range list {
-		if !p.item.exists() || alien(e, p.item) {
+		if !p.item.exists() || p.recorded.PartOf == "" && alien(e, p.item) {
 			continue // nothing of it can run, or it is not ours to stop
 		}
 		items = append(items, p.item)
 		switch {
-		case p.item.replicas() > 0:
+		case p.item.runs():
 			verdicts = append(verdicts, verdict{seen: reconciler.Absent, object: p.recorded.Object})
 		case !p.item.observed():
-			verdicts = append(verdicts, verdict{reconciler.Working, "WaitsForController", kube.Describe(p.recorded.Object) + " is set to zero, and its controller has not seen it yet", p.recorded.Object, false})
+			verdicts = append(verdicts, notYetSeen(p.item, p.recorded.Object))
 		}
 	}
 	o := fold(forward, verdicts)
@@ -179,16 +196,16 @@ func ensureStopTarget(ctx context.Context, e *kube.Env) error {
 		if !p.item.exists() {
 			return nil
 		}
-		return change(ctx, e, e.Target, p.item, func(i item) (*edit, error) { return stopTargetEdit(e, i) })
+		return change(ctx, e, e.Target, p.item, func(i item) (*edit, error) { return stopTargetEdit(e, p.recorded, i) })
 	})
 }
 
-// stopTargetEdit sets i back to the zero that it was restored with.
-func stopTargetEdit(e *kube.Env, i item) (*edit, error) {
-	if i.replicas() == 0 || alien(e, i) {
+// stopTargetEdit holds i as it was restored.
+func stopTargetEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
+	if !i.runs() || w.PartOf == "" && alien(e, i) {
 		return nil, nil
 	}
-	ed := &edit{spec: map[string]any{"replicas": 0}}
+	ed := &edit{spec: i.brakeOn()}
 	old, err := readOurs(e, i)
 	if err != nil {
 		return nil, err
@@ -196,7 +213,7 @@ func stopTargetEdit(e *kube.Env, i item) (*edit, error) {
 	if len(old) == 0 {
 		return ed, nil
 	}
-	if ed.annotations, err = forget(i, keyReplicas); err != nil {
+	if ed.annotations, err = forget(i, i.kind.brake.key); err != nil {
 		return nil, err
 	}
 	ed.annotations[AnnotationStartedAt] = nil

@@ -47,8 +47,8 @@ func TestFailuresEndInAConditionWithTheSourceRunning(t *testing.T) {
 			l.onTarget("-n", l.name, "create", "configmap", "settings", "--from-literal=owner=someone")
 		}, []string{"settings"}},
 		{"an unsupported workload", func(l *lab, f map[string]string) {
-			l.onSource("-n", l.name, "create", "cronjob", "nightly", "--image="+l.bed.Images["busybox"], "--schedule=0 0 1 1 *", "--", "true")
-		}, []string{"CronJob", "nightly"}},
+			l.onSource("-n", l.name, "run", "alone", "--image="+l.bed.Images["busybox"], "--", "sleep", "1000")
+		}, []string{"pods without a controller", "alone"}},
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
