@@ -212,6 +212,8 @@ var migrateSteps = []StepDef{
 		Help: "Starts the application on the target with the counts it had on the source."},
 	{Name: "health", Verb: "workload.health", ReadOnly: true, NoUndo: "it only reads", Timeout: healing,
 		Help: "Waits until every workload on the target is ready."},
+	{Name: "autoscalers", Verb: "kube.autoscalers", Undo: "kube.autoscalers-undo", UndoBefore: true, UndoTarget: true, Timeout: short, Retries: 2,
+		Help: "Creates what scales the target's workloads, now that they run."},
 	{Name: "post-restore-hooks", Verb: "hook.post-restore", Undo: "hook.clean-up", UndoBefore: true, UndoTarget: true, When: hooksIn(spec.PostRestore), Timeout: copying,
 		Help: "Runs the PostRestore hooks."},
 	{Name: "traffic", Verb: "kube.traffic", Undo: "kube.traffic-undo", UndoBefore: true, UndoTarget: true, Intent: true, NoReturn: true, Timeout: medium, Retries: 2,

@@ -14,7 +14,7 @@ import (
 // setByUs are the fields that we change ourselves: held back on the target,
 // stopped on the source.
 var setByUs = map[schema.GroupKind][][]string{
-	{Group: "apps", Kind: "Deployment"}:  {{"spec", "replicas"}},
+	{Group: "apps", Kind: "Deployment"}:  {{"spec", "replicas"}, {"spec", "paused"}},
 	{Group: "apps", Kind: "StatefulSet"}: {{"spec", "replicas"}, {"spec", "persistentVolumeClaimRetentionPolicy"}},
 	{Group: "apps", Kind: "ReplicaSet"}:  {{"spec", "replicas"}},
 	{Kind: "ReplicationController"}:      {{"spec", "replicas"}},

@@ -114,7 +114,7 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 		restored[keyOfRecord(o)] = true
 	}
 	for _, i := range covered {
-		if DefaultAccount(i) || Traffic(i) {
+		if DefaultAccount(i) || Traffic(i) || Scales(i) {
 			continue
 		}
 		k := keyOfItem(i, mapping)

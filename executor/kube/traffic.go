@@ -39,8 +39,8 @@ var leading = []schema.GroupResource{
 	{Group: "route.openshift.io", Resource: "routes"},
 }
 
-// leadingItems lists only what the step is about.
-func leadingItems(ctx context.Context, e *Env) ([]Item, error) {
+// coveredOf lists what the plan moves of some kinds.
+func coveredOf(ctx context.Context, e *Env, kinds []schema.GroupResource) ([]Item, error) {
 	selector, err := e.Selector()
 	if err != nil {
 		return nil, err
@@ -49,13 +49,13 @@ func leadingItems(ctx context.Context, e *Env) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	resources = slices.DeleteFunc(resources, func(r schema.GroupVersionResource) bool { return !slices.Contains(leading, r.GroupResource()) })
+	resources = slices.DeleteFunc(resources, func(r schema.GroupVersionResource) bool { return !slices.Contains(kinds, r.GroupResource()) })
 	items, err := e.Source.ListThese(ctx, resources, e.Namespaces(spec.Source), selector)
 	return Select(items), err
 }
 
 func leads(ctx context.Context, e *Env) ([]lead, error) {
-	items, err := leadingItems(ctx, e)
+	items, err := coveredOf(ctx, e, leading)
 	if err != nil {
 		return nil, err
 	}

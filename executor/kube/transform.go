@@ -212,8 +212,10 @@ func Opens(i Item) bool {
 const NoNode = "tranship.dev/no-node"
 
 // holds says for each kind that runs pods what its spec says while it may not.
+// A Deployment that begins paused would never get a ReplicaSet to be scaled, so
+// that it is paused again only when it is started.
 var holds = map[schema.GroupKind]map[string]any{
-	{Group: "apps", Kind: "Deployment"}: {"replicas": int64(0)},
+	{Group: "apps", Kind: "Deployment"}: {"replicas": int64(0), "paused": nil},
 	{Group: "apps", Kind: "StatefulSet"}: {
 		"replicas":                             int64(0),
 		"persistentVolumeClaimRetentionPolicy": map[string]any{"whenDeleted": "Retain", "whenScaled": "Retain"},

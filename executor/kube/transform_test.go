@@ -40,9 +40,33 @@ func TestHeld(t *testing.T) {
 			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop, uid: u, resourceVersion: '7', generation: 3, creationTimestamp: '2026-01-01T00:00:00Z', finalizers: [x/y], ownerReferences: [{apiVersion: v1, kind: Secret, name: s, uid: v}], labels: {app: a, velero.io/restore-name: r}, annotations: {tranship.dev/previous: x, note: text}}, data: {k: v}}",
 			"{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: store, labels: {app: a}, annotations: {note: text}}, data: {k: v}}",
 		},
-		"a Deployment is held at zero": {
+		"a Deployment is held at zero, and gets its ReplicaSet though it is paused": {
 			"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: shop}, spec: {replicas: 3, paused: true}, status: {replicas: 3}}",
-			"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: store}, spec: {replicas: 0, paused: true}}",
+			"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: store}, spec: {replicas: 0}}",
+		},
+		"a ReplicaSet is held at zero": {
+			"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, namespace: shop}, spec: {replicas: 3}}",
+			"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, namespace: store}, spec: {replicas: 0}}",
+		},
+		"a ReplicationController is held at zero": {
+			"{apiVersion: v1, kind: ReplicationController, metadata: {name: a, namespace: shop}, spec: {replicas: 3}}",
+			"{apiVersion: v1, kind: ReplicationController, metadata: {name: a, namespace: store}, spec: {replicas: 0}}",
+		},
+		"a DaemonSet finds no node": {
+			"{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: a, namespace: shop}, spec: {template: {spec: {nodeSelector: {disk: ssd}, containers: []}}}}",
+			"{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: a, namespace: store}, spec: {template: {spec: {nodeSelector: {disk: ssd, tranship.dev/no-node: 'true'}, containers: []}}}}",
+		},
+		"a CronJob is suspended": {
+			"{apiVersion: batch/v1, kind: CronJob, metadata: {name: a, namespace: shop}, spec: {schedule: x, suspend: false}}",
+			"{apiVersion: batch/v1, kind: CronJob, metadata: {name: a, namespace: store}, spec: {schedule: x, suspend: true}}",
+		},
+		"a Job is suspended and finds its pods anew": {
+			"{apiVersion: batch/v1, kind: Job, metadata: {name: a, namespace: shop, labels: {app: a, controller-uid: u}}, spec: {parallelism: 2, selector: {matchLabels: {controller-uid: u}}, template: {metadata: {labels: {app: a, controller-uid: u, batch.kubernetes.io/job-name: a, job-name: a, batch.kubernetes.io/controller-uid: u}}}}}",
+			"{apiVersion: batch/v1, kind: Job, metadata: {name: a, namespace: store, labels: {app: a}}, spec: {parallelism: 2, suspend: true, template: {metadata: {labels: {app: a}}}}}",
+		},
+		"a Job with a selector of its own keeps it": {
+			"{apiVersion: batch/v1, kind: Job, metadata: {name: a, namespace: shop}, spec: {manualSelector: true, selector: {matchLabels: {a: b}}}}",
+			"{apiVersion: batch/v1, kind: Job, metadata: {name: a, namespace: store}, spec: {manualSelector: true, suspend: true, selector: {matchLabels: {a: b}}}}",
 		},
 		"a StatefulSet keeps its claims": {
 			"{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: a, namespace: shop}, spec: {persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete, whenScaled: Delete}}}",

@@ -1,13 +1,17 @@
 package kube
 
+import "github.com/tranship/tranship/spec"
+
 // Verbs is this package's part of the registry.
 func Verbs() map[string]Verb {
 	return map[string]Verb{
-		"kube.namespaces":      {Look: lookNamespaces, Ensure: ensureNamespaces},
-		"kube.namespaces-undo": {Look: lookNamespacesUndo, Ensure: ensureNamespacesUndo},
-		"kube.dry-run":         {Look: lookDryRun},
-		"kube.list-again":      {Look: lookListAgain, Ensure: ensureListAgain},
-		"kube.traffic":         {Look: lookTraffic, Ensure: ensureTraffic},
-		"kube.traffic-undo":    {Look: lookTrafficUndo, Ensure: ensureTrafficUndo},
+		"kube.namespaces":       {Look: lookNamespaces, Ensure: ensureNamespaces},
+		"kube.namespaces-undo":  {Look: lookNamespacesUndo, Ensure: ensureNamespacesUndo},
+		"kube.dry-run":          {Look: lookDryRun},
+		"kube.list-again":       {Look: lookListAgain, Ensure: ensureListAgain},
+		"kube.autoscalers":      {Look: lookAutoscalers, Ensure: ensureAutoscalers},
+		"kube.autoscalers-undo": {Look: lookAutoscalersUndo, Ensure: ensureAutoscalersUndo, Needs: []spec.Side{spec.Target}},
+		"kube.traffic":          {Look: lookTraffic, Ensure: ensureTraffic},
+		"kube.traffic-undo":     {Look: lookTrafficUndo, Ensure: ensureTrafficUndo},
 	}
 }

@@ -34,14 +34,14 @@ func TestBedPreflight(t *testing.T) {
 		"unsupported": {
 			source: strings.Join([]string{
 				"{apiVersion: v1, kind: Pod, metadata: {name: bare}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}",
-				"{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: hpa}, spec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}}",
 				"{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: custom}, spec: {source: {persistentVolumeClaimName: none}}}",
 			}, "\n---\n"),
 			reason: "UnsupportedWorkload",
-			says:   []string{"/bare", "/hpa", "VolumeSnapshot"},
+			says:   []string{"/bare", "VolumeSnapshot"},
 		},
 		"every kind that is stopped": {
 			source: strings.Join([]string{
+				"{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: hpa}, spec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}}",
 				"{apiVersion: batch/v1, kind: CronJob, metadata: {name: nightly}, spec: {schedule: '0 0 1 1 *', jobTemplate: {spec: {template: {spec: " + pod + "}}}}}",
 				"{apiVersion: batch/v1, kind: Job, metadata: {name: once}, spec: {suspend: true, template: {spec: " + pod + "}}}",
 				"{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: agent}, spec: {selector: {matchLabels: {a: a}}, template: {metadata: {labels: {a: a}}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}}}",

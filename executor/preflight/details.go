@@ -12,6 +12,7 @@ import (
 	"github.com/tranship/tranship/spec"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -90,9 +91,8 @@ func differing(a, b map[string]string) []string {
 // for people; any custom resource belongs to them too.
 var unsupported = map[schema.GroupKind]string{
 	{Kind: "Pod"}: "pods without a controller",
-	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}: "HorizontalPodAutoscalers",
-	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}:  "DeploymentConfigs",
-	{Group: "keda.sh", Kind: "ScaledObject"}:                "ScaledObjects",
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: "DeploymentConfigs",
+	{Group: "keda.sh", Kind: "ScaledObject"}:               "ScaledObjects",
 }
 
 // workloads refuses by name what this version would not move faithfully.
@@ -160,7 +160,26 @@ func volumes(_ context.Context, s *state) ([]Finding, error) {
 	for _, w := range s.volumes.Warnings {
 		found = append(found, Finding{Reason: "NotMigrated", Message: w, Warning: true})
 	}
-	return append(found, jobs(s)...), nil
+	return append(append(found, jobs(s)...), paused(s)...), nil
+}
+
+// paused Deployments may run an older template than the one that is written in
+// them, and only that one is moved.
+func paused(s *state) []Finding {
+	var halfway []string
+	for _, i := range s.covered {
+		is, _, _ := unstructured.NestedBool(i.Object, "spec", "paused")
+		all, _, _ := unstructured.NestedInt64(i.Object, "status", "replicas")
+		updated, _, _ := unstructured.NestedInt64(i.Object, "status", "updatedReplicas")
+		if i.GetKind() == "Deployment" && is && updated < all {
+			halfway = append(halfway, describe(i))
+		}
+	}
+	if len(halfway) == 0 {
+		return nil
+	}
+	return []Finding{{Reason: "PausedRollout", Warning: true, Object: halfway[0],
+		Message: "paused Deployments run their newest template on the target, on the source some pods run an older one: " + names(halfway)}}
 }
 
 // jobs says what becomes of Jobs, which cannot be moved in the middle.

@@ -60,9 +60,9 @@ func quoteGlob(name string) string {
 }
 
 // restorable are the covered objects that the restore creates; what leads
-// users to the application comes after it is healthy.
+// users to the application or scales it comes after it is healthy.
 func restorable(items []kube.Item) []kube.Item {
-	return slices.DeleteFunc(slices.Clone(items), kube.Traffic)
+	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Traffic(i) || kube.Scales(i) })
 }
 
 func configMapRef(name string) *corev1.TypedLocalObjectReference {

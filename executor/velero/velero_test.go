@@ -103,7 +103,7 @@ func TestModifierRules(t *testing.T) {
 	if v, there := annotations[kube.AnnotationPrevious]; !there || v != nil {
 		t.Error("what an earlier attempt left on the source comes along")
 	}
-	for n, want := range map[int]string{1: `{"spec":{"replicas":0}}`, 2: `"ports":[{"port":80}],"type":"ClusterIP"`} {
+	for n, want := range map[int]string{1: `{"spec":{"paused":null,"replicas":0}}`, 2: `"ports":[{"port":80}],"type":"ClusterIP"`} {
 		if got := m.Rules[n].MergePatches[0].PatchData; !strings.Contains(got, want) {
 			t.Errorf("rule %d: %s lacks %s", n, got, want)
 		}

@@ -80,7 +80,9 @@ func startVerdict(e *kube.Env, p pair) (verdict, error) {
 		return verdict{reconciler.Broken, "WorkloadMissing", kube.Describe(w.Object) + " does not exist, so that it cannot be started; see what the restore says about it", w.Object, true}, nil
 	case alien(e, i):
 		return verdict{reconciler.Succeeded, "SkippedExisting", kube.Describe(w.Object) + " was there before and is left as it is (existing: Skip)", w.Object, false}, nil
-	case i.held() && i.ran(w):
+	case pauseAgain(w, i) && !i.observed():
+		return verdict{reconciler.Working, "WaitsForController", kube.Describe(w.Object) + " has no ReplicaSet yet", w.Object, false}, nil
+	case i.held() && i.ran(w), pauseAgain(w, i):
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
 	return verdict{seen: reconciler.Succeeded}, nil
@@ -129,17 +131,29 @@ func ensureStart(ctx context.Context, e *kube.Env) error {
 	})
 }
 
+// pauseAgain says that a Deployment was paused and is not: it is restored so,
+// because its controller would make no ReplicaSet otherwise.
+func pauseAgain(w *spec.Workload, i item) bool { return w.Paused && !i.paused() }
+
 func startEdit(e *kube.Env, w *spec.Workload, i item, now time.Time) (*edit, error) {
-	if !i.held() || !i.ran(w) || w.PartOf != "" || alien(e, i) {
+	release, pause := i.held() && i.ran(w), pauseAgain(w, i)
+	if !release && !pause || pause && !i.observed() || w.PartOf != "" || alien(e, i) {
 		return nil, nil
 	}
-	b := i.kind.brake
-	annotations, err := remember(e, i, map[string]any{b.key: b.value(i.setting())})
-	if err != nil {
-		return nil, err
+	ed := &edit{spec: map[string]any{}}
+	if release {
+		b := i.kind.brake
+		var err error
+		if ed.annotations, err = remember(e, i, map[string]any{b.key: b.value(i.setting())}); err != nil {
+			return nil, err
+		}
+		ed.annotations[AnnotationStartedAt] = now.UTC().Format(timeFormat)
+		ed.spec = i.release(w)
 	}
-	annotations[AnnotationStartedAt] = now.UTC().Format(timeFormat)
-	return &edit{spec: i.release(w), annotations: annotations}, nil
+	if pause {
+		ed.spec["paused"] = true
+	}
+	return ed, nil
 }
 
 func lookStopTarget(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {

@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// manyKinds is an application of every kind that can be stopped, and a
+// Deployment beside it that is not part of it.
+func (l *lab) manyKinds() string {
+	const (
+		pod = `terminationGracePeriodSeconds: 1, containers: [{name: app, image: IMAGE, command: [sh, -c, "trap 'exit 0' TERM; while true; do sleep 0.2; done"]}]`
+		web = `
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME, namespace: NS, labels: {LABELS}}
+spec:
+  replicas: REPLICAS
+  selector: {matchLabels: {app: NAME}}
+  template: {metadata: {labels: {app: NAME}}, spec: {POD}}`
+	)
+	deployment := func(name, replicas, labels string) string {
+		return strings.NewReplacer("NAME", name, "REPLICAS", replicas, "LABELS", labels).Replace(web)
+	}
+	const part = `part: "yes"`
+	text := `apiVersion: v1
+kind: Namespace
+metadata: {name: NS}` + deployment("web", "2", part) + deployment("idle", "0", part) + deployment("stays", "1", `part: "no"`) + `
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: NS, labels: {part: "yes"}}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template: {metadata: {labels: {app: agent}}, spec: {nodeSelector: {kubernetes.io/os: linux}, POD}}
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: alone, namespace: NS, labels: {part: "yes"}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: alone}}
+  template: {metadata: {labels: {app: alone}}, spec: {POD}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once, namespace: NS, labels: {part: "yes"}}
+spec: {parallelism: 2, completions: 3, template: {metadata: {labels: {app: once}}, spec: {restartPolicy: Never, POD}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web, namespace: NS, labels: {part: "yes"}}
+spec: {minReplicas: 2, maxReplicas: 5, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 80}}}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web, namespace: NS, labels: {part: "yes"}}
+spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: active, namespace: NS, labels: {part: "yes"}}
+spec: {schedule: "* * * * *", concurrencyPolicy: Forbid, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, POD}}}}}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: resting, namespace: NS, labels: {part: "yes"}}
+spec: {schedule: "* * * * *", suspend: true, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, POD}}}}}
+`
+	return strings.NewReplacer("NS", l.name, "IMAGE", l.bed.Images["busybox"]).Replace(strings.ReplaceAll(text, "POD", pod))
+}
+
+// workloads are what the source's workloads say, by kind and name: UID, spec
+// and annotations of ours. Those with a controller are left out.
+func (l *lab) workloads() map[string]any {
+	l.t.Helper()
+	var list struct {
+		Items []struct {
+			Kind     string
+			Metadata struct {
+				Name, UID       string
+				Annotations     map[string]string
+				OwnerReferences []any
+			}
+			Spec any
+		}
+	}
+	l.must(json.Unmarshal([]byte(l.onSource("-n", l.name, "get", "deployments,daemonsets,replicasets,jobs,cronjobs,horizontalpodautoscalers,poddisruptionbudgets", "-o", "json")), &list))
+	all := map[string]any{}
+	for _, i := range list.Items {
+		if len(i.Metadata.OwnerReferences) > 0 {
+			continue
+		}
+		ours := map[string]string{}
+		for k, v := range i.Metadata.Annotations {
+			if strings.HasPrefix(k, "tranship.dev/") {
+				ours[k] = v
+			}
+		}
+		all[i.Kind+"/"+i.Metadata.Name] = []any{i.Metadata.UID, i.Spec, ours}
+	}
+	return all
+}
+
+// TestEveryKindThereAndBack: every kind is stopped, held at zero by Velero,
+// started as it was, and put back exactly by a rollback.
+func TestEveryKindThereAndBack(t *testing.T) {
+	l := newLab(t)
+	const plan = `labelSelector: {matchLabels: {part: "yes"}}`
+	l.openStaged(l.manyKinds(), "deployment/web", plan)
+	l.onSource("-n", l.name, "rollout", "pause", "deployment/web")
+	l.onSource("-n", l.name, "create", "job", "active-now", "--from=cronjob/active")
+	l.rolledOut("daemonset/agent")
+	l.onSource("-n", l.name, "wait", "pod", "-l", "app=once", "--for=condition=Ready", "--timeout=60s")
+	l.onSource("-n", l.name, "wait", "pod", "-l", "batch.kubernetes.io/job-name=active-now", "--for=condition=Ready", "--timeout=60s")
+	before := l.workloads()
+
+	l.flip(spec.Migrated, plan)
+	s := l.waitReason("Migrated", 4*time.Minute)
+	l.logTimes(s.Run)
+	if got := l.onSource("-n", l.name, "get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.labels.app} {end}"); strings.TrimSpace(got) != "stays" {
+		t.Errorf("pods of %q are left on the source, want only those of the Deployment that the plan does not cover", got)
+	}
+	for what, want := range map[string]string{
+		"deployment/web {.spec.paused} {.spec.replicas} {.status.readyReplicas}":                          "true 2 2",
+		"horizontalpodautoscaler/web {.spec.minReplicas} {.spec.maxReplicas} {.spec.scaleTargetRef.name}": "2 5 web",
+		"poddisruptionbudget/web {.spec.minAvailable}":                                                    "2",
+		"deployment/idle {.spec.replicas}":                                                                "0",
+		"daemonset/agent {.spec.template.spec.nodeSelector} {.status.numberReady}":                        `{"kubernetes.io/os":"linux"} 2`,
+		"replicaset/alone {.spec.replicas} {.status.readyReplicas}":                                       "2 2",
+		"job/once {.spec.suspend} {.spec.parallelism} {.spec.completions} {.status.ready}":                "false 2 3 2",
+		"cronjob/active {.spec.suspend}":                                                                  "false",
+		"cronjob/resting {.spec.suspend}":                                                                 "true",
+	} {
+		at := strings.IndexByte(what, ' ')
+		if got := l.onTarget("-n", l.name, "get", what[:at], "-o", "jsonpath="+what[at+1:]); got != want {
+			t.Errorf("%s on the target: %q, want %q", what, got, want)
+		}
+	}
+	if out, err := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployment/stays", "job/active-now"); err == nil {
+		t.Errorf("on the target is what the plan does not move: %s", out)
+	}
+
+	l.flip(spec.RolledBack, plan+"\nrollback: {targetWrites: Discard}")
+	l.waitReason("RolledBack", 4*time.Minute)
+	after := l.workloads()
+	for name, was := range before {
+		if !reflect.DeepEqual(after[name], was) {
+			t.Errorf("%s came back as %v, it was %v", name, after[name], was)
+		}
+	}
+	for _, name := range []string{"web", "agent", "alone", "once", "stays"} {
+		if got := l.onSource("-n", l.name, "get", "pods", "-l", "app="+name, "-o", "name"); got == "" {
+			t.Errorf("%s has no pod on the source", name)
+		}
+	}
+	left, err := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployments,daemonsets,replicasets,jobs,cronjobs,horizontalpodautoscalers,poddisruptionbudgets", "-o", "name")
+	if err == nil && strings.TrimSpace(left) != "" {
+		t.Errorf("left on the target: %s", fmt.Sprint(left))
+	}
+}
