@@ -24,6 +24,9 @@ func finish(defs []StepDef, in Input) Decision {
 	run.Status.Ended = &now
 	failed, warnings := firstFailure(defs, run)
 	st := &run.Status
+	if run.Spec.Kind == spec.RunMigrate && !failing(defs, run) && !run.Spec.Closure.Plan.Spec.Cutover.QuiesceOrDefault() {
+		warnings = append(warnings, notStopped(run))
+	}
 	st.Warnings = warnings
 	switch back := failing(defs, run); {
 	case back && st.Cancel != "":
@@ -44,6 +47,12 @@ func finish(defs []StepDef, in Input) Decision {
 		run.Facts.Estimate = judged(run.Facts.Estimate, st.StopSeconds)
 	}
 	return Decision{Kind: Finish, Run: run}
+}
+
+// notStopped says what cutover.quiesce: false means for the data.
+func notStopped(run *spec.Run) string {
+	return fmt.Sprintf("the application was not stopped (cutover.quiesce: false): it still runs on cluster %s, what it wrote since the last copy began is not on cluster %s, and files that it changed meanwhile may be there half written",
+		run.Spec.Closure.Source.Metadata.Name, run.Spec.Closure.Target.Metadata.Name)
 }
 
 // judged is an estimate with its error, where the application was stopped.

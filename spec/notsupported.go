@@ -29,20 +29,6 @@ func otherThan(say string, supported ...string) support {
 	}, say: say}
 }
 
-// is refuses one value of a boolean, wherever it is written out.
-func is(refused bool, say string) support {
-	return support{not: func(l leaf) bool {
-		v := l.Value
-		if v.Kind() == reflect.Pointer {
-			if v.IsNil() {
-				return false
-			}
-			v = v.Elem()
-		}
-		return v.Bool() == refused
-	}, say: say}
-}
-
 // NotSupported lists what a closure asks for and this release does not do. A
 // plan with such a problem is Stalled: nothing that somebody wrote is silently
 // ignored. A field that the tables below do not know is not supported either.
@@ -171,7 +157,7 @@ var planSupports = map[string]support{
 	"spec.windows[].timeZone":  full,
 	"spec.windows[].applies[]": full,
 
-	"spec.cutover.quiesce":   is(false, "the application is stopped for the last copy; remove the field"),
+	"spec.cutover.quiesce":   full,
 	"spec.cutover.notBefore": full, "spec.cutover.notAfter": full,
 	"spec.cutover.onFailure":     otherThan("a failed cutover always goes back to the source; write RollBack", "RollBack"),
 	"spec.cutover.onWindowClose": otherThan("write PauseAtSafePoint", "PauseAtSafePoint"),

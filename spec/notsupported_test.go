@@ -51,7 +51,6 @@ func TestNotSupported(t *testing.T) {
 		{"spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h}]", "spec.windows[0].kind", "windows do not gate"},
 		{"spec.dependsOn", "[shop2]", "spec.dependsOn[0]", "do not wait for each other"},
 		{"spec.existing", "Update", "spec.existing", "existing: Update"},
-		{"spec.cutover", "{quiesce: false}", "spec.cutover.quiesce", "quiesce: false"},
 		{"spec.cutover", "{onFailure: Stop}", "spec.cutover.onFailure", "goes back to the source"},
 		{"spec.cutover", "{onWindowClose: Finish}", "spec.cutover.onWindowClose", "PauseAtSafePoint"},
 		{"spec.rollback", "{targetWrites: CopyBack}", "spec.rollback.targetWrites", "write Discard"},
@@ -72,7 +71,7 @@ func TestNotSupported(t *testing.T) {
 func TestDefaultsWrittenOutAreSupported(t *testing.T) {
 	c := closureOf(t, with(t, planYAML,
 		"spec.volumes", "{defaults: {action: copy, method: filesystem, verify: false, onVerifyError: Fail, transfer: Repository}, overrides: [{namespace: shop, claim: c, method: snapshot}, {namespace: shop, claim: a, targetClaim: b, storageClassName: x, accessMode: ReadWriteMany, verify: false}]}",
-		"spec.cutover", "{quiesce: true, onFailure: RollBack, onWindowClose: PauseAtSafePoint}", "spec.existing", "Fail",
+		"spec.cutover", "{quiesce: false, onFailure: RollBack, onWindowClose: PauseAtSafePoint}", "spec.existing", "Fail",
 		"spec.rollback", "{targetWrites: Discard, keepVolumes: true}", "spec.windows", "[]", "spec.dependsOn", "[]"))
 	if ps := NotSupported(c); len(ps) > 0 {
 		t.Error(lines(ps))

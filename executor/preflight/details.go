@@ -157,10 +157,25 @@ func volumes(_ context.Context, s *state) ([]Finding, error) {
 	for _, p := range s.volumes.Problems {
 		found = append(found, Finding{Reason: p.Reason, Object: p.Object, Message: p.Message})
 	}
+	if !s.Plan().Cutover.QuiesceOrDefault() {
+		found = append(found, unstopped(s)...)
+	}
 	for _, w := range s.volumes.Warnings {
 		found = append(found, Finding{Reason: "NotMigrated", Message: w, Warning: true})
 	}
 	return append(append(found, jobs(s)...), paused(s)...), nil
+}
+
+// unstopped: two clusters must never write to one volume.
+func unstopped(s *state) []Finding {
+	found := []Finding{{Reason: "NotStopped", Warning: true, Message: "cutover.quiesce is false: the application is not stopped, and what it writes during and after the last copy is not on the target"}}
+	for _, v := range s.volumes.Volumes {
+		if v.Action == "move" {
+			found = append(found, Finding{Reason: "MovedWithoutStop", Object: fmt.Sprintf("source PersistentVolumeClaim %s/%s", v.Namespace, v.Claim),
+				Message: fmt.Sprintf("claim %s/%s is to be moved, and cutover.quiesce is false: both clusters would write to its storage; write action: copy, or quiesce: true", v.Namespace, v.Claim)})
+		}
+	}
+	return found
 }
 
 // paused Deployments may run an older template than the one that is written in
