@@ -29,6 +29,7 @@ func TestBedPreflight(t *testing.T) {
 		change         func(e *kube.Env)
 		reason         string // "" means that all is well
 		says           []string
+		warnings       []string // of one where all is well
 	}{
 		"plain": {source: plain},
 		"unsupported": {
@@ -48,6 +49,10 @@ func TestBedPreflight(t *testing.T) {
 				"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: rs}, spec: {replicas: 0, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: none}]}}}}",
 				"{apiVersion: v1, kind: ReplicationController, metadata: {name: rc}, spec: {replicas: 0, selector: {a: c}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: none}]}}}}",
 			}, "\n---\n"),
+		},
+		"kept by a tool": {
+			source:   "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, labels: {kustomize.toolkit.fluxcd.io/name: apps, kustomize.toolkit.fluxcd.io/namespace: flux}}, spec: {replicas: 0, selector: {matchLabels: {a: a}}, template: {metadata: {labels: {a: a}}, spec: {containers: [{name: c, image: none}]}}}}",
+			warnings: []string{"Flux Kustomization flux/apps may start again", "/web"},
 		},
 		"existing object": {source: plain, target: plain, labels: map[string]string{}, reason: "ExistingObject", says: []string{"target ConfigMap"}},
 		"existing object, skipped": {source: plain, target: plain, labels: map[string]string{}, change: func(e *kube.Env) { e.Plan().Existing = spec.ExistingSkip },
@@ -91,6 +96,11 @@ func TestBedPreflight(t *testing.T) {
 			if c.reason == "" {
 				if o.Seen != reconciler.Succeeded || o.Facts.SourceUID == "" || o.Facts.SourceUID == o.Facts.TargetUID {
 					t.Errorf("got %+v", o)
+				}
+				for _, want := range c.warnings {
+					if !strings.Contains(o.Message, want) {
+						t.Errorf("%q does not say %q", o.Message, want)
+					}
 				}
 				return
 			}

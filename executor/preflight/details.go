@@ -163,7 +163,27 @@ func volumes(_ context.Context, s *state) ([]Finding, error) {
 	for _, w := range s.volumes.Warnings {
 		found = append(found, Finding{Reason: "NotMigrated", Message: w, Warning: true})
 	}
-	return append(append(found, jobs(s)...), paused(s)...), nil
+	return slices.Concat(found, jobs(s), paused(s), kept(s)), nil
+}
+
+// kept names what would start workloads again while they are stopped. It is
+// asked before the stop, because then the cutover would only fail.
+func kept(s *state) []Finding {
+	if !s.Plan().Cutover.QuiesceOrDefault() {
+		return nil
+	}
+	by := map[string][]string{}
+	for _, i := range s.covered {
+		if keeper := kube.Keeper(i); keeper != "" && kube.Runs(i) {
+			by[keeper] = append(by[keeper], describe(i))
+		}
+	}
+	var found []Finding
+	for _, keeper := range slices.Sorted(maps.Keys(by)) {
+		found = append(found, Finding{Reason: "ScaledByOthers", Warning: true, Object: by[keeper][0],
+			Message: fmt.Sprintf("%s may start again what the cutover stops, which then fails and is undone: pause it, or let a PreBackup hook do so: %s", keeper, names(by[keeper]))})
+	}
+	return found
 }
 
 // unstopped: two clusters must never write to one volume.

@@ -242,9 +242,10 @@ func TestScaledBackUpNamesTheManager(t *testing.T) {
 		entry("keda-operator", "scale", `{"f:spec":{"f:replicas":{}}}`, 3),
 		entry("kubelet", "status", `{"f:status":{"f:replicas":{}}}`, 5),
 	})
+	i.SetLabels(map[string]string{"argocd.argoproj.io/instance": "shop-prod"})
 	i.SetOwnerReferences([]metav1.OwnerReference{{Kind: "Shop", Name: "main", UID: types.UID("x"), Controller: &yes}})
 	v := scaledBackUp(i, i.object(spec.Source))
-	for _, part := range []string{"source Deployment shop/web", "up to 2", `"keda-operator" at 2026-12-01T22:03:00Z`, "Shop main"} {
+	for _, part := range []string{"source Deployment shop/web", "up to 2", `"keda-operator" at 2026-12-01T22:03:00Z`, "Shop main", "kept by Argo CD application shop-prod"} {
 		if !strings.Contains(v.message, part) {
 			t.Errorf("%q lacks %q", v.message, part)
 		}

@@ -233,6 +233,9 @@ func scaledBackUp(i item, o spec.Object) verdict {
 			who += " at " + at.UTC().Format(time.RFC3339)
 		}
 	}
+	if keeper := kube.Keeper(i); keeper != "" {
+		who += fmt.Sprintf(" (it is kept by %s)", keeper)
+	}
 	for _, owner := range i.GetOwnerReferences() {
 		if owner.Controller != nil && *owner.Controller {
 			who += fmt.Sprintf(" (it belongs to %s %s)", owner.Kind, owner.Name)
