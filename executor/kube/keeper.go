@@ -3,6 +3,7 @@ package kube
 import (
 	"strings"
 
+	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -55,6 +56,12 @@ func Keeper(o metav1.Object) string {
 		}
 	}
 	return ""
+}
+
+// MayStop says that a hook of a cutover can stop what only its author can: it
+// runs on the source, before anything is backed up.
+func MayStop(h spec.PlanHook) bool {
+	return h.Phase == spec.PreBackup && h.Cluster != spec.Target && h.RunsIn(spec.RunMigrate)
 }
 
 // Runs says that the object is of a kind that has pods and is stopped.

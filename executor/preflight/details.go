@@ -88,7 +88,9 @@ func differing(a, b map[string]string) []string {
 }
 
 // unsupported are the kinds that this version does not move, with the reason
-// for people; any custom resource belongs to them too.
+// for people; any custom resource belongs to them too. A pod without a
+// controller cannot be stopped without being deleted, and nothing of the source
+// is deleted: only a hook of its author may do that.
 var unsupported = map[schema.GroupKind]string{
 	{Kind: "Pod"}: "pods without a controller",
 	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: "DeploymentConfigs",
@@ -98,9 +100,12 @@ var unsupported = map[schema.GroupKind]string{
 // workloads refuses by name what this version would not move faithfully.
 func workloads(_ context.Context, s *state) ([]Finding, error) {
 	refused := map[string][]string{}
+	hooked := slices.ContainsFunc(s.Plan().Hooks, kube.MayStop)
 	for _, i := range s.covered {
 		gk := i.GroupVersionKind().GroupKind()
 		switch {
+		case hooked && gk == schema.GroupKind{Kind: "Pod"}:
+			// The stop proves that the hook has removed it.
 		case unsupported[gk] != "":
 			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
 		case s.custom[i.GVR.GroupResource()]:
@@ -121,7 +126,7 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 		all = append(all, refused[kind]...)
 	}
 	return []Finding{{Reason: "UnsupportedWorkload", Object: all[0],
-		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first"}}, nil
+		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first (pods: also by a PreBackup hook)"}}, nil
 }
 
 // kinds: what the source has in a version that the target does not serve.

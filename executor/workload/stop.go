@@ -72,7 +72,10 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 		list, err := intents(e, items)
 		return reconciler.Observation{Facts: &spec.Facts{Workloads: list, Times: withTroubles(e, items)}}, err
 	}
-	var verdicts []verdict
+	verdicts, err := alone(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
 	list, err := toStop(e, items)
 	if err != nil {
 		return reconciler.Observation{}, err
