@@ -152,6 +152,7 @@ func listApps(ctx context.Context, on *kube.Cluster, namespace string) ([]Owner,
 		return nil, err
 	}
 	for _, o := range daemons.Items {
+		delete(o.Spec.Template.Spec.NodeSelector, kube.NoNode) // it is only stopped: movers must find a node
 		owners = append(owners, owner("DaemonSet", o.ObjectMeta, o.Spec.Template))
 	}
 	replicas, err := apps.ReplicaSets(namespace).List(ctx, metav1.ListOptions{})
