@@ -8,7 +8,7 @@ import (
 
 func none(item) int32 { return 0 }
 
-func status(field string) func(item) int32 {
+func inStatus(field string) func(item) int32 {
 	return func(i item) int32 { return i.counts(field) }
 }
 

@@ -63,7 +63,7 @@ var kinds = []*kind{
 	{
 		name: "DaemonSet", apiVersion: "apps/v1", brake: byNodeSelector,
 		gvr:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"},
-		pods: counts{scheduled, status("numberReady"), status("currentNumberScheduled")}, unhealthy: unhealthyDaemonSet,
+		pods: counts{scheduled, inStatus("numberReady"), inStatus("currentNumberScheduled")}, unhealthy: unhealthyDaemonSet,
 	},
 	{
 		name: "ReplicaSet", apiVersion: "apps/v1", brake: byReplicas,
@@ -78,13 +78,13 @@ var kinds = []*kind{
 	{
 		name: "Job", apiVersion: "batch/v1", brake: bySuspension,
 		gvr:  schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"},
-		pods: counts{working, readyOfJob, status("active")}, unhealthy: unhealthyJob,
+		pods: counts{working, readyOfJob, inStatus("active")}, unhealthy: unhealthyJob,
 		seen: seenJob, over: overJob, partOf: "CronJob",
 	},
 }
 
 // scaled are the counts of all kinds with replicas.
-var scaled = counts{item.replicas, status("readyReplicas"), status("replicas")}
+var scaled = counts{item.replicas, inStatus("readyReplicas"), inStatus("replicas")}
 
 // volumeKind is not stopped, only patched.
 var volumeKind = &kind{name: "PersistentVolume", apiVersion: "v1", gvr: schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumes"}}
