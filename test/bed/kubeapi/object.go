@@ -75,6 +75,7 @@ var resources = map[string]struct {
 	"velero.io/v1/Backup":                             {"/apis/velero.io/v1", "backups", false},
 	"velero.io/v1/Restore":                            {"/apis/velero.io/v1", "restores", false},
 	"velero.io/v1/BackupStorageLocation":              {"/apis/velero.io/v1", "backupstoragelocations", false},
+	"velero.io/v1/VolumeSnapshotLocation":             {"/apis/velero.io/v1", "volumesnapshotlocations", false},
 	"velero.io/v1/DeleteBackupRequest":                {"/apis/velero.io/v1", "deletebackuprequests", false},
 }
 
