@@ -61,6 +61,10 @@ func TestBedAStageChangesNothing(t *testing.T) {
 	bedtest.Put(t, l.Source, l.from, strings.Replace(fmt.Sprintf(appYAML, "bed-shared"), "runAsUser: 1000,", "runAsUser: 1000, fsGroup: 2000,", 1))
 	l.await("running application", time.Minute, func() bool { return l.running() != nil })
 	dir := l.path(l.Source, l.from, "data")
+	l.await("file that the application keeps open", time.Minute, func() bool {
+		_, err := os.Stat(dir + "/open")
+		return err == nil
+	})
 	l.random(dir+"/d/private", 1000)
 	l.must(os.Chmod(dir+"/d/private", 0o600))
 	l.must(os.Chown(dir+"/d/private", 7, 8))
