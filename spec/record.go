@@ -206,6 +206,9 @@ type Workload struct {
 	Paused   bool  `json:"paused,omitempty"`
 	// Suspended is a Job's or CronJob's own spec.suspend.
 	Suspended bool `json:"suspended,omitempty"`
+	// LastScheduled is a CronJob's status.lastScheduleTime at the stop: the
+	// target must not run again what the source has run.
+	LastScheduled string `json:"lastScheduled,omitempty"`
 	// NodeSelector is the one of a DaemonSet's pods.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 	// PartOf names what made the object and makes others on the target, such as

@@ -94,13 +94,14 @@ func ensureAutoscalers(ctx context.Context, e *Env) error {
 	return nil
 }
 
-// madeAutoscalers are those that this run has put on the target.
+// madeAutoscalers are those that this run has put on the target. They are listed
+// by a version that every cluster has, without asking what else there is: an
+// API group of somebody else's that is broken must not keep the source down.
 func madeAutoscalers(ctx context.Context, e *Env) ([]Item, error) {
-	resources, err := e.Target.listable()
-	if err != nil {
-		return nil, err
+	var resources []schema.GroupVersionResource
+	for _, r := range scaling {
+		resources = append(resources, r.WithVersion("v1"))
 	}
-	resources = slices.DeleteFunc(resources, func(r schema.GroupVersionResource) bool { return !slices.Contains(scaling, r.GroupResource()) })
 	items, err := e.Target.ListThese(ctx, resources, e.Namespaces(spec.Target), "")
 	return slices.DeleteFunc(items, func(i Item) bool { return !OfRun(e, i) }), err
 }

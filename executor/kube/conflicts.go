@@ -105,7 +105,7 @@ func hostTaken(ctx context.Context, others *foreignLists, i Item) (string, error
 			continue // of the same name: what exists is judged elsewhere
 		}
 		for _, w := range waysOf(other) {
-			if slices.Contains(wanted, w) {
+			if w.host != "" && slices.Contains(wanted, w) { // without a host, some classes give each its own address
 				return fmt.Sprintf("%s is claimed by %s on cluster %s; remove it there, or give one of the two another host or path", w, Describe(other.Record(spec.Target)), c.Name), nil
 			}
 		}

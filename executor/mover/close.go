@@ -76,6 +76,9 @@ func ownRetention(ctx context.Context, e *kube.Env, t *thought, w *spec.Workload
 	if err != nil {
 		return fmt.Errorf("cannot read StatefulSet %s/%s of cluster %s: %w", namespace, w.Name, e.Target.Name, err)
 	}
+	if !kube.OfPlan(e, set) {
+		return nil // it was there before and stays as it is (existing: Skip)
+	}
 	want := map[string]any{"whenScaled": w.ClaimRetention.WhenScaled, "whenDeleted": w.ClaimRetention.WhenDeleted}
 	have := set.Spec.PersistentVolumeClaimRetentionPolicy
 	if have != nil && same(have, w.ClaimRetention) {

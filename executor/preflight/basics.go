@@ -62,6 +62,7 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 		{Verb: "patch", Resource: "replicationcontrollers"},
 		{Verb: "patch", Group: "batch", Resource: "jobs"},
 		{Verb: "patch", Group: "batch", Resource: "cronjobs"},
+		{Verb: "patch", Group: "batch", Resource: "cronjobs", Subresource: "status"},
 		{Verb: "create", Group: "autoscaling", Resource: "horizontalpodautoscalers"},
 		{Verb: "delete", Group: "autoscaling", Resource: "horizontalpodautoscalers"},
 		{Verb: "delete", Group: "apps", Resource: "deployments"},

@@ -99,13 +99,14 @@ var unsupported = map[schema.GroupKind]string{
 
 // workloads refuses by name what this version would not move faithfully.
 func workloads(_ context.Context, s *state) ([]Finding, error) {
+	var removed []string
 	refused := map[string][]string{}
-	hooked := slices.ContainsFunc(s.Plan().Hooks, kube.MayStop)
+	hooked := s.Plan().Cutover.QuiesceOrDefault() && slices.ContainsFunc(s.Plan().Hooks, kube.MayStop)
 	for _, i := range s.covered {
 		gk := i.GroupVersionKind().GroupKind()
 		switch {
 		case hooked && gk == schema.GroupKind{Kind: "Pod"}:
-			// The stop proves that the hook has removed it.
+			removed = append(removed, describe(i)) // the stop proves that the hook has removed it
 		case unsupported[gk] != "":
 			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
 		case s.custom[i.GVR.GroupResource()]:
@@ -117,16 +118,21 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 			refused["objects that a custom resource controls"] = append(refused["objects that a custom resource controls"], fmt.Sprintf("%s (of %s %s)", describe(i), o.Kind, o.Name))
 		}
 	}
+	var found []Finding
+	if len(removed) > 0 {
+		found = append(found, Finding{Reason: "NotMigrated", Warning: true, Object: removed[0],
+			Message: "pods that a PreBackup hook is to remove are made again neither on the target nor, after a rollback, on the source: " + names(removed)})
+	}
 	if len(refused) == 0 {
-		return nil, nil
+		return found, nil
 	}
 	var parts, all []string
 	for _, kind := range slices.Sorted(maps.Keys(refused)) {
 		parts = append(parts, kind+": "+names(refused[kind]))
 		all = append(all, refused[kind]...)
 	}
-	return []Finding{{Reason: "UnsupportedWorkload", Object: all[0],
-		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first (pods: also by a PreBackup hook)"}}, nil
+	return append(found, Finding{Reason: "UnsupportedWorkload", Object: all[0],
+		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first (pods: also by a PreBackup hook)"}), nil
 }
 
 // kinds: what the source has in a version that the target does not serve.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"io"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,11 +20,12 @@ import (
 const (
 	lastLines     = int64(3)
 	lastBytes     = int64(2000)
+	shortestPart  = 6
 	shortestValue = 4 // bytes; shorter values of Secrets would tear ordinary words out
 )
 
 // suspicious lines may hold a credential that no Secret tells us about.
-var suspicious = regexp.MustCompile(`(?i)passw|secret|token|api[_-]?key|private key|authorization|bearer|://[^\s/]*@`)
+var suspicious = regexp.MustCompile(`(?i)passw|pwd|credential|logon|login|secret|token|api[_-]?key|private key|authorization|bearer|://[^\s/]*@`)
 
 const hidden = "<hidden>"
 
@@ -68,18 +71,40 @@ func crashed(p *corev1.Pod) (container string, previous bool) {
 	return "", false
 }
 
-// harmless puts lines into one, without what must not be seen.
-func harmless(text string, secrets []corev1.Secret) string {
-	var values []string
+// between separates the parts of a value that holds several, such as a
+// connection string or a file of settings.
+var between = regexp.MustCompile("[\\s\"'`=:;,@/&?(){}\\[\\]<>|\\\\]+")
+
+// valuesOf are the values of Secrets, whole, by line and in parts, in the forms
+// in which programs print them.
+func valuesOf(secrets []corev1.Secret) (values []string) {
+	add := func(s string, shortest int) {
+		if s = strings.TrimSpace(s); len(s) < shortest {
+			return
+		}
+		quoted, err := json.Marshal(s)
+		if err == nil {
+			values = append(values, strings.Trim(string(quoted), `"`))
+		}
+		values = append(values, s, url.QueryEscape(s), url.PathEscape(s), base64.StdEncoding.EncodeToString([]byte(s)))
+	}
 	for _, s := range secrets {
 		for _, v := range s.Data {
-			for _, line := range append(bytes.Split(v, []byte("\n")), v) {
-				if line = bytes.TrimSpace(line); len(line) >= shortestValue {
-					values = append(values, string(line), base64.StdEncoding.EncodeToString(line))
-				}
+			add(string(v), shortestValue)
+			for _, line := range strings.Split(string(v), "\n") {
+				add(line, shortestValue)
+			}
+			for _, part := range between.Split(string(v), -1) {
+				add(part, shortestPart)
 			}
 		}
 	}
+	return values
+}
+
+// harmless puts lines into one, without what must not be seen.
+func harmless(text string, secrets []corev1.Secret) string {
+	values := valuesOf(secrets)
 	// The longest first: one value may be part of another.
 	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })
 	for _, v := range values {

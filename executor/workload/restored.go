@@ -134,7 +134,7 @@ func conditions(i kube.Item) verdict {
 func (r *restored) judgeServices(ctx context.Context, e *kube.Env, services []kube.Item, workloads []pair) error {
 	answering := map[string]map[string]bool{} // by namespace: Services with a ready endpoint
 	for _, s := range services {
-		if !selectsRunning(s, workloads) {
+		if !selectsRunning(e, s, workloads) {
 			continue
 		}
 		ns := s.GetNamespace()
@@ -157,14 +157,17 @@ func (r *restored) judgeServices(ctx context.Context, e *kube.Env, services []ku
 
 // selectsRunning says whether a Service selects the pods of a workload of the
 // run that keeps pods running.
-func selectsRunning(service kube.Item, workloads []pair) bool {
+func selectsRunning(e *kube.Env, service kube.Item, workloads []pair) bool {
+	if t, _, _ := unstructured.NestedString(service.Object, "spec", "type"); t == "ExternalName" {
+		return false // it never has endpoints, whatever it selects
+	}
 	wanted, _, _ := unstructured.NestedStringMap(service.Object, "spec", "selector")
 	if len(wanted) == 0 {
 		return false
 	}
 	selector := labels.SelectorFromSet(wanted)
 	return slices.ContainsFunc(workloads, func(p pair) bool {
-		if !p.item.exists() || p.item.GetNamespace() != service.GetNamespace() || p.recorded.Replicas == 0 || p.item.kind.gvr.Group == "batch" {
+		if !p.item.exists() || alien(e, p.item) || p.item.GetNamespace() != service.GetNamespace() || p.recorded.Replicas == 0 || p.item.kind.gvr.Group == "batch" {
 			return false
 		}
 		of, _, _ := unstructured.NestedStringMap(p.item.Object, "spec", "template", "metadata", "labels")

@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
@@ -77,6 +78,7 @@ func TestServicesNeedEndpoints(t *testing.T) {
 		"nothing runs":       {"app: idle", slice("b", &yes), true},
 		"of another plan":    {"app: web, tier: x", slice("b", &yes), true},
 		"no selector":        {"", slice("b", &yes), true},
+		"ExternalName":       {"app: web}, type: ExternalName, externalName: db.example.com, x: {", slice("b", &yes), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := testEnv("shop")
@@ -114,7 +116,8 @@ func TestClaimsStayBound(t *testing.T) {
 
 // The last lines of a crash help; values of Secrets never leave the cluster.
 func TestHarmless(t *testing.T) {
-	secrets := []corev1.Secret{{Data: map[string][]byte{"p": []byte("hunter22\n"), "long": []byte("hunter22-and-more"), "short": []byte("db"), "pem": []byte("begin\nMIIEabc\nend1\n")}}}
+	secrets := []corev1.Secret{{Data: map[string][]byte{"p": []byte("hunter22\n"), "long": []byte("hunter22-and-more"), "short": []byte("db"), "pem": []byte("begin\nMIIEabc\nend1\n"),
+		"app.properties": []byte("db.user=app\ndb.code=tiger4tiger4\n"), "odd": []byte("p@ss\"w0rd&x")}}}
 	for text, want := range map[string]string{
 		"cannot open db\n":                       "cannot open db",
 		"dial hunter22-and-more at db\nline two": "dial <hidden> at db | line two",
@@ -122,6 +125,9 @@ func TestHarmless(t *testing.T) {
 		"x MIIEabc y":                            "x <hidden> y",
 		"PASSWORD is xyz\nbye":                   "<hidden> | bye",
 		"postgres://u:p@db/x refused":            "<hidden>",
+		"FATAL denied for app/tiger4tiger4@db":   "FATAL denied for app/<hidden>@db",
+		`{"msg":"p@ss\"w0rd\u0026x is wrong"}`:   `{"msg":"<hidden> is wrong"}`,
+		"GET /?q=p%40ss%22w0rd%26x":              "GET /?q=<hidden>",
 		"":                                       "",
 	} {
 		if got := harmless(text, secrets); got != want {
@@ -145,5 +151,32 @@ func TestTheWorstPodIsNamed(t *testing.T) {
 	ok.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	if p := worst([]corev1.Pod{ok}); p != nil {
 		t.Errorf("%+v", p)
+	}
+}
+
+// A CronJob that the target got while the source still ran must not take the
+// slots since then for missed: the source has run them.
+func TestACronJobDoesNotRunTwice(t *testing.T) {
+	at := "2026-12-01T01:00:00Z"
+	for have, want := range map[string]string{"": at, "2026-12-01T00:00:00Z": at, "2026-12-01T02:00:00Z": "2026-12-01T02:00:00Z"} {
+		cron := made("CronJob", "nightly", 0, func(o map[string]any) {
+			field(o, "spec/suspend", true)
+			o["status"] = map[string]any{}
+			if have != "" {
+				field(o, "status/lastScheduleTime", have)
+			}
+		})
+		e, client := fakeEnv([]runtime.Object{cron.Unstructured})
+		if err := carrySchedule(t2ctx(), e, pair{recorded: &spec.Workload{LastScheduled: at}, item: cron}); err != nil {
+			t.Fatal(err)
+		}
+		got, _, _ := unstructured.NestedString(fetch(client, "nightly").Object, "status", "lastScheduleTime")
+		if got != want {
+			t.Errorf("%q became %q, want %q", have, got, want)
+		}
+	}
+	source := made("CronJob", "nightly", 0, func(o map[string]any) { field(o, "status/lastScheduleTime", at) })
+	if w, err := intent(testEnv("shop"), source); err != nil || w.LastScheduled != at {
+		t.Errorf("%+v %v", w, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // intents is what the stop records before it acts: every covered workload
@@ -33,6 +34,7 @@ func intent(e *kube.Env, i item) (*spec.Workload, error) {
 		return nil, err
 	}
 	w := &spec.Workload{Object: i.object(spec.Source), Paused: i.paused(), PartOf: i.partOf(), ClaimRetention: formerRetention(e, i, p)}
+	w.LastScheduled, _, _ = unstructured.NestedString(i.Object, "status", "lastScheduleTime")
 	b := i.kind.brake
 	if b == byNodeSelector {
 		w.Replicas = i.wantedPods()

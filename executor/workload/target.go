@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // onTarget pairs every recorded workload, moved to its target namespace, with
@@ -127,8 +130,30 @@ func ensureStart(ctx context.Context, e *kube.Env) error {
 		if !p.item.exists() {
 			return nil // Look says so
 		}
+		if err := carrySchedule(ctx, e, p); err != nil {
+			return err
+		}
 		return change(ctx, e, e.Target, p.item, func(i item) (*edit, error) { return startEdit(e, p.recorded, i, now) })
 	})
+}
+
+// carrySchedule tells a CronJob of the target when the source's has run last,
+// before it is released: made while the source still ran, it would take every
+// slot since then for missed, and run again what the source has run.
+func carrySchedule(ctx context.Context, e *kube.Env, p pair) error {
+	at := p.recorded.LastScheduled
+	have, _, _ := unstructured.NestedString(p.item.Object, "status", "lastScheduleTime")
+	if at == "" || have >= at || !p.item.held() || alien(e, p.item) {
+		return nil
+	}
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.item.GetUID()}, "status": map[string]any{"lastScheduleTime": at}})
+	if err != nil {
+		return err
+	}
+	object := kube.Describe(p.recorded.Object)
+	client := e.Target.Dynamic.Resource(p.item.kind.gvr).Namespace(p.item.GetNamespace())
+	_, err = client.Patch(ctx, p.item.GetName(), types.MergePatchType, body, metav1.PatchOptions{FieldManager: FieldManager}, "status")
+	return e.Target.Errorf(err, "tell %s when it has run last", object)
 }
 
 // pauseAgain says that a Deployment was paused and is not: it is restored so,
