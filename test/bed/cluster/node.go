@@ -91,6 +91,9 @@ imageGCLowThresholdPercent: 99
 evictionHard: {memory.available: "100Mi", nodefs.available: "0%%", nodefs.inodesFree: "0%%", imagefs.available: "0%%"}
 serializeImagePulls: false
 maxPods: 110
+# The default keeps a watch for each ConfigMap and Secret of each pod, and gives
+# a new one a second to answer: on a busy machine pods then start half a minute late.
+configMapAndSecretChangeDetectionStrategy: Get
 `, c.pki("ca.crt"), c.pki("serving-"+n.Name+".crt"), c.pki("serving-"+n.Name+".key"), Cgroup(n.Name),
 		filepath.Join(c.Machine(n.Name).Dir, "resolv.conf"), c.DNSService)
 }
