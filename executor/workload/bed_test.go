@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/kube/bedtest"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
@@ -102,13 +103,7 @@ func (l *lab) get(c *kube.Cluster, kind, name string) item {
 // until waits for a condition on the bed.
 func (l *lab) until(what string, ok func() bool) {
 	l.Helper()
-	for range 900 {
-		if ok() {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	l.Fatalf("waited 90 seconds for: %s", what)
+	bedtest.Await(l.T, what, ok)
 }
 
 // pend is the look before a step begins; its facts are recorded.
@@ -138,35 +133,44 @@ func (l *lab) merge(f *spec.Facts) {
 	}
 }
 
+// inARow is how many effects may follow each other without a look that waits.
+// Every workload may need two, and each at an instant of its own.
+const inARow = 20
+
 // do runs a verb as the loop does, until it succeeds or breaks. It counts
 // the effects: an Ensure that leaves the look Absent would be a busy loop.
 func (l *lab) do(verb string) reconciler.Observation {
 	l.Helper()
 	l.env.Step = spec.Step{Name: verb, Verb: verb, Attempt: 1, State: spec.StepRunning}
 	v := Verbs()[verb]
-	ctx, cancel := context.WithTimeout(l.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(l.Context(), bedtest.Patience)
 	defer cancel()
-	effects, said := 0, ""
+	effects, row, said := 0, 0, ""
 	for ctx.Err() == nil {
 		turn, stop := context.WithCancel(ctx)
 		o, err := v.Look(turn, l.env)
-		if err != nil {
-			l.Fatalf("%s: %v", verb, err)
+		if err == nil {
+			l.merge(o.Facts)
 		}
-		l.merge(o.Facts)
+		if err == nil && o.Seen == reconciler.Absent {
+			effects++
+			if row++; row > inARow {
+				l.Fatalf("%s stays absent after %d effects in a row", verb, row)
+			}
+			err = v.Ensure(turn, l.env)
+		}
+		if err != nil { // the loop tries again, too
+			stop()
+			bedtest.Again(l.T, verb, err)
+			continue
+		}
 		switch o.Seen {
 		case reconciler.Succeeded, reconciler.Broken:
 			stop()
 			l.Logf("%s: %v %s %s (%d effects)", verb, o.Seen, o.Reason, o.Message, effects)
 			return o
-		case reconciler.Absent:
-			if effects++; effects > 5 {
-				l.Fatalf("%s stays absent after %d effects", verb, effects)
-			}
-			if err := v.Ensure(turn, l.env); err != nil {
-				l.Fatalf("%s: %v", verb, err)
-			}
 		case reconciler.Working:
+			row = 0
 			if o.Message != said {
 				l.Logf("%s waits: %s %s [%s]", verb, o.Reason, o.Message, o.Object)
 			}
@@ -178,7 +182,7 @@ func (l *lab) do(verb string) reconciler.Observation {
 		}
 		stop()
 	}
-	l.Fatalf("%s did not end", verb)
+	l.Fatalf("%s did not end in %s: %s", verb, bedtest.Patience, said)
 	return reconciler.Observation{}
 }
 

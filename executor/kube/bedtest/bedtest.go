@@ -5,6 +5,7 @@ package bedtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -89,6 +90,21 @@ func Env(t *testing.T, plan, from, to string) *kube.Env {
 	return e
 }
 
+// Patience is how long a test on the bed waits for one thing. Machines are
+// slow at times, and it costs nothing but in a test that fails.
+const Patience = 10 * time.Minute
+
+// Again says why a call to the bed is made again, a moment later. It ends the
+// test where doing so is no use.
+func Again(t *testing.T, what string, err error) {
+	t.Helper()
+	if errors.Is(err, reconciler.ErrSuperseded) || t.Context().Err() != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	t.Logf("%s, once more: %v", what, err)
+	time.Sleep(time.Second)
+}
+
 // Drive does what the loop does with one step, and returns the last word.
 func Drive(t *testing.T, e *kube.Env, verbs map[string]kube.Verb, step, verb string, attempt int) reconciler.Observation {
 	t.Helper()
@@ -100,19 +116,22 @@ func Drive(t *testing.T, e *kube.Env, verbs map[string]kube.Verb, step, verb str
 	if !ok {
 		t.Fatalf("no verb %s", verb)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	looks := 0
 	for {
 		o, err := v.Look(ctx, e)
 		looks++
+		if err == nil && o.Seen == reconciler.Absent {
+			err = v.Ensure(ctx, e)
+		}
 		switch {
-		case err != nil:
-			t.Fatalf("%s: look: %v", verb, err)
+		case ctx.Err() != nil:
+			t.Fatalf("%s: still %s: %s (%v)", verb, o.Reason, o.Message, err)
+		case err != nil: // the loop tries again, too
+			Again(t, verb, err)
+			continue
 		case o.Seen == reconciler.Absent:
-			if err := v.Ensure(ctx, e); err != nil {
-				t.Fatalf("%s: ensure: %v", verb, err)
-			}
 			continue
 		case o.Seen == reconciler.Working:
 			poll := time.After(2 * time.Second)
@@ -158,7 +177,20 @@ func Put(t *testing.T, c *kube.Cluster, namespace, text string) {
 	}
 }
 
-// Namespace makes a namespace that goes with the test.
+// Await polls until ok, and says how long that took.
+func Await(t *testing.T, what string, ok func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for ; !ok(); time.Sleep(100 * time.Millisecond) {
+		if time.Since(began) > Patience {
+			t.Fatalf("waited %s for: %s", Patience, what)
+		}
+	}
+	return time.Since(began)
+}
+
+// Namespace makes a namespace that goes with the test, and waits until pods
+// may be made in it.
 func Namespace(t *testing.T, c *kube.Cluster, name string, labels map[string]string) {
 	t.Helper()
 	u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
@@ -170,6 +202,10 @@ func Namespace(t *testing.T, c *kube.Cluster, name string, labels map[string]str
 	}
 	t.Cleanup(func() {
 		_ = c.Dynamic.Resource(gvr).Delete(context.Background(), name, metav1.DeleteOptions{})
+	})
+	Await(t, "ServiceAccount default of namespace "+name, func() bool {
+		_, err := c.Kube.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
 	})
 }
 
