@@ -241,7 +241,7 @@ func stageDue(in *PlanInput) (verdict, bool) {
 	if err != nil {
 		return verdict{cond: stalled("InvalidSchedule", err.Error())}, true
 	}
-	if rec.LastSlot == nil {
+	if rec.LastSlot == nil || rec.LastSlot.After(in.Now.Add(clockDoubt)) {
 		now := metav1.NewTime(in.Now)
 		rec.LastSlot = &now // a schedule begins when it is first seen
 	}
@@ -258,6 +258,12 @@ func stageDue(in *PlanInput) (verdict, bool) {
 	in.Status.NextStage = &next
 	return verdict{wake: next.Time}, true
 }
+
+// clockDoubt is how far in the future a recorded slot is believed: a clock that
+// was set back waits until it is there again, so that no slot runs twice. More
+// than that was written by a clock that was wrong, and would end the schedule
+// for as long.
+const clockDoubt = 25 * time.Hour
 
 func noteMissed(st *spec.PlanStatus, m time.Time) {
 	slot := metav1.NewTime(m)

@@ -19,7 +19,7 @@ type driver struct {
 	shell    shell
 	ledger   Ledger
 	executor Executor
-	clock    Clock
+	clock    *steady
 	log      *slog.Logger
 	run      *spec.Run
 	cancel   chan string // at most one reason, from the loop
@@ -75,6 +75,9 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 	call, gated, look, err := OpenCall(d.run)
 	if err != nil {
 		return false, err
+	}
+	if by := d.clock.set(); by != 0 {
+		d.log.Warn("this machine's clock was set in the middle of a run; its deadlines and durations go on as if it had not been", "run", d.run.Metadata.Name, "by", by.Round(time.Second).String())
 	}
 	in := Input{Now: d.clock.Now(), Run: d.run, Cancel: d.why, Dead: d.gone, Push: d.push, Pushed: d.pushed == call.Step.Name}
 	if look {

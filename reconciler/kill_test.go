@@ -193,7 +193,7 @@ func (w *world) life(t *testing.T) (killed bool) {
 			killed = true
 		}
 	}()
-	d := &driver{shell: w, ledger: w, executor: w, clock: w, run: w.journal, cancel: make(chan string, 1), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	d := &driver{shell: w, ledger: w, executor: w, clock: newSteady(w), run: w.journal, cancel: make(chan string, 1), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	for i := 0; i < 3000; i++ {
 		if w.cancelAt > 0 && w.tick >= w.cancelAt {
 			d.why = "StateChanged: Git says Staged"

@@ -351,7 +351,7 @@ func (l *Loop) start(ctx context.Context, run *spec.Run) {
 }
 
 func (l *Loop) newDriver() *driver {
-	return &driver{shell: l, ledger: l.ledger, executor: l.executor, clock: l.clock, log: l.log, cancel: make(chan string, 1), dead: make(chan string, 1)}
+	return &driver{shell: l, ledger: l.ledger, executor: l.executor, clock: newSteady(l.clock), log: l.log, cancel: make(chan string, 1), dead: make(chan string, 1)}
 }
 
 // stop asks the run to undo itself; the first reason counts.

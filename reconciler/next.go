@@ -219,8 +219,8 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 		return dec
 	}
 	if in.Seen.Seen == Absent && !d.ReadOnly {
-		if begun := s.Started.Add(pause(s.Attempt)); in.Now.Before(begun) {
-			return wait(in, s, begun.Sub(in.Now), "Retrying", s.Message, "")
+		if rest := restUntil(s.Started.Time, in.Now, s.Attempt); rest > 0 {
+			return wait(in, s, rest, "Retrying", s.Message, "")
 		}
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}
 	}

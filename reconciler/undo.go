@@ -43,8 +43,8 @@ func undoTurn(d StepDef, in Input, i int) Decision {
 		return dec
 	}
 	if in.Seen.Seen == Absent {
-		if begun := s.Undid.Started.Add(pause(s.Attempt)); in.Now.Before(begun) {
-			return wait(in, s, begun.Sub(in.Now), "Retrying", s.Undid.Message, "")
+		if rest := restUntil(s.Undid.Started.Time, in.Now, s.Attempt); rest > 0 {
+			return wait(in, s, rest, "Retrying", s.Undid.Message, "")
 		}
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Undo, Undo: true}, Step: s.Name}
 	}

@@ -62,6 +62,8 @@ func Connect(ctx context.Context, side spec.Side, doc *spec.Cluster, secrets Sec
 }
 
 func open(side spec.Side, doc *spec.Cluster, config *rest.Config) (*Cluster, error) {
+	c := &Cluster{Side: side, Name: doc.Metadata.Name, Config: config, VeleroNamespace: veleroNamespace(doc)}
+	config.Wrap(c.clock.wrap)
 	httpClient, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, accessError(ReasonInvalidCluster, err, "cluster %s: %v; correct its Cluster document", doc.Metadata.Name, err)
@@ -78,18 +80,10 @@ func open(side spec.Side, doc *spec.Cluster, config *rest.Config) (*Cluster, err
 	if err != nil {
 		return nil, accessError(ReasonInvalidCluster, err, "cluster %s: %v; correct its Cluster document", doc.Metadata.Name, err)
 	}
-	cached := memory.NewMemCacheClient(disco)
-	return &Cluster{
-		Side:            side,
-		Name:            doc.Metadata.Name,
-		Config:          config,
-		Kube:            typed,
-		Dynamic:         dyn,
-		Discovery:       cached,
-		Mapper:          restmapper.NewDeferredDiscoveryRESTMapper(cached),
-		Exec:            execOver(config, typed.CoreV1().RESTClient()),
-		VeleroNamespace: veleroNamespace(doc),
-	}, nil
+	c.Kube, c.Dynamic, c.Exec = typed, dyn, execOver(config, typed.CoreV1().RESTClient())
+	c.Discovery = memory.NewMemCacheClient(disco)
+	c.Mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.Discovery)
+	return c, nil
 }
 
 func veleroNamespace(doc *spec.Cluster) string {

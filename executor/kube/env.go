@@ -32,6 +32,7 @@ type Cluster struct {
 	VeleroNamespace string
 
 	tails tails
+	clock skew
 }
 
 // Settings are what verbs need of the daemon's configuration.

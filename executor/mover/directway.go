@@ -141,7 +141,7 @@ func (d *directView) serviceOf(job string) *corev1.Service {
 // remembers that: it stays until the run is cleaned up.
 func (d *directView) noWay() engine.Result {
 	for _, name := range sortedKeys(d.ways) {
-		if s := d.ways[name].service; s != nil && d.ways[name].waits && time.Since(s.CreationTimestamp.Time) > wayPatience {
+		if s := d.ways[name].service; s != nil && d.ways[name].waits && d.e.Target.Now().Sub(s.CreationTimestamp.Time) > wayPatience {
 			return engine.Result{Reason: engine.ReasonDirectUnreachable, Error: fmt.Sprintf("Service %s/%s of type %s got no address within %s", s.Namespace, name, d.kind(), wayPatience)}
 		}
 	}

@@ -173,7 +173,7 @@ func restoreNative(ctx context.Context, e *kube.Env, all []*nativeLanding, t *th
 		return nil, nil
 	case o.Seen != reconciler.Broken || !notReady(o.Message) && !notReady(o.Log):
 		return &o, nil
-	case r.Status.CompletionTimestamp != nil && time.Since(r.Status.CompletionTimestamp.Time) < pause:
+	case r.Status.CompletionTimestamp != nil && e.Target.Now().Sub(r.Status.CompletionTimestamp.Time) < pause:
 		o := working("SnapshotPending", o.Object, "the provider is not ready with the snapshots of Backup %s yet; Velero on cluster %s is asked again after %s", r.Spec.BackupName, e.Target.Name, pause)
 		o.Poll = time.Second
 		return &o, nil

@@ -63,6 +63,7 @@ var details = []check{
 	{"quota", quota},
 	{"snapshot copies", snapshotCopies},
 	{"published names", publishedNames},
+	{"clocks", clocks},
 }
 
 // Findings asks everything. It is what the verb, `tranship plan` and the

@@ -69,7 +69,7 @@ func lookGone(ctx context.Context, e *kube.Env, c *kube.Cluster, names []string,
 	if len(pods) == 0 {
 		return reconciler.Observation{Seen: reconciler.Succeeded}, nil
 	}
-	now := time.Now()
+	now := c.Now()
 	verdicts := make([]verdict, len(pods))
 	for n, l := range pods {
 		reason, message := describeLeft(l, now)
