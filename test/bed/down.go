@@ -57,7 +57,7 @@ func removeAll(ctx context.Context, l cluster.Layout) error {
 	if err := cluster.BridgeDown(ctx); err != nil {
 		return err
 	}
-	if err := machine.RemoveCgroup(cluster.CgroupParent); err != nil {
+	if err := machine.RemoveCgroup(l.CgroupParent()); err != nil {
 		return err
 	}
 	cluster.RemoveMountPoints()

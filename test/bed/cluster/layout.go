@@ -89,10 +89,11 @@ func (l Layout) Of(cluster string, more ...string) string {
 func (l Layout) Storage() string { return filepath.Join(l.Dir, "csi") }
 
 // Cgroup is the group of a node's kubelet.
-func Cgroup(node string) string { return CgroupParent + "/" + node }
+func (l Layout) Cgroup(node string) string { return l.CgroupParent() + "/" + node }
 
-// CgroupParent holds the groups of all nodes.
-const CgroupParent = "tranship-bed"
+// CgroupParent holds the groups of all nodes. It is named like the bed's folder:
+// a bed in a network namespace of its own is another one.
+func (l Layout) CgroupParent() string { return filepath.Base(l.Dir) }
 
 // Cluster is one cluster of the bed.
 type Cluster struct {

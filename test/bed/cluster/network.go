@@ -63,7 +63,7 @@ func (l Layout) BootNode(ctx context.Context, n Node) error {
 	if err := m.Boot(ctx, l.Bin("bed"), machine.Full); err != nil {
 		return err
 	}
-	if err := machine.MakeCgroup(Cgroup(n.Name)); err != nil {
+	if err := machine.MakeCgroup(l.Cgroup(n.Name)); err != nil {
 		return err
 	}
 	if err := ip(ctx, []string{

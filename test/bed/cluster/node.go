@@ -94,7 +94,7 @@ maxPods: 110
 # The default keeps a watch for each ConfigMap and Secret of each pod, and gives
 # a new one a second to answer: on a busy machine pods then start half a minute late.
 configMapAndSecretChangeDetectionStrategy: Get
-`, c.pki("ca.crt"), c.pki("serving-"+n.Name+".crt"), c.pki("serving-"+n.Name+".key"), Cgroup(n.Name),
+`, c.pki("ca.crt"), c.pki("serving-"+n.Name+".crt"), c.pki("serving-"+n.Name+".key"), c.Cgroup(n.Name),
 		filepath.Join(c.Machine(n.Name).Dir, "resolv.conf"), c.DNSService)
 }
 
