@@ -1,24 +1,28 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tranship/tranship/spec"
 )
 
-// commandLimit bounds every program that is run beside the daemon.
-const commandLimit = 2 * time.Minute
+// commandLimit bounds every program that is run beside the daemon. It is there
+// for one that hangs: what a busy machine needs is far below.
+const commandLimit = 10 * time.Minute
 
 // Lab is a branch, a ledger, a configuration and a daemon of its own on the
 // bed. Log may be read at any time; everything else is for one goroutine.
@@ -70,18 +74,35 @@ func (l *Lab) Write(name, text string) error {
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
-// Run executes a program and returns what it prints; the error has it, too.
+// Run executes a program and returns what it prints on its standard output; the
+// error has all that it said, which is then returned, too. Warnings that a
+// program prints beside its answer are no part of it.
 func (l *Lab) Run(name string, args ...string) (string, error) {
 	ctx, stop := context.WithTimeout(context.Background(), commandLimit)
 	defer stop()
 	c := exec.CommandContext(ctx, name, args...)
 	c.Env = append(os.Environ(), "GIT_SSL_CAINFO="+l.Bed.Git.CAFile, "GIT_TERMINAL_PROMPT=0") // a variable of the machine's would win over http.sslCAInfo
 	c.WaitDelay = time.Second
-	out, err := c.CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, out)
+	var out, all bytes.Buffer
+	both := &together{into: &all}
+	c.Stdout, c.Stderr = io.MultiWriter(&out, both), both
+	if err := c.Run(); err != nil {
+		return all.String(), fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, all.Bytes())
 	}
-	return string(out), nil
+	return out.String(), nil
+}
+
+// together takes what a program prints on two streams.
+type together struct {
+	mu   sync.Mutex
+	into io.Writer
+}
+
+// Write implements io.Writer.
+func (t *together) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.into.Write(p)
 }
 
 // Git runs C git in the clone, as a developer.
