@@ -33,7 +33,7 @@ spec:
       - name: raw
         image: IMAGE
         command: [/bin/sh, -c, "test -e /data/born || hostname > /data/born; exec sleep 100000"]
-        readinessProbe: {exec: {command: [test, -e, /data/born]}, periodSeconds: 1}
+        readinessProbe: {exec: {command: [test, -e, /data/born]}, periodSeconds: 1, timeoutSeconds: 30}
         volumeMounts: [{name: data, mountPath: /data}]
         volumeDevices: [{name: disk, devicePath: /dev/disk}]
   volumeClaimTemplates:

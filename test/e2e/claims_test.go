@@ -35,7 +35,7 @@ spec:
       - name: archive
         image: IMAGE
         command: [/bin/sh, -c, "test -e /files/first || { dd if=/dev/urandom of=/files/much bs=1M count=60; echo on the source > /files/first; }; while true; do sleep 1; done"]
-        readinessProbe: {exec: {command: [test, -e, /files/first]}, periodSeconds: 1}
+        readinessProbe: {exec: {command: [test, -e, /files/first]}, periodSeconds: 1, timeoutSeconds: 30}
         volumeMounts: [{name: files, mountPath: /files}]
       volumes: [{name: files, persistentVolumeClaim: {claimName: files}}]
 `)
@@ -84,7 +84,7 @@ func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
 		t.Errorf("the template: %s", got)
 	}
 	onTarget("scale", "statefulset", "db", "--replicas=3")
-	onTarget("rollout", "status", "statefulset/db", "--timeout=90s")
+	onTarget("rollout", "status", "statefulset/db", kubePatience)
 	if got := onTarget("get", "pvc", "-l", "app=db", "-o", `jsonpath={range .items[*]}{.metadata.name} {.spec.storageClassName} {.status.phase}{"\n"}{end}`); got != "data-db-0 bed-gold Bound\ndata-db-1 bed-gold Bound\ndata-db-2 bed-gold Bound" {
 		t.Errorf("the claims after scaling up:\n%s", got)
 	}
@@ -97,9 +97,7 @@ func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
 	l.waitReason("RolledBack", 4*time.Minute)
 	l.rolledOut("statefulset/db")
 	l.rolledOut("deployment/archive")
-	if out, err := l.kubectl(l.bed.Target.Kubeconfig, "-n", there, "get", "pvc", "documents", "data-db-0", "--ignore-not-found", "-o", "name"); err != nil && !strings.Contains(out, "NotFound") || err == nil && strings.Contains(out, "/") {
-		t.Errorf("left on the target: %s %v", out, err)
-	}
+	l.gone("the target's claims", l.bed.Target.Kubeconfig, "-n", there, "get", "pvc", "documents", "data-db-0")
 	l.nothingLeaks()
 }
 

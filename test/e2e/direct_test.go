@@ -47,10 +47,7 @@ func TestDirectTransfer(t *testing.T) {
 		}
 	}
 	for _, k := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
-		out, err := l.kubectl(k, "-n", "tranship-system", "get", "secrets,services", "-l", "tranship.dev/component=identity,tranship.dev/plan="+spec.ShortName(l.name), "-o", "name")
-		if err != nil || strings.Contains(out, "/") {
-			t.Errorf("a proof of identity is left: %s %v", out, err)
-		}
+		l.gone("the proofs of identity", k, "-n", "tranship-system", "get", "secrets,services", "-l", l.ofPlan("identity"))
 	}
 	l.nothingLeaks()
 }

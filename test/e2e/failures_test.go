@@ -128,8 +128,12 @@ func TestKilledDuringTheCutover(t *testing.T) {
 func TestGitOutageStartsNothing(t *testing.T) {
 	l := newLab(t)
 	l.openStaged(l.stateless(), "deployment/web", "")
+	const refused = "the manifests cannot be read"
+	before := strings.Count(l.Log.String(), refused)
 	l.write("secrets/git/password", "wrong")
-	time.Sleep(3 * time.Second)
+	l.poll("a read that is refused", 200*time.Millisecond, func() (string, bool) {
+		return "", strings.Count(l.Log.String(), refused) > before
+	})
 	l.flip(spec.Migrated, "")
 	time.Sleep(10 * time.Second)
 	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != "2" {
@@ -147,10 +151,12 @@ func TestEditorsReadNoCredential(t *testing.T) {
 	l.open(l.stateful(), "statefulset/db", fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
 	l.onSource("-n", l.name, "create", "rolebinding", "editor", "--clusterrole=edit", "--user=eve")
 	secrets := []string{l.text(l.bed.S3.SecretKeyFile), "correct horse battery staple"}
-	looks := 0
+	looks := 0 // at pods of ours
 	look := func() {
-		out, _ := l.kubectl(l.bed.Source.Kubeconfig, "--as=eve", "-n", l.name, "get", "secrets,configmaps,pods,jobs,pvc", "-o", "yaml")
-		looks++
+		out, err := l.kubectl(l.bed.Source.Kubeconfig, "--as=eve", "-n", l.name, "get", "secrets,configmaps,pods,jobs,pvc", "-o", "yaml")
+		if err == nil && strings.Contains(out, "app.kubernetes.io/managed-by: tranship") {
+			looks++
+		}
 		for _, s := range secrets {
 			if strings.Contains(out, s) {
 				t.Errorf("eve reads a secret of %d characters", len(s))
@@ -169,8 +175,17 @@ func TestEditorsReadNoCredential(t *testing.T) {
 			}
 		}
 	}
-	l.wait("a stage run", 3*time.Minute, func(s *story) bool { look(); return s.Status.LastStage != nil })
-	if looks < 3 {
-		t.Errorf("only %d looks", looks)
+	// On a busy machine few looks fall into one stage run.
+	for run := 1; looks < 3; run++ {
+		if run > 5 {
+			t.Fatalf("only %d looks at pods of ours", looks)
+		}
+		if run > 1 {
+			l.flip(spec.Staged, requestStage())
+		}
+		l.wait("a stage run", 3*time.Minute, func(s *story) bool {
+			look()
+			return s.Status.Recorded.Numbers[spec.RunStage] == run && s.Status.Recorded.OpenRun == ""
+		})
 	}
 }

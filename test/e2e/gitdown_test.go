@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -90,13 +91,16 @@ func TestGitGoneAndTheDaemonToo(t *testing.T) {
 // source waits until a field of the source's Deployment web has a value.
 func (l *lab) source(what string, limit time.Duration, path, want string) {
 	l.t.Helper()
-	got := ""
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if got, _ = l.kubectl(l.bed.Source.Kubeconfig, "-n", l.name, "get", "deployment", "web", "-o", "jsonpath="+path); got == want {
-			return
-		}
-	}
-	l.t.Fatalf("the source is not %s after %s: %s is %q\ndaemon:\n%s", what, limit, path, got, tail(l.Log.String(), 6000))
+	l.web(&l.bed.Source, what, limit, path, want)
+}
+
+// freeAddress is one on which nobody listens.
+func (l *lab) freeAddress() string {
+	l.t.Helper()
+	s, err := net.Listen("tcp", "127.0.0.1:0")
+	l.must(err)
+	defer s.Close()
+	return s.Addr().String()
 }
 
 // TestTheTargetIsDead loses the target after it was started: the source is not
@@ -112,22 +116,19 @@ func TestTheTargetIsDead(t *testing.T) {
 	files["clusters/new.yaml"] = strings.NewReplacer(l.bed.Target.Server, address, indent(l.text(l.bed.Target.CAFile), "    "), indent(ca, "    ")).Replace(files["clusters/new.yaml"])
 	files["plan.yaml"] = l.plan(spec.Staged, "cutover: {healthTimeout: 12s}")
 	l.commit("Plan the move", files)
-	l.must(l.Start(0, "--listen", "127.0.0.1:19440", "--reconcile-token-file", l.dir+"/token"))
+	address = l.freeAddress()
+	l.must(l.Start(0, "--listen", address, "--reconcile-token-file", l.dir+"/token"))
 	l.waitReason("Staged", time.Minute)
 	l.flip(spec.Migrated, "cutover: {healthTimeout: 12s}")
 	l.source("stopped", time.Minute, "{.spec.replicas}", "0")
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if n, _ := l.kubectl(l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); n == "1" {
-			break
-		}
-	}
+	l.web(&l.bed.Target, "started on the target", time.Minute, "{.spec.replicas}", "1")
 	down.Store(true)
 	s := l.wait("TargetUnreachable", 2*time.Minute, func(s *story) bool {
 		return s.Status.WaitsFor != nil && s.Status.WaitsFor.Reason == "TargetUnreachable"
 	})
 	t.Log(s.Status.WaitsFor.Message)
 	l.source("stopped still", time.Second, "{.spec.replicas}", "0")
-	l.run(l.binary, "rollback", l.name, "--target-is-dead", "--server", "http://127.0.0.1:19440", "--token-file", l.dir+"/token")
+	l.run(l.binary, "rollback", l.name, "--target-is-dead", "--server", "http://"+address, "--token-file", l.dir+"/token")
 	said := time.Now()
 	l.source("back", 2*time.Minute, "{.status.readyReplicas}", "1")
 	t.Logf("the application was back %.1f s after the word", time.Since(said).Seconds())

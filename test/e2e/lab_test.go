@@ -167,12 +167,12 @@ func (l *lab) status() (*story, error) {
 	return &story{*s}, nil
 }
 
-// wait polls the ledger until ok says so; the failure shows the last story and
-// the daemon's log.
+// wait polls the ledger until ok says so, for several times the limit; the
+// failure shows the last story and the daemon's log.
 func (l *lab) wait(what string, limit time.Duration, ok func(s *story) bool) *story {
 	l.t.Helper()
 	var last *story
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(slack * limit); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		if s, err := l.status(); err == nil {
 			if last = s; ok(s) {
 				return s
@@ -198,12 +198,12 @@ func (l *lab) kubectl(kubeconfig string, args ...string) (string, error) {
 // onSource and onTarget run kubectl and must succeed.
 func (l *lab) onSource(args ...string) string {
 	l.t.Helper()
-	return l.run(l.bed.Kubectl, append([]string{"--kubeconfig", l.bed.Source.Kubeconfig}, args...)...)
+	return l.on(&l.bed.Source, args...)
 }
 
 func (l *lab) onTarget(args ...string) string {
 	l.t.Helper()
-	return l.run(l.bed.Kubectl, append([]string{"--kubeconfig", l.bed.Target.Kubeconfig}, args...)...)
+	return l.on(&l.bed.Target, args...)
 }
 
 // apply puts YAML onto the source.
@@ -237,9 +237,7 @@ func (l *lab) logTimes(r *spec.Run) {
 // stand for a way that works and should not have been taken.
 func (l *lab) neverSaid(words ...string) {
 	l.t.Helper()
-	s, err := l.status()
-	l.must(err)
-	text, err := json.Marshal(s)
+	text, err := json.Marshal(l.mustStatus())
 	l.must(err)
 	all := l.Log.String() + string(text)
 	for _, w := range words {

@@ -57,9 +57,8 @@ func (l *lab) volumeData() []string {
 	return keys
 }
 
+// mustStatus is the story as it is now.
 func (l *lab) mustStatus() *story {
 	l.t.Helper()
-	s, err := l.status()
-	l.must(err)
-	return s
+	return l.wait("a status", time.Minute, func(*story) bool { return true })
 }

@@ -37,7 +37,7 @@ spec:
       - name: web
         image: IMAGE
         command: [/bin/sh, -c, "test -e /data/ready || dd if=/dev/urandom of=/data/big bs=1M count=48; touch /data/ready; while true; do sleep 1; done"]
-        readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1}
+        readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1, timeoutSeconds: 30}
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 `)
@@ -71,8 +71,8 @@ func TestAFullTargetClaimSaysHowBig(t *testing.T) {
 func TestAMoverThatCannotStart(t *testing.T) {
 	l := newLab(t)
 	l.writeConfig("localhost/no-such-image:1")
-	l.openStaged(l.bulky(), "deployment/web", "cutover: {copyTimeout: 20s}")
-	l.flip(spec.Migrated, "cutover: {copyTimeout: 20s}")
+	l.openStaged(l.bulky(), "deployment/web", "cutover: {copyTimeout: 60s}")
+	l.flip(spec.Migrated, "cutover: {copyTimeout: 60s}")
 	s := l.waitReason("CutoverNotDone", 3*time.Minute)
 	if _, say := s.condition("Ready"); !strings.Contains(say, "no-such-image") && !strings.Contains(say, "ImagePull") && !strings.Contains(say, "image") {
 		t.Errorf("the status does not say that the image is missing: %s", say)
@@ -80,9 +80,7 @@ func TestAMoverThatCannotStart(t *testing.T) {
 		t.Log(say)
 	}
 	l.sourceReady("1")
-	if got := l.onSource("-n", l.name, "get", "pods", "-l", "app.kubernetes.io/managed-by=tranship", "-o", "name"); got != "" {
-		t.Errorf("left in the application's namespace: %s", got)
-	}
+	l.gone("our pods in the application's namespace", l.bed.Source.Kubeconfig, "-n", l.name, "get", "pods", "-l", "app.kubernetes.io/managed-by=tranship")
 }
 
 // TestVeleroRestartedDuringTheCutover deletes Velero's pod as soon as the
@@ -93,7 +91,7 @@ func TestVeleroRestartedDuringTheCutover(t *testing.T) {
 	l.openStaged(l.stateless(), "deployment/web", "")
 	l.flip(spec.Migrated, "")
 	selector := "tranship.dev/plan=" + spec.ShortName(l.name)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no Backup appeared")
 		}
@@ -108,5 +106,5 @@ func TestVeleroRestartedDuringTheCutover(t *testing.T) {
 			t.Logf("backup: %d attempts", step.Attempt)
 		}
 	}
-	l.onSource("-n", "velero", "rollout", "status", "deployment/velero", "--timeout=60s")
+	l.onSource("-n", "velero", "rollout", "status", "deployment/velero", kubePatience)
 }
