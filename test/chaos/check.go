@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -191,24 +193,51 @@ func (s *scenario) applications(object string) bool {
 	return strings.HasPrefix(object, "persistentvolumeclaims "+s.plan+"/") || strings.HasPrefix(object, "persistentvolumes /")
 }
 
-// leaks looks for every secret in the whole history of the ledger and in the
-// log of all daemons.
+// leaks looks for the lab's secrets in everything that the product says: the
+// ledger's whole history, the daemon's log, its metrics and progress.
 func (c *chaos) leaks() {
 	secrets, err := c.lab.Secrets()
 	if err == nil {
 		_, err = c.lab.Git("fetch", "-q", "origin", c.lab.Ledger())
 	}
-	var text string
+	said := map[string]string{"the daemon's log": c.lab.Log.String()}
 	if err == nil {
-		text, err = c.lab.Git("log", "-p", "FETCH_HEAD")
+		said["the ledger"], err = c.lab.Git("log", "-p", "FETCH_HEAD")
+	}
+	for _, page := range []string{"/metrics", "/progress"} {
+		if err == nil {
+			said[page], err = c.page(page)
+		}
 	}
 	if err != nil {
-		c.book.violation("the ledger cannot be read: %v", err)
+		c.book.violation("cannot look for secrets: %v", err)
 		return
 	}
-	for _, secret := range append(secrets, secretValue) {
-		if strings.Contains(text, secret) || strings.Contains(c.lab.Log.String(), secret) {
-			c.book.violation("a secret of %d characters is in the ledger or in the daemon's log", len(secret))
+	for where, text := range said {
+		for _, secret := range append(secrets, secretValue) {
+			if strings.Contains(text, secret) {
+				c.book.violation("a secret of %d characters is in %s", len(secret), where)
+			}
+		}
+	}
+}
+
+// page reads what the daemon answers; a daemon that has just begun gets time
+// to listen.
+func (c *chaos) page(path string) (string, error) {
+	client := http.Client{Timeout: callLimit}
+	for end := time.Now().Add(settle); ; time.Sleep(time.Second) {
+		resp, err := client.Get("http://" + c.lab.Listen + path)
+		if err == nil {
+			text, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err == nil && resp.StatusCode != http.StatusOK {
+				err = fmt.Errorf("%s answers %s", path, resp.Status)
+			}
+			return string(text), err
+		}
+		if time.Now().After(end) {
+			return "", err
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -92,6 +93,9 @@ func newChaos(o options) (*chaos, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.Listen, err = freeAddress(); err != nil {
+		return nil, err
+	}
 	c := &chaos{options: o, lab: l, book: newBook(), watch: newWatch()}
 	l.Log.Line = c.watch.line
 	c.daemon = newKeeper(l, c.watch)
@@ -118,6 +122,15 @@ func newChaos(o options) (*chaos, error) {
 	}
 	c.book.say("lab %s in %s", l.Name, dir)
 	return c, c.daemon.start()
+}
+
+// freeAddress is where this run's daemons listen, one after the other.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("cannot find a free port: %w", err)
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // loop runs one scenario after the other until the time is over.

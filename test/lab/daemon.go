@@ -74,7 +74,7 @@ func (l *Lab) DataDir() string { return filepath.Join(l.Dir, "data") }
 // Start runs the daemon under a group of its own where gid is not 0, so that
 // its traffic can be told from all other; Kill ends it with SIGKILL.
 func (l *Lab) Start(gid uint32, more ...string) error {
-	args := append([]string{"run", "--data-dir", l.DataDir(), "--listen", ""}, l.Flags()...)
+	args := append([]string{"run", "--data-dir", l.DataDir(), "--listen", l.Listen}, l.Flags()...)
 	p := &process{cmd: exec.Command(l.Binary, append(args, more...)...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = l.Log, l.Log
 	if gid != 0 {

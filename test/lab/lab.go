@@ -32,6 +32,7 @@ type Lab struct {
 	Dir    string // clone, config, secrets, data
 	Name   string // unique; the branches and the prefix in the bucket carry it
 	Log    *Log   // what its daemons have printed
+	Listen string // where its daemons answer probes and metrics; empty for nowhere
 
 	daemon *process
 }
