@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -370,8 +371,9 @@ func overdue(in Input, s spec.Step) string {
 	if last == "" {
 		last = "nothing was observed"
 	}
-	if in.Seen.Object != "" {
-		last = in.Seen.Object + ": " + last
+	// Most messages name the object; "source Pod shop/web-0" is shop/web-0 in them.
+	if o := in.Seen.Object; o != "" && !strings.Contains(last, o[strings.LastIndexByte(o, ' ')+1:]) {
+		last = o + ": " + last
 	}
 	return fmt.Sprintf("the step %s did not end in time; the last that was seen: %s", s.Name, last)
 }

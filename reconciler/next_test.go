@@ -253,3 +253,15 @@ func TestTheEstimateIsJudged(t *testing.T) {
 		t.Errorf("nothing was stopped, and the error is %v", *e.ErrorSeconds)
 	}
 }
+
+func TestOverdueNamesTheObjectOnce(t *testing.T) {
+	for message, want := range map[string]string{
+		"pod shop/web-0 is Pending": "last that was seen: pod shop/web-0 is Pending",
+		"it is Pending":             "last that was seen: source Pod shop/web-0: it is Pending",
+	} {
+		said := overdue(Input{Seen: Observation{Object: "source Pod shop/web-0", Message: message}}, spec.Step{Name: "drained"})
+		if !strings.HasSuffix(said, want) {
+			t.Errorf("said %q, want %q", said, want)
+		}
+	}
+}
