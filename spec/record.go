@@ -211,6 +211,9 @@ type Workload struct {
 	LastScheduled string `json:"lastScheduled,omitempty"`
 	// NodeSelector is the one of a DaemonSet's pods.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// Annotations are those by which the author of a ScaledObject or ScaledJob
+	// has paused it.
+	Annotations map[string]string `json:"annotations,omitempty"`
 	// PartOf names what made the object and makes others on the target, such as
 	// CronJob/nightly: it is stopped and put back on the source only.
 	PartOf string `json:"partOf,omitempty"`

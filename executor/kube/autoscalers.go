@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,10 +17,45 @@ import (
 // scaling are the kinds that change how many pods a workload has. One that is
 // at zero is left alone by them, so that the source's stay as they are; the
 // target gets them when its workloads run.
-var scaling = []schema.GroupResource{{Group: "autoscaling", Resource: "horizontalpodautoscalers"}}
+// KEDA's are not inert at zero: the stop pauses them. What one of them has made
+// in turn (an autoscaler, Jobs) is left to it. They are in a version that every
+// cluster has that serves the group.
+var scaling = []schema.GroupVersionResource{
+	{Group: "autoscaling", Version: "v1", Resource: "horizontalpodautoscalers"},
+	{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledobjects"},
+	{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledjobs"},
+}
+
+// Annotations by which KEDA pauses: with everything as it is, or at a number of
+// pods. Of both, the number wins.
+const (
+	AnnotationPaused         = "autoscaling.keda.sh/paused"
+	AnnotationPausedReplicas = "autoscaling.keda.sh/paused-replicas"
+)
 
 // Scales says that the object scales workloads.
-func Scales(i Item) bool { return slices.Contains(scaling, i.GVR.GroupResource()) }
+func Scales(i Item) bool {
+	return slices.ContainsFunc(scaling, func(s schema.GroupVersionResource) bool { return s.GroupResource() == i.GVR.GroupResource() })
+}
+
+// asPaused gives a portable object the annotations that its author pauses it by,
+// instead of those that the stop has put there.
+func asPaused(i, source Item, stopped []spec.Workload) Item {
+	for _, w := range stopped {
+		if w.UID != string(source.GetUID()) || w.UID == "" || !Scales(source) {
+			continue
+		}
+		annotations := i.GetAnnotations()
+		delete(annotations, AnnotationPaused)
+		delete(annotations, AnnotationPausedReplicas)
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		maps.Copy(annotations, w.Annotations)
+		i.SetAnnotations(annotations)
+	}
+	return i
+}
 
 // autoscaler is one object of the source and what the target has of it.
 type autoscaler struct {
@@ -29,13 +65,17 @@ type autoscaler struct {
 }
 
 func autoscalers(ctx context.Context, e *Env) ([]autoscaler, error) {
-	items, err := coveredOf(ctx, e, scaling)
+	var kinds []schema.GroupResource
+	for _, s := range scaling {
+		kinds = append(kinds, s.GroupResource())
+	}
+	items, err := coveredOf(ctx, e, kinds)
 	if err != nil {
 		return nil, err
 	}
 	var all []autoscaler
 	for _, i := range items {
-		a := autoscaler{want: e.Marked(Portable(i, e.Mapping()))}
+		a := autoscaler{want: e.Marked(asPaused(Portable(i, e.Mapping()), i, e.Run.Facts.Workloads))}
 		if a.gvr, err = e.Target.resource(a.want); err != nil {
 			return nil, e.Target.wrap(err, "find out about %s %s", a.want.GetAPIVersion(), a.want.GetKind())
 		}
@@ -94,13 +134,19 @@ func ensureAutoscalers(ctx context.Context, e *Env) error {
 	return nil
 }
 
-// madeAutoscalers are those that this run has put on the target. They are listed
-// by a version that every cluster has, without asking what else there is: an
-// API group of somebody else's that is broken must not keep the source down.
+// madeAutoscalers are those that this run has put on the target. Of the other
+// API groups only the names are asked for: one of somebody else's that is broken
+// must not keep the source down.
 func madeAutoscalers(ctx context.Context, e *Env) ([]Item, error) {
 	var resources []schema.GroupVersionResource
 	for _, r := range scaling {
-		resources = append(resources, r.WithVersion("v1"))
+		served, err := e.Target.ServesGroup(r.Group)
+		if err != nil {
+			return nil, err
+		}
+		if served {
+			resources = append(resources, r)
+		}
 	}
 	items, err := e.Target.ListThese(ctx, resources, e.Namespaces(spec.Target), "")
 	return slices.DeleteFunc(items, func(i Item) bool { return !OfRun(e, i) }), err

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tranship/tranship/spec"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,15 @@ func (c *Cluster) resource(i Item) (schema.GroupVersionResource, error) {
 		return schema.GroupVersionResource{}, err
 	}
 	return m.Resource, nil
+}
+
+// ServesGroup says that a cluster has an API group, as of the last discovery.
+func (c *Cluster) ServesGroup(group string) (bool, error) {
+	groups, err := c.Discovery.ServerGroups()
+	if err != nil {
+		return false, c.wrap(err, "read which API groups there are")
+	}
+	return slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == group }), nil
 }
 
 // Has says that a cluster serves exactly this version and kind.

@@ -73,6 +73,20 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	},
 }
 
+// extensionRights are needed where the cluster has the API group.
+var extensionRights = map[spec.Side][]authorizationv1.ResourceAttributes{
+	spec.Source: {
+		{Verb: "patch", Group: "keda.sh", Resource: "scaledobjects"},
+		{Verb: "patch", Group: "keda.sh", Resource: "scaledjobs"},
+	},
+	spec.Target: {
+		{Verb: "create", Group: "keda.sh", Resource: "scaledobjects"},
+		{Verb: "delete", Group: "keda.sh", Resource: "scaledobjects"},
+		{Verb: "create", Group: "keda.sh", Resource: "scaledjobs"},
+		{Verb: "delete", Group: "keda.sh", Resource: "scaledjobs"},
+	},
+}
+
 // movingRights are needed too by a plan that moves volumes.
 var movingRights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Source: {{Verb: "list", Group: "storage.k8s.io", Resource: "volumeattachments"}},
@@ -99,6 +113,15 @@ func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 		}
 		if mover.Snapshots(s.Plan()) {
 			needed = slices.Concat(needed, snapshotRights[side])
+		}
+		for _, r := range extensionRights[side] {
+			served, err := c.ServesGroup(r.Group)
+			if err != nil {
+				return nil, err
+			}
+			if served {
+				needed = append(slices.Clip(needed), r)
+			}
 		}
 		for _, r := range needed {
 			ok, err := may(ctx, c, r)

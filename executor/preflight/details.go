@@ -94,7 +94,14 @@ func differing(a, b map[string]string) []string {
 var unsupported = map[schema.GroupKind]string{
 	{Kind: "Pod"}: "pods without a controller",
 	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: "DeploymentConfigs",
-	{Group: "keda.sh", Kind: "ScaledObject"}:               "ScaledObjects",
+}
+
+// known are the custom resources that are moved all the same: their controllers'
+// ways are known, or they are only read by these.
+var known = map[schema.GroupKind]bool{
+	{Group: "keda.sh", Kind: "ScaledObject"}:          true,
+	{Group: "keda.sh", Kind: "ScaledJob"}:             true,
+	{Group: "keda.sh", Kind: "TriggerAuthentication"}: true,
 }
 
 // workloads refuses by name what this version would not move faithfully.
@@ -109,12 +116,12 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 			removed = append(removed, describe(i)) // the stop proves that the hook has removed it
 		case unsupported[gk] != "":
 			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
-		case s.custom[i.GVR.GroupResource()]:
+		case s.custom[i.GVR.GroupResource()] && !known[gk]:
 			refused["custom resources"] = append(refused["custom resources"], describe(i))
 		}
 	}
 	for _, i := range s.listed {
-		if o := metav1.GetControllerOf(i); o != nil && !kube.Ours(i) && s.isCustomGroup(o.APIVersion) {
+		if o := metav1.GetControllerOf(i); o != nil && !kube.Ours(i) && s.isCustomGroup(o.APIVersion) && !known[schema.FromAPIVersionAndKind(o.APIVersion, o.Kind).GroupKind()] {
 			refused["objects that a custom resource controls"] = append(refused["objects that a custom resource controls"], fmt.Sprintf("%s (of %s %s)", describe(i), o.Kind, o.Name))
 		}
 	}
@@ -238,7 +245,7 @@ func jobs(s *state) []Finding {
 			finished = append(finished, describe(i))
 		case c == nil:
 			running = append(running, describe(i))
-		case c.Kind == "CronJob" && !kube.Finished(i):
+		case (c.Kind == "CronJob" || c.Kind == "ScaledJob") && !kube.Finished(i):
 			made = append(made, describe(i))
 		}
 	}
@@ -250,7 +257,7 @@ func jobs(s *state) []Finding {
 	}
 	say("finished Jobs are not migrated, they would run again: ", finished)
 	say("Jobs that have not finished by the stop begin anew on the target: ", running)
-	say("Jobs of CronJobs that have not finished by the stop end there, and the target's CronJob makes its next one when that is due: ", made)
+	say("Jobs of CronJobs and ScaledJobs that have not finished by the stop end there, and those of the target make their next ones when these are due: ", made)
 	return found
 }
 

@@ -17,9 +17,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
 )
 
@@ -72,7 +75,8 @@ func connect(t *testing.T, side spec.Side, raw json.RawMessage) *kube.Cluster {
 		t.Fatal(err)
 	}
 	config := &rest.Config{Host: b.Server, BearerTokenFile: b.TokenFile, TLSClientConfig: rest.TLSClientConfig{CAFile: b.CAFile}, QPS: 100, Burst: 200}
-	return &kube.Cluster{Side: side, Name: string(side), Config: config, Kube: kubernetes.NewForConfigOrDie(config), Dynamic: dynamic.NewForConfigOrDie(config)}
+	return &kube.Cluster{Side: side, Name: string(side), Config: config, Kube: kubernetes.NewForConfigOrDie(config), Dynamic: dynamic.NewForConfigOrDie(config),
+		Discovery: memory.NewMemCacheClient(discovery.NewDiscoveryClientForConfigOrDie(config))}
 }
 
 // create makes objects from YAML in the lab's namespace of a cluster.
@@ -228,4 +232,54 @@ func (l *lab) pods(c *kube.Cluster, prefix string) int {
 		}
 	}
 	return n
+}
+
+// noMore removes the objects of kinds whose definitions go with the test.
+func (l *lab) noMore(kinds ...string) {
+	for _, c := range []*kube.Cluster{l.env.Source, l.env.Target} {
+		for _, k := range kinds {
+			_ = c.Dynamic.Resource(kindNamed(k).gvr).Namespace(l.ns).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{})
+		}
+	}
+}
+
+// mappers lets verbs of other packages find out about kinds.
+func (l *lab) mappers() {
+	for _, c := range []*kube.Cluster{l.env.Source, l.env.Target} {
+		c.Mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.Discovery)
+	}
+}
+
+// drive runs a verb of another package to its success.
+func (l *lab) drive(v kube.Verb) {
+	l.Helper()
+	ctx, cancel := context.WithTimeout(l.Context(), 2*time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		o, err := v.Look(ctx, l.env)
+		switch {
+		case err != nil:
+			l.Fatal(err)
+		case o.Seen == reconciler.Succeeded:
+			l.merge(o.Facts)
+			return
+		case o.Seen == reconciler.Broken:
+			l.Fatalf("%s: %s", o.Reason, o.Message)
+		case o.Seen == reconciler.Absent:
+			if err := v.Ensure(ctx, l.env); err != nil {
+				l.Fatal(err)
+			}
+		default:
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	l.Fatal("it did not end")
+}
+
+func parsed(text string) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+		panic(err)
+	}
+	return u
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strconv"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/spec"
@@ -16,6 +17,9 @@ import (
 type brake struct {
 	key  string   // what the annotation remembers the field by
 	path []string // of the field
+	// annotations says that the field is some of the annotations, the one at
+	// path among them.
+	annotations bool
 	// done says in a message what a workload is that was stopped.
 	done string
 	// read puts what the field holds into a record.
@@ -94,6 +98,65 @@ var (
 	}.brake(keyNodeSelector, "bound to no node", "spec", "template", "spec", "nodeSelector")
 )
 
+// byPausing and byPausingJobs stop what KEDA scales by: while it is paused, KEDA
+// starts nothing. ScaledObjects have a second annotation, which pauses them at a
+// number of pods. Facts: KEDA's documentation, "Pausing autoscaling".
+var (
+	byPausing     = pausing(kube.AnnotationPaused, kube.AnnotationPausedReplicas)
+	byPausingJobs = pausing(kube.AnnotationPaused)
+)
+
+func pausing(names ...string) *brake {
+	b := content[map[string]string]{
+		of: func(w *spec.Workload) *map[string]string { return &w.Annotations },
+		read: func(i item) map[string]string {
+			var set map[string]string
+			for _, name := range names {
+				if v, found := i.GetAnnotations()[name]; found {
+					set = with(set, name, v)
+				}
+			}
+			return set
+		},
+		stops:   pausesAll,
+		stopped: func(map[string]string) map[string]string { return map[string]string{kube.AnnotationPaused: "true"} },
+		patch:   annotationsPatch,
+	}.brake(keyPause, "paused, which KEDA 2.12 or newer confirms by its condition Paused", "metadata", "annotations", kube.AnnotationPaused)
+	b.annotations = true
+	return b
+}
+
+func with(set map[string]string, name, value string) map[string]string {
+	if set == nil {
+		set = map[string]string{}
+	}
+	set[name] = value
+	return set
+}
+
+// pausesAll says that KEDA starts nothing: a number of pods wins over the
+// other annotation, and what is no truth value there means yes.
+func pausesAll(set map[string]string) bool {
+	if n, found := set[kube.AnnotationPausedReplicas]; found {
+		return n == "0"
+	}
+	v, found := set[kube.AnnotationPaused]
+	yes, err := strconv.ParseBool(v)
+	return found && (yes || err != nil)
+}
+
+// annotationsPatch makes one set of annotations of another; those of others stay.
+func annotationsPatch(now, want map[string]string) any {
+	patch := map[string]any{}
+	for k := range now {
+		patch[k] = nil
+	}
+	for k, v := range want {
+		patch[k] = v
+	}
+	return patch
+}
+
 func (i item) suspended() bool {
 	s, _, _ := unstructured.NestedBool(i.Object, "spec", "suspend")
 	return s
@@ -148,25 +211,33 @@ func (i item) is(w *spec.Workload) bool {
 // said is how people read what a record says of the brake.
 func (i item) said(w *spec.Workload) string { return fmt.Sprint(i.kind.brake.value(w)) }
 
-// brakeOn is the spec of a patch that stops i.
-func (i item) brakeOn() map[string]any {
+// hold adds to a patch what stops i.
+func (ed *edit) hold(i item) {
 	w := i.setting()
 	i.kind.brake.hold(w)
-	return i.release(w)
+	ed.release(i, w)
 }
 
-// release is the spec of a patch that gives i what was recorded.
-func (i item) release(w *spec.Workload) map[string]any {
+// release adds to a patch what gives i what was recorded.
+func (ed *edit) release(i item, w *spec.Workload) {
 	b := i.kind.brake
-	patch := map[string]any{}
-	at := patch
+	if b.annotations {
+		if ed.annotations == nil {
+			ed.annotations = map[string]any{}
+		}
+		maps.Copy(ed.annotations, b.patch(i, w).(map[string]any))
+		return
+	}
+	if ed.spec == nil {
+		ed.spec = map[string]any{}
+	}
+	at := ed.spec
 	for _, name := range b.path[1 : len(b.path)-1] {
 		child := map[string]any{}
 		at[name] = child
 		at = child
 	}
 	at[b.path[len(b.path)-1]] = b.patch(i, w)
-	return patch
 }
 
 // stoppedBy says that a run has stopped i and not put it back.

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	kubefake "k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -53,6 +55,24 @@ var shapes = map[*brake]func(o map[string]any, n int64){
 		for _, f := range []string{"desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled"} {
 			field(o, "status/"+f, n)
 		}
+	},
+	byPausing: func(o map[string]any, n int64) {
+		switch n { // of the four ways to say it
+		case 0:
+			annotate(o, kube.AnnotationPaused, "true")
+		case 1:
+			annotate(o, kube.AnnotationPaused, "false")
+			annotate(o, kube.AnnotationPausedReplicas, "5")
+		case 2:
+			annotate(o, kube.AnnotationPausedReplicas, "0")
+		}
+		confirmPause(o)
+	},
+	byPausingJobs: func(o map[string]any, n int64) {
+		if n < 2 {
+			annotate(o, kube.AnnotationPaused, []string{"yes", "false"}[n])
+		}
+		confirmPause(o)
 	},
 	bySuspension: func(o map[string]any, n int64) {
 		field(o, "spec/suspend", n == 0)
@@ -115,8 +135,13 @@ func fakeEnv(dynamics []runtime.Object, typed ...runtime.Object) (*kube.Env, *dy
 	}
 	client := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), lists, dynamics...)
 	e := testEnv("shop")
-	e.Source = &kube.Cluster{Side: spec.Source, Name: "old", Dynamic: client, Kube: kubefake.NewClientset(typed...)}
-	e.Target = &kube.Cluster{Side: spec.Target, Name: "new", Dynamic: client, Kube: e.Source.Kube}
+	clientset := kubefake.NewClientset(typed...)
+	for _, k := range kinds {
+		clientset.Resources = append(clientset.Resources, &metav1.APIResourceList{GroupVersion: k.gvr.GroupVersion().String(), APIResources: []metav1.APIResource{{Name: k.gvr.Resource, Kind: k.name, Namespaced: true}}})
+	}
+	served := memory.NewMemCacheClient(clientset.Discovery())
+	e.Source = &kube.Cluster{Side: spec.Source, Name: "old", Dynamic: client, Kube: clientset, Discovery: served}
+	e.Target = &kube.Cluster{Side: spec.Target, Name: "new", Dynamic: client, Kube: clientset, Discovery: served}
 	return e, client
 }
 
@@ -135,7 +160,9 @@ func turns(t interface{ Fatalf(string, ...any) }, e *kube.Env, verb string, forg
 		}
 		if o.Seen == reconciler.Absent {
 			_ = v.Ensure(t2ctx(), e)
-			controlJobs(e)
+			control(e, "Job", suspendJob)
+			control(e, "ScaledObject", confirmPause)
+			control(e, "ScaledJob", confirmPause)
 			if forget != nil {
 				forget()
 			}
@@ -145,17 +172,26 @@ func turns(t interface{ Fatalf(string, ...any) }, e *kube.Env, verb string, forg
 	return reconciler.Observation{}
 }
 
-// controlJobs stands in for the Job controller.
-func controlJobs(e *kube.Env) {
-	jobs := e.Source.Dynamic.Resource(kindNamed("Job").gvr).Namespace("shop")
-	list, err := jobs.List(t2ctx(), metav1.ListOptions{})
+// control stands in for the controller of a kind.
+func control(e *kube.Env, kind string, act func(o map[string]any)) {
+	objects := e.Source.Dynamic.Resource(kindNamed(kind).gvr).Namespace("shop")
+	list, err := objects.List(t2ctx(), metav1.ListOptions{})
 	if err != nil {
 		return
 	}
 	for n := range list.Items {
-		suspendJob(list.Items[n].Object)
-		_, _ = jobs.Update(t2ctx(), &list.Items[n], metav1.UpdateOptions{})
+		act(list.Items[n].Object)
+		_, _ = objects.Update(t2ctx(), &list.Items[n], metav1.UpdateOptions{})
 	}
+}
+
+// confirmPause does to the status of KEDA's objects what KEDA does.
+func confirmPause(o map[string]any) {
+	paused := "False"
+	if pausesAll((&unstructured.Unstructured{Object: o}).GetAnnotations()) {
+		paused = "True"
+	}
+	field(o, "status/conditions", []any{map[string]any{"type": "Paused", "status": paused}})
 }
 
 // Whatever was there before, whatever is lost on the way and however often a
@@ -452,4 +488,15 @@ func TestAMovedVolumeStaysAtRetain(t *testing.T) {
 	if o := turns(t, e, "workload.retain-undo", nil); o.Seen != reconciler.Succeeded || fetch(client, "pv").reclaimPolicy() != "Delete" {
 		t.Fatalf("%+v, the volume is at %s", o, fetch(client, "pv").reclaimPolicy())
 	}
+}
+
+// nothingMore is the discovery of a cluster that has what every cluster has.
+func nothingMore() discovery.CachedDiscoveryInterface {
+	clientset := kubefake.NewClientset()
+	for _, k := range kinds {
+		if !k.extension {
+			clientset.Resources = append(clientset.Resources, &metav1.APIResourceList{GroupVersion: k.gvr.GroupVersion().String()})
+		}
+	}
+	return memory.NewMemCacheClient(clientset.Discovery())
 }

@@ -72,19 +72,27 @@ func listed(ctx context.Context, c *kube.Cluster, names []string, sel string) ([
 		ns   string
 		list *unstructured.UnstructuredList
 	}
+	served, err := servedBy(c)
+	if err != nil {
+		return nil, nil, err
+	}
 	var queries []*query
 	for _, ns := range names {
-		for _, k := range kinds {
+		for _, k := range served {
 			queries = append(queries, &query{kind: k, ns: ns})
 		}
 	}
 	err = each(queries, func(q *query) error {
 		o := metav1.ListOptions{LabelSelector: sel}
-		if q.kind.partOf != "" {
+		if q.kind.partOf != nil {
 			o.LabelSelector = "" // what a covered one made need not carry its labels
 		}
 		var err error
 		q.list, err = c.Dynamic.Resource(q.kind.gvr).Namespace(q.ns).List(ctx, o)
+		if q.kind.extension && apierrors.IsNotFound(err) {
+			q.list = &unstructured.UnstructuredList{} // gone since discovery
+			return nil
+		}
 		return c.Errorf(err, "list %s in namespace %s", q.kind.gvr.Resource, q.ns)
 	})
 	if err != nil {
@@ -103,6 +111,25 @@ func listed(ctx context.Context, c *kube.Cluster, names []string, sel string) ([
 		}
 	}
 	return among(items, func(i item) bool { return matcher.Matches(labels.Set(i.GetLabels())) }), places, nil
+}
+
+// servedBy are the kinds that a cluster may have objects of. It costs nothing:
+// groups are discovered once a connection, and again by each preflight.
+func servedBy(c *kube.Cluster) ([]*kind, error) {
+	var served []*kind
+	for _, k := range kinds {
+		if k.extension {
+			has, err := c.ServesGroup(k.gvr.Group)
+			if err != nil {
+				return nil, err
+			}
+			if !has {
+				continue
+			}
+		}
+		served = append(served, k)
+	}
+	return served, nil
 }
 
 // get reads one workload; the item is empty when it does not exist.

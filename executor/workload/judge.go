@@ -107,6 +107,18 @@ func seenJob(i item) bool {
 	return i.over() || (status == "True") == i.suspended()
 }
 
+// seenPause: KEDA says of what it has paused that it has. One that its author
+// has paused is not waited for. Source of the condition: KEDA's ScaledObject
+// and ScaledJob API; ScaledObjects have it for this annotation since 2.12.
+func seenPause(i item) bool {
+	p, err := readPrevious(i)
+	if err != nil || !i.stoppedBy(p) || !i.held() {
+		return true // what cannot be read is said by whoever changes it
+	}
+	status, _ := i.condition("Paused")
+	return status == "True"
+}
+
 // condition returns status and message of a condition of the status.
 func (i item) condition(kind string) (status, message string) {
 	list, _, _ := unstructured.NestedSlice(i.Object, "status", "conditions")

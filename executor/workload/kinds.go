@@ -31,10 +31,16 @@ type kind struct {
 	throughReplicaSets bool
 	// child says that one with a controller is scaled by that.
 	child bool
-	// partOf is the kind whose objects make ones of this kind, which are stopped
+	// partOf are the kinds whose objects make ones of this kind, which are stopped
 	// with them, and which the target makes anew.
-	partOf string
+	partOf []string
+	// extension: not every cluster serves it.
+	extension bool
 }
+
+// scales says that objects of the kind have no pods, and change how many others
+// have. They are stopped before all others and put back after them.
+func (k *kind) scales() bool { return kube.Scales(kube.Item{GVR: k.gvr}) }
 
 // counts are the pods that there should be, those that are ready, and all.
 type counts struct {
@@ -44,6 +50,18 @@ type counts struct {
 // The order is the one in which workloads are stopped: what starts others
 // comes first.
 var kinds = []*kind{
+	{
+		name: "ScaledObject", apiVersion: "keda.sh/v1alpha1", brake: byPausing, extension: true,
+		gvr:  schema.GroupVersionResource{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledobjects"},
+		pods: counts{none, none, none}, unhealthy: func(item) string { return "" },
+		seen: seenPause, child: true,
+	},
+	{
+		name: "ScaledJob", apiVersion: "keda.sh/v1alpha1", brake: byPausingJobs, extension: true,
+		gvr:  schema.GroupVersionResource{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledjobs"},
+		pods: counts{none, none, none}, unhealthy: func(item) string { return "" },
+		seen: seenPause, child: true,
+	},
 	{
 		name: "CronJob", apiVersion: "batch/v1", brake: bySuspension,
 		gvr:  schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"},
@@ -79,7 +97,7 @@ var kinds = []*kind{
 		name: "Job", apiVersion: "batch/v1", brake: bySuspension,
 		gvr:  schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"},
 		pods: counts{working, readyOfJob, inStatus("active")}, unhealthy: unhealthyJob,
-		seen: seenJob, over: overJob, partOf: "CronJob",
+		seen: seenJob, over: overJob, partOf: []string{"CronJob", "ScaledJob"},
 	},
 }
 
@@ -152,7 +170,7 @@ func (i item) over() bool { return i.kind.over != nil && i.kind.over(i) }
 // partOf names the object that made i and makes others like it: "CronJob/name".
 func (i item) partOf() string {
 	c := metav1.GetControllerOf(i)
-	if i.kind.partOf == "" || c == nil || c.Kind != i.kind.partOf {
+	if c == nil || !slices.Contains(i.kind.partOf, c.Kind) {
 		return ""
 	}
 	return c.Kind + "/" + c.Name

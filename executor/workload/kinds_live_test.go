@@ -75,7 +75,11 @@ const idlePod = `terminationGracePeriodSeconds: 1, containers: [{name: app, imag
 func (l *lab) specs() map[string]any {
 	l.Helper()
 	all := map[string]any{}
-	for _, k := range kinds {
+	served, err := servedBy(l.env.Source)
+	if err != nil {
+		l.Fatal(err)
+	}
+	for _, k := range served {
 		list, err := l.env.Source.Dynamic.Resource(k.gvr).Namespace(l.ns).List(l.Context(), metav1.ListOptions{})
 		if err != nil {
 			l.Fatal(err)

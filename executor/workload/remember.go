@@ -15,6 +15,7 @@ const (
 	keyReplicas       = "replicas"
 	keySuspend        = "suspend"
 	keyNodeSelector   = "nodeSelector"
+	keyPause          = "pause"
 	keyReady          = "ready" // ready pods at the stop: was it healthy?
 	keyPods           = "pods"  // pods at the stop
 	keyClaimRetention = "claimRetention"

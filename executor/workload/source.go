@@ -20,11 +20,11 @@ func lookStartSource(ctx context.Context, e *kube.Env) (reconciler.Observation, 
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	verdicts := make([]verdict, len(list))
-	for n, p := range list {
-		if verdicts[n], err = sourceVerdict(e, p); err != nil {
-			return reconciler.Observation{}, err
-		}
+	turn, verdicts, err := scalersLast(e, list)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	for n, p := range turn {
 		if verdicts[n].seen == reconciler.Working {
 			verdicts[n].explain(ctx, e.Source, p.item)
 		}
@@ -151,7 +151,11 @@ func ensureStartSource(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	return each(list, func(p pair) error {
+	turn, _, err := scalersLast(e, list)
+	if err != nil {
+		return err
+	}
+	return each(turn, func(p pair) error {
 		if !p.item.exists() || string(p.item.GetUID()) != p.recorded.UID {
 			return nil
 		}
@@ -181,9 +185,6 @@ func restartEdit(e *kube.Env, p pair, i item) (*edit, error) {
 	case scale, stopped, proven(i, old) && (p.lost || unready(i) == ""):
 		keys = []string{b.key, keyReady, keyPods}
 	}
-	if scale {
-		ed.spec = i.release(&back)
-	}
 	if r, ok := retentionToPutBack(e, w, i, old); ok {
 		ed.spec["persistentVolumeClaimRetentionPolicy"] = r
 		keys = append(keys, keyClaimRetention)
@@ -193,6 +194,9 @@ func restartEdit(e *kube.Env, p pair, i item) (*edit, error) {
 			return nil, err
 		}
 		ed.annotations[AnnotationStoppedAt] = nil
+	}
+	if scale {
+		ed.release(i, &back)
 	}
 	if len(ed.spec) == 0 && len(ed.annotations) == 0 {
 		return nil, nil

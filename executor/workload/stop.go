@@ -82,7 +82,7 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	for _, p := range list {
+	for _, p := range scalersFirst(list) {
 		v, err := stopVerdict(e, p)
 		if err != nil {
 			return reconciler.Observation{}, err
@@ -264,7 +264,7 @@ func ensureStop(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	return each(list, func(p pair) error {
+	return each(scalersFirst(list), func(p pair) error {
 		if _, ok := changedMeanwhile(p); !ok {
 			return nil // not what was approved and recorded: Look says so
 		}
@@ -294,5 +294,7 @@ func stopEdit(e *kube.Env, i item, now time.Time) (*edit, error) {
 		return nil, err
 	}
 	annotations[AnnotationStoppedAt] = now.UTC().Format(timeFormat)
-	return &edit{spec: i.brakeOn(), annotations: annotations}, nil
+	ed := &edit{annotations: annotations}
+	ed.hold(i)
+	return ed, nil
 }

@@ -30,7 +30,9 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 		if w.PartOf != "" {
 			continue // what made it on the source makes others on the target
 		}
-		if kindNamed(w.Kind) == nil {
+		if k := kindNamed(w.Kind); k != nil && k.scales() {
+			continue // the target gets it when its workloads run
+		} else if k == nil {
 			return nil, nil, fmt.Errorf("cannot start %s: this version does not know its kind; use the version that wrote the record", kube.Describe(w.Object))
 		}
 		w.Side, w.Namespace, w.UID = spec.Target, mapping[w.Namespace], ""
@@ -173,7 +175,7 @@ func startEdit(e *kube.Env, w *spec.Workload, i item, now time.Time) (*edit, err
 			return nil, err
 		}
 		ed.annotations[AnnotationStartedAt] = now.UTC().Format(timeFormat)
-		ed.spec = i.release(w)
+		ed.release(i, w)
 	}
 	if pause {
 		ed.spec["paused"] = true
@@ -244,7 +246,8 @@ func stopTargetEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
 	if !i.runs() || w.PartOf == "" && alien(e, i) {
 		return nil, nil
 	}
-	ed := &edit{spec: i.brakeOn()}
+	ed := &edit{}
+	ed.hold(i)
 	old, err := readOurs(e, i)
 	if err != nil {
 		return nil, err
