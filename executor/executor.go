@@ -185,7 +185,7 @@ func survey(ctx context.Context, e *kube.Env) (reconciler.Survey, error) {
 	if err != nil {
 		return reconciler.Survey{}, fmt.Errorf("survey of plan %s: %w", e.Run.Spec.Plan, err)
 	}
-	s := reconciler.Survey{Volumes: d.Volumes}
+	s := reconciler.Survey{Volumes: d.Volumes, Pending: d.Pending}
 	if len(d.Problems) > 0 {
 		s.Reason, s.Problem = d.Problems[0].Reason, d.Problems[0].Message
 	}

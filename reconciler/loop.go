@@ -54,9 +54,9 @@ type Loop struct {
 	rec     *Recorded
 	want    *Desired
 	hold    *spec.Waiting
-	doubt   *spec.Waiting      // the ledger is not trusted
-	drivers map[string]*driver // by plan
-	surveys map[string]string  // plan -> digest that was surveyed
+	doubt   *spec.Waiting       // the ledger is not trusted
+	drivers map[string]*driver  // by plan
+	surveys map[string]surveyed // by plan
 	runs    sync.WaitGroup
 	stop    context.CancelCauseFunc
 	gone    chan struct{} // closed when the loop reads no more messages
@@ -103,7 +103,7 @@ type gateQuestion struct {
 func New(c Config) *Loop {
 	return &Loop{Config: c, source: c.Source, ledger: c.Ledger, executor: c.Executor, clock: c.Clock, log: c.Log,
 		messages: make(chan message, 64), gates: make(chan gateQuestion), Trigger: make(chan struct{}, 1),
-		drivers: map[string]*driver{}, surveys: map[string]string{}, gone: make(chan struct{})}
+		drivers: map[string]*driver{}, surveys: map[string]surveyed{}, gone: make(chan struct{})}
 }
 
 // Run reconciles until ctx ends or another daemon takes over; runs that are
@@ -265,8 +265,8 @@ func (l *Loop) decide(ctx context.Context, plan string) time.Time {
 	switch {
 	case dec.Cancel != "" && d != nil:
 		d.stop(dec.Cancel)
-	case in.Open == nil && in.Closure != nil && l.surveys[plan] != dec.Status.Digest:
-		l.surveys[plan] = dec.Status.Digest
+	case in.Open == nil && in.Closure != nil && l.surveys[plan].due(dec.Status.Digest, in.Now):
+		l.surveys[plan] = surveyed{digest: dec.Status.Digest}
 		l.survey(ctx, plan, in.Closure, dec.Status.Volumes)
 	}
 	return dec.Wake

@@ -181,7 +181,7 @@ func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) 
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the loop did not stop")
 			return nil
 		}
@@ -190,7 +190,7 @@ func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) 
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if f() {
 			return
 		}

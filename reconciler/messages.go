@@ -294,7 +294,15 @@ func (l *Loop) noteWaiting(ctx context.Context, run *spec.Run, w *spec.Waiting) 
 
 func (l *Loop) noteSurvey(ctx context.Context, m message) {
 	st := l.rec.Plans[m.plan]
-	if st == nil || st.Recorded.OpenRun != "" {
+	if st == nil {
+		return
+	}
+	s, asked := l.surveys[m.plan]
+	if asked && m.survey.Pending && st.Recorded.State != spec.Migrated && st.Recorded.State != spec.Closed {
+		s.again = l.clock.Now().Add(pendingAgain)
+		l.surveys[m.plan] = s
+	}
+	if st.Recorded.OpenRun != "" {
 		return
 	}
 	st = copyStatus(st)

@@ -103,6 +103,9 @@ type Survey struct {
 	// Problem says why no run could start now; "" means none was found.
 	Reason  string
 	Problem string
+	// Pending is true when a claim waits for its volume, so that the same
+	// question may soon have another answer.
+	Pending bool
 }
 
 // Event is something that people and machines may want to know.

@@ -22,6 +22,8 @@ type Discovery struct {
 	Problems []Problem
 	// Warnings say what will not be migrated.
 	Warnings []string
+	// Pending is true when a covered claim waits for its volume.
+	Pending bool
 }
 
 // Problem is one reason why a claim cannot be migrated.
@@ -148,6 +150,7 @@ func (inv *Inventory) volume(d *Discovery, plan *spec.PlanSpec, of candidate) {
 	if why := leftBehind(c); why != "" {
 		d.Warnings = append(d.Warnings, fmt.Sprintf("claim %s %s", name, why))
 		v.Action, v.Notes = "skip", []string{why}
+		d.Pending = d.Pending || c.Status.Phase == corev1.ClaimPending
 	}
 	if v.Action == "skip" {
 		d.Volumes = append(d.Volumes, v)

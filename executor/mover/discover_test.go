@@ -174,6 +174,9 @@ func TestDiscoverProblemsAndWarnings(t *testing.T) {
 	if !slices.Equal(reasons, []string{"BlockVolume", "VolumeLost", "VolumeLost", "ClaimTerminating"}) || !slices.Equal(volumes, []string{"ephemeral skip", "ok copy", "pending skip"}) {
 		t.Fatalf("problems %v, volumes %v", reasons, volumes)
 	}
+	if !d.Pending {
+		t.Error("a claim waits for its volume, which nobody is told")
+	}
 	if len(d.Warnings) != 2 || !strings.Contains(d.Warnings[0], "not bound") || !strings.Contains(d.Warnings[1], "generic ephemeral") {
 		t.Fatalf("warnings %q", d.Warnings)
 	}
