@@ -96,6 +96,13 @@ func TestStateEventTable(t *testing.T) {
 		{"RolledBack during a cutover", func(s *story) { s.commit(staged); s.decide(); s.commit(migrated); s.decide(); s.commit(rolledBack) }, "", "StateChanged", "Canceling"},
 		{"back to Staged after a cutover", func(s *story) { cut(s); s.commit(staged) }, "", "", "StagedAfterCutover"},
 		{"RolledBack with no cutover", func(s *story) { s.commit(staged); s.decide(); s.commit(rolledBack) }, "", "", "NothingToRollBack"},
+		{"RolledBack of a cutover that was adopted and is on no record", func(s *story) {
+			s.commit(migrated)
+			s.decide()
+			s.st.Recorded.Unrecorded, s.st.Recorded.State = false, spec.Migrated // tranship ledger adopt
+			s.decide()
+			s.commit(rolledBack)
+		}, "", "", "NothingToRollBack"},
 		{"RolledBack without targetWrites", func(s *story) { cut(s); s.commit(closureIn(spec.RolledBack, 1)) }, "", "", "TargetWritesRequired"},
 		{"RolledBack after a cutover", func(s *story) { cut(s); s.commit(rolledBack) }, spec.RunRollback, "", "RollingBack"},
 		{"RolledBack after a cutover, suspended, plan edited", func(s *story) {

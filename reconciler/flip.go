@@ -150,6 +150,9 @@ func toRolledBack(in *PlanInput, f *spec.Flip) (verdict, bool) {
 		in.Status.Recorded.Flip = nil
 		return settled(in)
 	}
+	if in.Status.Recorded.CutoverPath == "" { // it was adopted: no run did it
+		return verdict{cond: stalled("NothingToRollBack", "the cutover was taken as done by `tranship ledger adopt`, so that no record says what it did: put the source back by hand, then close the plan")}, true
+	}
 	if in.Closure.Plan.Spec.Rollback.TargetWrites == "" {
 		return verdict{cond: stalled("TargetWritesRequired", "say what becomes of data written on the target since the cutover: rollback.targetWrites: Discard")}, true
 	}
