@@ -91,7 +91,7 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	if dec.Push {
-		if ok, err := d.pushes(ctx, in); !ok || err != nil {
+		if ok, err := d.pushes(ctx, in, call.Step); !ok || err != nil {
 			return false, err
 		}
 		if dec.Kind == Act { // its own record went along
@@ -103,11 +103,11 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 
 // pushes brings everything recorded so far to Git, or says why it cannot and
 // waits a moment.
-func (d *driver) pushes(ctx context.Context, in Input) (ok bool, err error) {
+func (d *driver) pushes(ctx context.Context, in Input, s spec.Step) (ok bool, err error) {
 	if d.push = d.ledger.Push(ctx); d.push == nil || errors.Is(d.push, ErrSuperseded) {
 		return d.push == nil, d.push
 	}
-	w := spec.Waiting{Reason: "GitUnreachable", Message: "the record cannot be pushed: " + d.push.Error(), Since: metav1.NewTime(in.Now)}
+	w := *wait(in, s, 0, "GitUnreachable", "the record cannot be pushed: "+d.push.Error(), "").Waiting
 	if errors.Is(d.push, ErrLedgerChanged) {
 		w.Reason, w.Message = reasonLedgerChanged, d.push.Error()
 		if backFirst(d.run) { // its effect has not begun
@@ -146,7 +146,7 @@ func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err
 		if err := d.executor.Ensure(ctx, dec.Call); errors.Is(err, ErrSuperseded) {
 			return false, err
 		} else if err != nil {
-			d.report(&spec.Waiting{Reason: "Retrying", Message: err.Error(), Since: metav1.NewTime(in.Now)})
+			d.report(wait(in, dec.Call.Step, 0, "Retrying", err.Error(), "").Waiting)
 			d.log.Warn("an effect is tried again", "run", d.run.Metadata.Name, "step", dec.Step, "error", err)
 			d.sleep(ctx, time.Second, nil)
 		}
