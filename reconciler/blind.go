@@ -9,9 +9,14 @@ import (
 )
 
 // blind waits for the look that an intent needs, as long as the step itself
-// may take.
+// may take. What the run waited for before, a gate or a daemon that was away,
+// is not part of that time.
 func blind(d StepDef, in Input, i int) Decision {
-	end := metav1.NewTime(idleSince(in.Run).Add(d.Timeout(&in.Run.Spec.Closure.Plan.Spec.Cutover)))
+	since := idleSince(in.Run)
+	if in.Blind.After(since) {
+		since = in.Blind
+	}
+	end := metav1.NewTime(since.Add(d.Timeout(&in.Run.Spec.Closure.Plan.Spec.Cutover)))
 	if in.Now.After(end.Time) && !d.Forever {
 		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, in.Run.Steps[i]))
 	}

@@ -28,10 +28,11 @@ type driver struct {
 	gone     string
 	pushed   string // the step whose own record this process has pushed
 	push     error
-	blind    int    // looks that failed in a row
-	said     string // the last error that was logged
-	driving  bool   // the run was frozen; only the loop reads and writes it
-	passed   string // the step whose gate was found open: its effect may have begun
+	blind    int       // looks that failed in a row,
+	since    time.Time // and the first of them
+	said     string    // the last error that was logged
+	driving  bool      // the run was frozen; only the loop reads and writes it
+	passed   string    // the step whose gate was found open: its effect may have begun
 }
 
 // shell is what a run asks of the loop that owns the statuses.
@@ -82,6 +83,7 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 	in := Input{Now: d.clock.Now(), Run: d.run, Cancel: d.why, Dead: d.gone, Push: d.push, Pushed: d.pushed == call.Step.Name}
 	if look {
 		in.Seen, in.Err = d.look(ctx, call)
+		in.Blind = d.since
 	}
 	if gated {
 		in.Gate = d.gate(ctx, call, in)
@@ -169,10 +171,12 @@ func (d *driver) look(ctx context.Context, c Call) (Observation, error) {
 		err = errors.Join(err, context.Cause(ctx))
 	}
 	if err == nil {
-		d.blind, d.said = 0, ""
+		d.blind, d.said, d.since = 0, "", time.Time{}
 		return seen, nil
 	}
-	d.blind++
+	if d.blind++; d.blind == 1 {
+		d.since = d.clock.Now()
+	}
 	if err.Error() != d.said { // once a sentence, not once a look
 		d.said = err.Error()
 		d.log.Warn("nothing could be observed", "run", d.run.Metadata.Name, "step", c.Step.Name, "error", err)

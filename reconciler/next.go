@@ -47,6 +47,7 @@ type Input struct {
 	Run    *spec.Run
 	Seen   Observation // of the open call
 	Err    error       // the look failed: nothing is known, try again
+	Blind  time.Time   // with Err: since when this process has seen nothing; zero: unknown
 	Push   error       // the push that the open step waits for failed
 	Gate   Gate        // only read when the open step has one
 	Cancel string      // why the run must be undone now; "" = go on

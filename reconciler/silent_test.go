@@ -76,3 +76,41 @@ func stepNamed(r *spec.Run, name string) spec.Step {
 	}
 	return spec.Step{}
 }
+
+// away does not answer the looks at a pending step from the moment on in which
+// the gate opens, for a while.
+type away struct {
+	*world
+	step  string
+	looks int // that fail
+}
+
+func (a *away) Look(ctx context.Context, c Call) (Observation, error) {
+	if c.Step.Name == a.step && c.Step.State == spec.StepPending && a.gate(a.gates+1).Open && a.looks > 0 {
+		a.looks--
+		return Observation{}, errors.New("no route to host")
+	}
+	return a.world.Look(ctx, c)
+}
+
+// A run that has waited at its gate for longer than the next step may take is
+// not over when the first look after that fails: the step's time begins with
+// the wait for the cluster.
+func TestALongWaitAtTheGateIsNoBlindness(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	w.gate = func(n int) Gate { return Gate{Open: n <= 2 || n > 1000, Reason: "Suspended", Say: "freeze"} } // the movers pass it; then two seconds each
+	a := &away{w, "stop", 5}
+	d := &driver{shell: w, ledger: w, executor: a, clock: newSteady(w), run: w.journal, cancel: make(chan string, 1), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	for range 5000 {
+		done, err := d.turn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done {
+			break
+		}
+	}
+	if a.looks > 0 || w.ended == nil || w.ended.Status.Phase != spec.RunSucceeded {
+		t.Fatalf("%d looks to come, ended %+v", a.looks, w.journal.Status)
+	}
+}
