@@ -109,6 +109,7 @@ func (d *driver) pushes(ctx context.Context, in Input, s spec.Step) (ok bool, er
 	if d.push = d.ledger.Push(ctx); d.push == nil || errors.Is(d.push, ErrSuperseded) {
 		return d.push == nil, d.push
 	}
+	d.passed = "" // nothing has begun, and Git may say something else when it is back
 	w := *wait(in, s, 0, "GitUnreachable", "the record cannot be pushed: "+d.push.Error(), "").Waiting
 	if errors.Is(d.push, ErrLedgerChanged) {
 		w.Reason, w.Message = reasonLedgerChanged, d.push.Error()

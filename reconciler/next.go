@@ -224,7 +224,7 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 		if rest := restUntil(s.Started.Time, in.Now, s.Attempt); rest > 0 {
 			return wait(in, s, rest, "Retrying", s.Message, "")
 		}
-		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}
+		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push && !in.Pushed, Step: s.Name}
 	}
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -112,5 +113,53 @@ func TestALongWaitAtTheGateIsNoBlindness(t *testing.T) {
 	}
 	if a.looks > 0 || w.ended == nil || w.ended.Status.Phase != spec.RunSucceeded {
 		t.Fatalf("%d looks to come, ended %+v", a.looks, w.journal.Status)
+	}
+}
+
+// Git is away between the question at the gate and the push of the stop, and
+// somebody takes the approval back meanwhile: the gate is asked again.
+func TestTheGateIsAskedAgainAfterAFailedPush(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	back := false
+	w.pushDown = func(n int) bool { back = back || n == 19; return n > 1 && n < 20 }
+	w.gate = func(int) Gate { return Gate{Open: !back, Cancel: back, Reason: "StateChanged", Say: "Git says Staged"} }
+	w.life(t)
+	if es := effects(w); slices.Contains(es, "do:stop:1") || w.ended.Status.Phase != spec.RunCanceled {
+		t.Fatalf("%s, effects %v", w.ended.Status.Phase, es)
+	}
+}
+
+// halfway makes half of an effect at its first try.
+type halfway struct {
+	*world
+	step  string
+	tries int
+}
+
+func (h *halfway) Ensure(ctx context.Context, c Call) error {
+	if c.Step.Name == h.step && !c.Undo {
+		if h.tries++; h.tries == 1 {
+			h.log = append(h.log, "half of "+h.step)
+			return errors.New("the cluster went away in the middle")
+		}
+	}
+	return h.world.Ensure(ctx, c)
+}
+
+// Half an effect does not wait for Git: its record is there.
+func TestHalfAStopDoesNotWaitForGit(t *testing.T) {
+	w := newWorld(spec.RunMigrate, true)
+	w.pushDown = func(n int) bool { return n > 2 && n < 200 } // after that of the stop
+	h := &halfway{w, "stop", 0}
+	d := &driver{shell: w, ledger: w, executor: h, clock: newSteady(w), run: w.journal, cancel: make(chan string, 1), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	for range 3000 {
+		if done, err := d.turn(t.Context()); err != nil {
+			t.Fatal(err)
+		} else if done || h.tries == 2 {
+			break
+		}
+	}
+	if h.tries != 2 || w.pushes != 2 {
+		t.Fatalf("%d tries, %d pushes", h.tries, w.pushes)
 	}
 }

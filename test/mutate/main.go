@@ -34,7 +34,7 @@ var mutations = []mutation{
 	},
 	{
 		rule: "the stop waits for its pushed record", file: "reconciler/next.go",
-		from: "return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push, Step: s.Name}",
+		from: "return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push && !in.Pushed, Step: s.Name}",
 		to:   "return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Step: s.Name}",
 		test: "TestKilledAtEveryInstant", folder: "./reconciler",
 	},
