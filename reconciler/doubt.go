@@ -56,7 +56,7 @@ func (l *Loop) resume(ctx context.Context, run *spec.Run) {
 // trustAgain looks whether the ledger has been adopted or put right. Nothing
 // runs then, so the loop may wait for the answer.
 func (l *Loop) trustAgain(ctx context.Context) {
-	if l.doubt == nil || len(l.drivers) > 0 {
+	if l.doubt == nil || len(l.drivers) > 0 || l.reading { // what is being read begins where the old record ends
 		return
 	}
 	rec, err := l.ledger.Load(ctx)
@@ -64,6 +64,7 @@ func (l *Loop) trustAgain(ctx context.Context) {
 		return
 	}
 	l.rec, l.hold, l.doubt, l.again = rec, rec.Daemon.Hold, nil, true
+	clear(l.surveys) // the adopted ledger may know no volumes
 	l.log.Info("the ledger is trusted again")
 	for _, run := range rec.Open {
 		l.start(ctx, run)

@@ -252,7 +252,7 @@ func (l *Loop) decide(ctx context.Context, plan string) time.Time {
 	in := l.input(plan)
 	dec := Decide(in)
 	switch {
-	case dec.Start != nil && len(l.drivers) >= l.Concurrency:
+	case dec.Start != nil && dec.Start.Kind != spec.RunRollback && len(l.drivers) >= l.Concurrency:
 		st := copyStatus(in.Status)
 		summarize(st, &in, reconciling("WaitsForSlot", fmt.Sprintf("%d runs are going on, as many as the configuration allows", len(l.drivers))))
 		l.keep(ctx, st)

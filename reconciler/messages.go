@@ -235,12 +235,12 @@ func (l *Loop) begin(ctx context.Context, m message) {
 		return
 	}
 	dec := Decide(l.input(plan))
-	if dec.Start == nil || dec.Start.Kind != m.order.Kind {
+	if dec.Start == nil {
 		delete(l.drivers, plan)
 		l.keep(ctx, dec.Status)
 		return
 	}
-	if dec.Start.Closure.Digest() != m.order.Closure.Digest() { // the survey was of something else
+	if dec.Start.Kind != m.order.Kind || dec.Start.Closure.Digest() != m.order.Closure.Digest() { // what was prepared is something else
 		l.launch(ctx, dec.Start)
 		return
 	}

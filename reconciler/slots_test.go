@@ -1,0 +1,65 @@
+package reconciler
+
+import (
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// idle is a loop that runs nothing and has read one plan.
+func idle(c *spec.Closure, st *spec.PlanStatus) *Loop {
+	l := New(Config{Source: &branch{}, Ledger: newMemory(), Executor: &cluster{made: map[string]int{}}, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Interval: func() time.Duration { return time.Hour }, Concurrency: 1})
+	l.rec = &Recorded{Plans: map[string]*spec.PlanStatus{"shop": st}, Open: map[string]*spec.Run{}}
+	l.want = &Desired{Commit: "tip", Approval: spec.Approval{Commit: "tip"}, Closures: map[string]*spec.Closure{"shop": c}}
+	return l
+}
+
+func approved(state spec.State, c *spec.Closure) *spec.PlanStatus {
+	st := newStatus("shop")
+	st.Recorded.State = state
+	st.Recorded.Flip = &spec.Flip{To: c.Plan.Spec.State, Attempt: 1, Digest: c.Digest(), Approval: spec.Approval{Commit: "c1", Time: metav1.NewTime(time.Now())}}
+	return st
+}
+
+// Long copies of other plans take all slots: a cutover waits for one, a
+// rollback does not.
+func TestARollbackWaitsForNoSlot(t *testing.T) {
+	for _, to := range []spec.State{spec.RolledBack, spec.Migrated} {
+		c, was := closureIn(to, 1, discard), spec.Migrated
+		if to == spec.Migrated {
+			was = spec.Staged
+		}
+		st := approved(was, c)
+		st.Recorded.Cutover, st.Recorded.CutoverPath = "shop-migrate-1", "runs/x.yaml"
+		l := idle(c, st)
+		l.drivers["web"] = &driver{driving: true}
+		l.decide(t.Context(), "shop")
+		if starts := l.drivers["shop"] != nil; starts != (to == spec.RolledBack) {
+			t.Errorf("to %s: starts %v, says %s", to, starts, reasonOf(l.rec.Plans["shop"]))
+		}
+		l.runs.Wait()
+	}
+}
+
+// A cutover was being prepared, and Git says Staged meanwhile and asks for a
+// stage run: that one is prepared in its place, and not taken for done.
+func TestAnotherRunIsWantedMeanwhile(t *testing.T) {
+	at := metav1.NewTime(time.Now().Add(-time.Second))
+	c := closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.Stage.RequestedAt = &at })
+	l := idle(c, newStatus("shop"))
+	l.drivers["shop"] = l.newDriver()
+	l.begin(t.Context(), message{plan: "shop", order: &Order{Kind: spec.RunMigrate, Plan: "shop", Closure: closureIn(spec.Migrated, 1)}, survey: &Survey{}})
+	l.runs.Wait()
+	if done := l.rec.Plans["shop"].Recorded.HandledRequest; l.drivers["shop"] == nil || done != nil {
+		t.Fatalf("prepared %v, taken for done %v", l.drivers["shop"] != nil, done)
+	}
+	l.begin(t.Context(), <-l.messages)
+	if run := l.rec.Open["shop-stage-1"]; run == nil || l.rec.Plans["shop"].Recorded.HandledRequest == nil {
+		t.Fatalf("%+v", l.rec.Open)
+	}
+}
