@@ -9,6 +9,7 @@ import (
 
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
 )
 
 // notAcquired is the error with which an Acquire gives up soon.
@@ -146,5 +147,40 @@ func TestResumeOnARewrittenLedger(t *testing.T) {
 		t.Errorf("after the adoption: %s", rec.Changed)
 	}
 	must(t, l.Push(testContext(t)))
+	ledgerSound(t, r)
+}
+
+// The push that raised the epoch arrived, its answer did not, and the daemon was
+// resumed with the epoch of before. It learns of its own commit: the epoch in Git
+// never goes back, and its next start is not refused.
+func TestResumedAfterItRaisedTheEpoch(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	must(t, acquired(t, c, "a").Close())
+	l := openLedger(t, c)
+	ctx, giveUp := context.WithCancel(testContext(t))
+	defer giveUp()
+	s.Inject(receivePack, 1, gittest.LostReply(func() { s.SetDown(true); giveUp() }))
+	_, err := l.Acquire(ctx, "a", false)
+	if err == nil {
+		t.Fatal("the ledger was acquired")
+	}
+	epoch, err := l.Resume("a", err)
+	must(t, err)
+	must(t, l.Record(testContext(t), reconciler.Change{Daemon: &spec.DaemonStatus{Commit: "x"}, Plans: plans(status("shop", "goes on")), Message: "on"}))
+	s.SetDown(false)
+	must(t, l.Push(testContext(t)))
+	if d := load(t, l).Daemon; epoch != 1 || d.Epoch != 2 || l.Epoch() != 2 {
+		t.Errorf("resumed with %d, Git says %d, the daemon has %d", epoch, d.Epoch, l.Epoch())
+	}
+	if newest := r.Git("log", "-1", "--format=%B", ledgerRef); !strings.Contains(newest, epochTrailer+": 2") {
+		t.Errorf("the newest commit: %s", newest)
+	}
+	must(t, l.Close())
+	l = openLedger(t, c)
+	if epoch, err = l.Acquire(testContext(t), "a", false); err != nil || epoch != 3 {
+		t.Fatalf("the next start: epoch %d, %v", epoch, err)
+	}
 	ledgerSound(t, r)
 }

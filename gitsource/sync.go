@@ -203,6 +203,9 @@ func (l *Ledger) accept(tip plumbing.Hash, n news) error {
 			return fmt.Errorf("epoch %d is held by %q: %w", seen.Epoch, seen.Holder, reconciler.ErrSuperseded)
 		}
 	}
+	if l.epoch > 0 { // resumed: the reply to our own raise was lost
+		l.epoch = max(l.epoch, n.epoch)
+	}
 	if tip == l.tip && head.Tip == tip.String() && n == (news{}) {
 		return nil
 	}
