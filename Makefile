@@ -37,7 +37,7 @@ test: lint image ## everything, unit to end to end on the bed
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
-	$(GO) test -race -count=1 -p 1 $$($(GO) list ./... | grep -vE '$(ON_BED)')
+	$(GO) test -race -count=1 -p 1 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)')
 	cd test/tools && $(GO) build -o $(CURDIR)/build/gotestsum gotest.tools/gotestsum
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
 		build/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test \

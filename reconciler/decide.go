@@ -231,6 +231,9 @@ func stageDue(in *PlanInput) (verdict, bool) {
 	}
 	rec.CutoverFailed = false
 	if at := p.Stage.RequestedAt; at != nil && !at.After(in.Now) && (rec.HandledRequest == nil || rec.HandledRequest.Before(at)) {
+		if v, held := outside(in, spec.WindowStage); held {
+			return v, true
+		}
 		rec.HandledRequest = at
 		return verdict{start: order(in, spec.RunStage, nil), cond: reconciling("Staging", "a stage run was asked for")}, true
 	}
@@ -247,16 +250,19 @@ func stageDue(in *PlanInput) (verdict, bool) {
 	}
 	run, missed := sch.Due(rec.LastSlot.Time, in.Now, p.Stage.StartingDeadlineOrDefault())
 	for _, m := range missed {
-		noteMissed(in.Status, m)
+		if servable(in, m) {
+			noteMissed(in.Status, m)
+		}
 	}
-	if run != nil {
+	if run != nil && servable(in, *run) {
+		if v, held := outside(in, spec.WindowStage); held {
+			return v, true
+		}
 		slot := metav1.NewTime(*run)
 		rec.LastSlot = &slot
 		return verdict{start: order(in, spec.RunStage, &slot), cond: reconciling("Staging", "a stage run is due")}, true
 	}
-	next := metav1.NewTime(sch.Next(in.Now))
-	in.Status.NextStage = &next
-	return verdict{wake: next.Time}, true
+	return whenStaging(in, sch), true
 }
 
 // clockDoubt is how far in the future a recorded slot is believed: a clock that

@@ -128,6 +128,9 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	if nb := p.Cutover.NotBefore; nb != nil && in.Now.Before(nb.Time) {
 		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+nb.UTC().Format(time.RFC3339)), wake: nb.Time}, true
 	}
+	if v, waits := outside(in, spec.WindowCutover); waits {
+		return v, true
+	}
 	o := order(in, spec.RunMigrate, nil)
 	o.Commit, o.Approval = f.Approval.Commit, &f.Approval
 	return verdict{start: o, cond: reconciling("CuttingOver", "the cutover was approved in "+fmt.Sprintf("%.12s", f.Approval.Commit))}, true

@@ -35,6 +35,9 @@ func JudgeGate(now time.Time, run *spec.Run, want *Desired, st *spec.PlanStatus,
 	if v, waits := suspended(&PlanInput{Now: now, Closure: c, Status: st}); waits {
 		return Gate{Reason: v.cond.reason, Say: v.cond.message}
 	}
+	if g, closed := windowGate(&PlanInput{Now: now, Closure: c, Status: st}); closed {
+		return g
+	}
 	return Gate{Open: true}
 }
 

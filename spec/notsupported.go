@@ -149,8 +149,8 @@ var planSupports = map[string]support{
 
 	"spec.stage.schedule": full, "spec.stage.timeZone": full, "spec.stage.startingDeadline": full, "spec.stage.requestedAt": full,
 
-	"spec.windows[].kind":      set("windows do not gate anything; use cutover.notBefore, cutover.notAfter and suspend, and remove the window"),
-	"spec.windows[].schedule":  full, // said once, at kind
+	"spec.windows[].kind":      full,
+	"spec.windows[].schedule":  full,
 	"spec.windows[].duration":  full,
 	"spec.windows[].from":      full,
 	"spec.windows[].to":        full,
@@ -160,7 +160,7 @@ var planSupports = map[string]support{
 	"spec.cutover.quiesce":   full,
 	"spec.cutover.notBefore": full, "spec.cutover.notAfter": full,
 	"spec.cutover.onFailure":     otherThan("a failed cutover always goes back to the source; write RollBack", "RollBack"),
-	"spec.cutover.onWindowClose": otherThan("write PauseAtSafePoint", "PauseAtSafePoint"),
+	"spec.cutover.onWindowClose": full,
 	"spec.cutover.timeout":       full, "spec.cutover.copyTimeout": full, "spec.cutover.healthTimeout": full,
 	"spec.cutover.gitOutage": full, "spec.cutover.attempt": full,
 
