@@ -6,6 +6,7 @@ import (
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,7 +21,8 @@ type found struct {
 }
 
 // every lists the Jobs of all the plan's hooks, of any run and attempt: a
-// daemon that remembers nothing must find them too.
+// daemon that remembers nothing must find them too. Those of a target that does
+// not answer are left there where an undo may do without it.
 func every(ctx context.Context, e *kube.Env) ([]found, error) {
 	var list []found
 	seen := map[string]bool{}
@@ -31,16 +33,30 @@ func every(ctx context.Context, e *kube.Env) ([]found, error) {
 			continue
 		}
 		seen[place] = true
-		c := e.On(h.Side())
-		jobs, err := c.Kube.BatchV1().Jobs(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
-		if err != nil {
-			return nil, c.Errorf(err, "list the Jobs of hooks in namespace %s", h.Namespace)
+		jobs, err := jobsIn(ctx, e, h, selector)
+		if err != nil && h.Side() == spec.Target && e.TargetDispensable() {
+			continue
 		}
-		for i := range jobs.Items {
-			list = append(list, found{c, &jobs.Items[i]})
+		if err != nil {
+			return nil, err
+		}
+		for i := range jobs {
+			list = append(list, found{e.On(h.Side()), &jobs[i]})
 		}
 	}
 	return list, nil
+}
+
+func jobsIn(ctx context.Context, e *kube.Env, h spec.PlanHook, selector string) ([]batchv1.Job, error) {
+	c := e.On(h.Side())
+	if c == nil {
+		return nil, fmt.Errorf("cluster %s does not answer, and Jobs of hooks may be there", e.Run.Spec.Closure.Target.Metadata.Name)
+	}
+	jobs, err := c.Kube.BatchV1().Jobs(h.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, c.Errorf(err, "list the Jobs of hooks in namespace %s", h.Namespace)
+	}
+	return jobs.Items, nil
 }
 
 // lookCleanUp: Succeeded once no Job of a hook, running or finished, is left.
@@ -67,6 +83,11 @@ func ensureCleanUp(ctx context.Context, e *kube.Env) error {
 		return err
 	}
 	for _, f := range left {
+		if f.on.Side == spec.Target { // the verb needs the source alone, whose epoch was asked for
+			if err := f.on.Guard(ctx, e.Settings); err != nil {
+				return err
+			}
+		}
 		o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(types.UID(f.job.UID))}, PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}
 		err := f.on.Kube.BatchV1().Jobs(f.job.Namespace).Delete(ctx, f.job.Name, o)
 		if err != nil && !apierrors.IsNotFound(err) {

@@ -330,3 +330,53 @@ func drive(t *testing.T, e *kube.Env, working func()) reconciler.Observation {
 	t.Fatalf("it did not end in %s: %s", bedtest.Patience, said)
 	return reconciler.Observation{}
 }
+
+// A target that does not answer keeps no source down: hooks of the source alone
+// do not ask it, and those of the target are left there once nothing was ever
+// live on it for a minute, or somebody has said that it is gone for good.
+func TestCleanUpWithoutTheTarget(t *testing.T) {
+	long, now := metav1.NewMicroTime(time.Now().Add(-2*kube.TargetPatience)), metav1.NewMicroTime(time.Now())
+	live := []spec.Step{{Name: "live", Verb: "mover.live", Started: &long}}
+	after := spec.PlanHook{Hook: "freeze", Phase: spec.PostRestore, Namespace: "data"}
+	for name, c := range map[string]struct {
+		hooks []spec.PlanHook
+		kind  spec.RunKind
+		since metav1.MicroTime
+		steps []spec.Step
+		dead  string
+		done  bool
+	}{
+		"hooks of the source":        {hooks: []spec.PlanHook{before("freeze", "")}, since: now, steps: live, done: true},
+		"an outage of a moment":      {hooks: []spec.PlanHook{before("freeze", ""), after}, since: now},
+		"for long, never live":       {hooks: []spec.PlanHook{before("freeze", ""), after}, since: long, done: true},
+		"for long, and live":         {hooks: []spec.PlanHook{before("freeze", ""), after}, since: long, steps: live},
+		"live, and said to be dead":  {hooks: []spec.PlanHook{before("freeze", ""), after}, since: now, steps: live, dead: "ada said so", done: true},
+		"a rollback":                 {hooks: []spec.PlanHook{before("freeze", ""), after}, kind: spec.RunRollback, since: long},
+		"a rollback, and it is dead": {hooks: []spec.PlanHook{before("freeze", ""), after}, kind: spec.RunRollback, since: long, dead: "ada said so", done: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, client := fakeEnv(spec.RunMigrate, c.hooks...)
+			if err := Verbs()["hook.pre-backup"].Ensure(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			e.Target, e.Run.Steps, e.Run.Status.TargetDead = nil, c.steps, c.dead
+			e.Step = spec.Step{Name: "pre-backup-hooks", Verb: "hook.clean-up", Attempt: 1, Undid: &spec.Undid{Started: &c.since}}
+			if e.Undo = c.kind == ""; !e.Undo {
+				e.Run.Spec.Kind, e.Step.Undid = c.kind, nil
+			}
+			verb := Verbs()["hook.clean-up"]
+			if slices.Contains(verb.Needs, spec.Target) || len(verb.Needs) == 0 {
+				t.Fatal("it cannot do without the target")
+			}
+			err := verb.Ensure(t.Context(), e)
+			o, looked := verb.Look(t.Context(), e)
+			if (err == nil) != c.done || (looked == nil) != c.done || c.done != (o.Seen == reconciler.Succeeded) {
+				t.Fatalf("%+v, %v, %v", o, err, looked)
+			}
+			jobs, err := client.BatchV1().Jobs("shop").List(t.Context(), metav1.ListOptions{})
+			if err != nil || c.done != (len(jobs.Items) == 0) {
+				t.Fatalf("%d Jobs left on the source, %v", len(jobs.Items), err)
+			}
+		})
+	}
+}

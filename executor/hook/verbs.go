@@ -28,6 +28,8 @@ func Verbs() map[string]kube.Verb {
 			Ensure: func(ctx context.Context, e *kube.Env) error { return ensure(ctx, e, phase) },
 		}
 	}
-	verbs["hook.clean-up"] = kube.Verb{Look: lookCleanUp, Ensure: ensureCleanUp}
+	// It comes before the restart of the source, which must not wait for a target
+	// that no hook is on, or that is gone for good.
+	verbs["hook.clean-up"] = kube.Verb{Look: lookCleanUp, Ensure: ensureCleanUp, Needs: []spec.Side{spec.Source}}
 	return verbs
 }

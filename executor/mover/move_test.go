@@ -293,21 +293,23 @@ func TestMoveUndoProvesTheTargetGone(t *testing.T) {
 // A target that is dead and was never live does not keep the source down, and
 // what is left there is said; one that was live does.
 func TestMoveUndoOfADeadTarget(t *testing.T) {
-	long, now := metav1.NewMicroTime(time.Now().Add(-2*patience)), metav1.NewMicroTime(time.Now())
+	long, now := metav1.NewMicroTime(time.Now().Add(-2*kube.TargetPatience)), metav1.NewMicroTime(time.Now())
 	for name, c := range map[string]struct {
 		since metav1.MicroTime
 		live  bool
+		dead  string
 		done  bool
 	}{
-		"an outage of a moment": {now, false, false},
-		"for long, never live":  {long, false, true},
-		"for long, and live":    {long, true, false},
+		"an outage of a moment":     {now, false, "", false},
+		"for long, never live":      {long, false, "", true},
+		"for long, and live":        {long, true, "", false},
+		"live, and said to be dead": {now, true, "ada said so", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			source, _, e := movedWorld(t)
 			want(t, drive(t, e), reconciler.Succeeded)
 			at(e, "move", "mover.move-undo")
-			e.Target, e.Step.Undid = nil, &spec.Undid{Started: &c.since}
+			e.Target, e.Step.Undid, e.Undo, e.Run.Status.TargetDead = nil, &spec.Undid{Started: &c.since}, true, c.dead
 			if c.live {
 				e.Run.Steps = []spec.Step{{Name: "live", Verb: "mover.live", Started: &long}}
 			}

@@ -1,10 +1,10 @@
 package mover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -40,14 +40,14 @@ func thinkMoveUndo(ctx context.Context, e *kube.Env) (thought, error) {
 		return thought{}, err
 	}
 	if err := readBack(ctx, e, view); err != nil {
-		if !dispensable(e) {
+		if !e.TargetDispensable() {
 			return thought{}, fmt.Errorf("whether the target has let go of the moved volumes is not known, and the source is not started before: %w", err)
 		}
 		for _, m := range view.xs {
 			m.v.Warnings = []string{fmt.Sprintf("cluster %s cannot be reached: delete claim %s/%s and volume %s there before anything uses them; until then volume %s of cluster %s stays at Retain",
 				e.Run.Spec.Closure.Target.Metadata.Name, m.v.TargetNamespace, m.v.TargetClaim, movedName(e, m.v), m.v.SourcePV, e.Source.Name)}
 		}
-		return thought{seen: succeeded(factsOf(volumes), "nothing of the target was ever started, and it cannot be reached: see the warnings of the volumes")}, nil
+		return thought{seen: succeeded(factsOf(volumes), "%s: see the warnings of the volumes", cmp.Or(e.Run.Status.TargetDead, "nothing of the target was ever started, and it cannot be reached"))}, nil
 	}
 	t := thought{watches: view.watches}
 	switch o := advance(view.xs, func(m *moving) *reconciler.Observation { return m.backward(e, &t) }); {
@@ -74,31 +74,6 @@ func readBack(ctx context.Context, e *kube.Env, view *movingView) error {
 		return err
 	}
 	return view.attachments(ctx, e.Target)
-}
-
-// begun says that a step with that verb may have had its effect; a rollback is
-// of a cutover that did everything.
-func begun(e *kube.Env, verb string) bool {
-	if e.Run.Spec.Kind == spec.RunRollback {
-		return true
-	}
-	for _, s := range e.Run.Steps {
-		if s.Verb == verb && s.Started != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// patience is how long the undo waits for a target that was never live. A
-// short outage is not worth leaving something there.
-const patience = time.Minute
-
-// dispensable says that the source may be started without the target's answer:
-// nothing that we made there was ever to run.
-func dispensable(e *kube.Env) bool {
-	u := e.Step.Undid
-	return !begun(e, "mover.live") && u != nil && u.Started != nil && (e.Step.Attempt > 1 || time.Since(u.Started.Time) > patience)
 }
 
 // backward is the move read backwards, one effect at a time:
@@ -168,7 +143,7 @@ func (m *moving) takeNote(e *kube.Env, t *thought) {
 // keptWrites says what no undo can take back: the target has had the same
 // storage. The application then finds its volumes as of two times.
 func keptWrites(e *kube.Env, v *spec.Volume) []string {
-	if !begun(e, "workload.start") {
+	if !e.Begun("workload.start") {
 		return nil
 	}
 	say := "what the application wrote on the target stays on this volume, which was moved: both clusters use the same storage"
