@@ -21,7 +21,7 @@ func testConfig(t testing.TB, s *gittest.Server, r *gittest.Repo) Config {
 	t.Helper()
 	return Config{
 		Spec: spec.DaemonConfigSpec{Source: spec.Repository{
-			URL: r.URL, CABundle: s.CA, Credentials: &spec.SecretRef{From: "git"}, Timeout: &metav1.Duration{Duration: 10 * time.Second},
+			URL: r.URL, CABundle: s.CA, Credentials: &spec.SecretRef{From: "git"}, Timeout: &metav1.Duration{Duration: time.Minute},
 		}},
 		DataDir: t.TempDir(),
 		Secrets: func(context.Context, string) (map[string][]byte, error) {
@@ -33,8 +33,24 @@ func testConfig(t testing.TB, s *gittest.Server, r *gittest.Repo) Config {
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // spent by failures only
 	t.Cleanup(cancel)
+	return ctx
+}
+
+// triedOnce is a context that ends once the ledger has met its next error: what
+// a test wants to see refused was tried then, however slow the machine.
+func triedOnce(t testing.TB, l *Ledger) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(testContext(t))
+	t.Cleanup(cancel)
+	before := l.Health().LastError
+	go func() {
+		for now := before; ctx.Err() == nil && (now == nil || now == before); now = l.Health().LastError {
+			time.Sleep(5 * time.Millisecond)
+		}
+		cancel()
+	}()
 	return ctx
 }
 

@@ -131,7 +131,7 @@ func TestServerThatHangs(t *testing.T) {
 	if _, err := src.Read(testContext(t), ""); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "in time") {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(begun); took > 10*time.Second {
+	if took := time.Since(begun); took > 40*time.Second {
 		t.Errorf("took %s", took)
 	}
 }

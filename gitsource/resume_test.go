@@ -5,19 +5,16 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
 
-// notAcquired is the error with which an Acquire gives up soon.
+// notAcquired is the error with which an Acquire gives up.
 func notAcquired(t *testing.T, l *Ledger) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
-	defer cancel()
-	_, err := l.Acquire(ctx, "a", false)
+	_, err := l.Acquire(triedOnce(t, l), "a", false)
 	if err == nil {
 		t.Fatal("the ledger was acquired")
 	}
