@@ -50,7 +50,7 @@ func identityDir(t testing.TB, id Identity) string {
 // transfer runs both movers; held is what the target holds.
 func (l *directLab) transfer(ctx context.Context, held string, content, live bool) (snapshot string, sendErr, receiveErr error) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	receive, send := l.req, l.req
 	receive.Op, receive.CacheDir = OpReceive, l.req.CacheDir+"-receiver"

@@ -83,8 +83,14 @@ func TestBedRequests(t *testing.T) {
 	first := l.upload("")
 	l.fresh()
 	p.requests()
+	began := time.Now()
 	second := l.upload(first.Snapshot)
-	if got := p.requests(); len(got) > 10 {
+	got := p.requests()
+	if time.Since(began) > listingAge { // so slow a machine has to list again
+		slices.Sort(got)
+		got = slices.Compact(got)
+	}
+	if len(got) > 10 {
 		t.Errorf("%d requests:\n%q", len(got), got)
 	}
 	if second.ChangedFiles != 0 {

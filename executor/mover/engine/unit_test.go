@@ -173,7 +173,7 @@ func TestStoreFailures(t *testing.T) {
 			if strings.Contains(err.Error(), "AKIATEST") || strings.Contains(err.Error(), "secretsecret") {
 				t.Errorf("the error holds a secret: %v", err)
 			}
-			if d := time.Since(begin); d > 20*time.Second {
+			if d := time.Since(begin); d > storePatience {
 				t.Errorf("it took %v to say so", d)
 			}
 			t.Log(err)
