@@ -20,7 +20,7 @@ func TestBedTrafficConflicts(t *testing.T) {
 	bedtest.Namespace(t, e.Source, from, nil)
 	bedtest.Namespace(t, e.Target, to, nil)
 	bedtest.Namespace(t, e.Target, other, nil)
-	port := 32000 + id%700
+	port := bedtest.FreeNodePort(t, e.Source, e.Target)
 	door := "{apiVersion: v1, kind: Service, metadata: {name: %s}, spec: {type: NodePort, selector: {a: b}, ports: [{port: 80, nodePort: %d}]}}"
 	gate := "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: %s}, spec: {rules: [{host: %s.example.com, http: {paths: [{path: %s, pathType: Prefix, backend: {service: {name: a, port: {number: 80}}}}]}}]}}"
 	bedtest.Put(t, e.Source, from, fmt.Sprintf(door, "door", port)+"\n---\n"+fmt.Sprintf(gate, "gate", from, "/"))

@@ -116,13 +116,9 @@ func TestBedDryRun(t *testing.T) {
 	bedtest.Namespace(t, e.Target, to, nil)
 	bedtest.Put(t, e.Source, from, small)
 	bedtest.Put(t, e.Target, to, "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q}, spec: {hard: {services: 0, count/configmaps: 1}}}\n---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}")
-	deadline := time.Now().Add(time.Minute)
-	for bedtest.Field(t, e.Target, to, "v1:resourcequotas", "q", "status", "used", "count/configmaps") != "1" {
-		if time.Now().After(deadline) {
-			t.Fatal("the quota controller does not count")
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	bedtest.Await(t, "the quota controller's count", func() bool {
+		return bedtest.Field(t, e.Target, to, "v1:resourcequotas", "q", "status", "used", "count/configmaps") == "1"
+	})
 	o := bedtest.Drive(t, e, verbs(), "dry-run", "kube.dry-run", 1)
 	for _, want := range []string{"Service " + from + "/a", "ConfigMap " + from + "/a", "ServiceAccount " + to + "/a: it exists already", "refuses 3 of"} {
 		if !strings.Contains(o.Message, want) {

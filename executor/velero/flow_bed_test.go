@@ -54,7 +54,7 @@ const app = `
 ---
 {apiVersion: v1, kind: Service, metadata: {name: headless}, spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}}
 ---
-{apiVersion: v1, kind: Service, metadata: {name: door}, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, nodePort: 31987}]}}
+{apiVersion: v1, kind: Service, metadata: {name: door}, spec: {type: NodePort, externalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80, nodePort: PORT}]}}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: balanced}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: a, port: 80}, {name: b, port: 81}]}}
 ---
@@ -76,7 +76,7 @@ func TestBedMove(t *testing.T) {
 	from, to := "verbs-"+id, "moved-"+id
 	e := bedtest.Env(t, "verbs-"+id, from, to)
 	bedtest.Namespace(t, e.Source, from, map[string]string{"pod-security.kubernetes.io/warn": "baseline", "team": "t1"})
-	bedImage(t, e.Source, from)
+	bedImage(t, e, from)
 	t.Cleanup(func() { // nobody else would take the finalizer off
 		_, _ = e.Source.Kube.CoreV1().Secrets(from).Patch(context.Background(), "password", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	})
@@ -119,10 +119,11 @@ func expect(t *testing.T, c *kube.Cluster, ns, resource, name, want string, path
 	}
 }
 
-func bedImage(t *testing.T, c *kube.Cluster, ns string) {
+func bedImage(t *testing.T, e *kube.Env, ns string) {
 	t.Helper()
-	text := strings.NewReplacer("IMAGE", "localhost/bed/busybox:1", "NAMESPACE", ns).Replace(strings.TrimSpace(app))
-	bedtest.Put(t, c, ns, text)
+	port := bedtest.FreeNodePort(t, e.Source, e.Target)
+	text := strings.NewReplacer("IMAGE", "localhost/bed/busybox:1", "NAMESPACE", ns, "PORT", fmt.Sprint(port)).Replace(strings.TrimSpace(app))
+	bedtest.Put(t, e.Source, ns, text)
 }
 
 func heldAtZero(t *testing.T, e *kube.Env, to string) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -155,6 +156,30 @@ func mergeFacts(into, from *spec.Facts) {
 	}
 	raw, _ := json.Marshal(from)
 	_ = json.Unmarshal(raw, into)
+}
+
+// FreeNodePort is a port that no Service of the clusters has.
+func FreeNodePort(t *testing.T, clusters ...*kube.Cluster) int32 {
+	t.Helper()
+	taken := map[int32]bool{}
+	for _, c := range clusters {
+		list, err := c.Kube.CoreV1().Services("").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list.Items {
+			taken[s.Spec.HealthCheckNodePort] = true
+			for _, p := range s.Spec.Ports {
+				taken[p.NodePort] = true
+			}
+		}
+	}
+	// From anywhere in the range, so that others who ask at once get another one.
+	for port := 30000 + rand.Int32N(2700); ; port = 30000 + (port-29999)%2700 {
+		if !taken[port] {
+			return port
+		}
+	}
 }
 
 // Put creates the objects of a YAML stream in a namespace.
