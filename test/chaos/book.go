@@ -42,6 +42,7 @@ type book struct {
 	hit    map[string]int
 	killed int
 	broken int
+	lost   int
 }
 
 func newBook() *book {
@@ -58,6 +59,15 @@ func (b *book) violation(format string, args ...any) {
 	b.broken++
 	b.mu.Unlock()
 	b.say("VIOLATION "+format, args...)
+}
+
+// giveUp says that the bed kept something from being tried or looked at, so
+// that nothing can be said of the product.
+func (b *book) giveUp(format string, args ...any) {
+	b.mu.Lock()
+	b.lost++
+	b.mu.Unlock()
+	b.say("GIVEN UP "+format, args...)
 }
 
 // kill counts a process that was ended, while the run was in a step ("" when
@@ -109,6 +119,12 @@ func (b *book) kills() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.killed
+}
+
+func (b *book) givenUp() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lost
 }
 
 func (b *book) violations() int {

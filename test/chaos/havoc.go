@@ -163,7 +163,7 @@ func (h *havoc) killDaemon(ctx context.Context) (did string, outage time.Duratio
 	case <-ctx.Done(): // it is started at once: the checks want it
 	}
 	if again := h.daemon.start(); again != nil {
-		h.book.violation("%v", again)
+		h.book.giveUp("%v", again)
 	}
 	return did, pause, err
 }

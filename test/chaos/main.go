@@ -6,11 +6,13 @@
 //
 //	seed=… kills=… steps=hit/all violations=…
 //
-// and it exits 1 when a check did not hold.
+// and it exits 1 when a check did not hold, and 2 when the bed kept it from
+// making one.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -51,8 +53,11 @@ func run() int {
 	c.cleanUp()
 	violations := c.book.violations()
 	fmt.Printf("seed=%d kills=%d steps=%d/%d violations=%d\n", o.seed, c.book.kills(), c.book.hits(), len(c.book.steps), violations)
-	if violations > 0 {
+	switch {
+	case violations > 0:
 		return 1
+	case c.book.givenUp() > 0:
+		return 2
 	}
 	return 0
 }
@@ -138,21 +143,26 @@ func (c *chaos) loop(ctx context.Context) {
 	c.end = time.Now().Add(c.duration)
 	for n := 1; ctx.Err() == nil && (n == 1 || time.Now().Before(c.end)); n++ {
 		s := newScenario(c, n)
-		if err := s.play(ctx); err != nil && ctx.Err() == nil {
+		err := s.play(ctx)
+		switch bed := (bedError{}); {
+		case err == nil || ctx.Err() != nil:
+		case errors.As(err, &bed):
+			c.book.giveUp("scenario %s: %v", s.plan, err)
+		default:
 			c.book.violation("scenario %s was given up: %v", s.plan, err)
 		}
 		s.leave()
 	}
-	c.leaks()
+	c.leaks(ctx)
 }
 
-// cleanUp ends the daemon; a folder of a run with violations stays for people.
+// cleanUp ends the daemon; a folder of a run that ended badly stays for people.
 func (c *chaos) cleanUp() {
 	_ = c.daemon.kill()
 	if err := mend(); err != nil {
 		c.book.say("%v", err)
 	}
-	if c.book.violations() > 0 {
+	if c.book.violations()+c.book.givenUp() > 0 {
 		if err := c.lab.Write("daemon.log", c.lab.Log.String()); err == nil {
 			c.book.say("the daemon's log is %s", filepath.Join(c.lab.Dir, "daemon.log"))
 		}

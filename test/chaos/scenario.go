@@ -15,7 +15,9 @@ import (
 )
 
 const (
-	phaseLimit = 4 * time.Minute // of a phase, beside the outages in it
+	// phaseLimit is for a phase, beside the outages in it, and for everything
+	// else that a scenario waits for: a machine may be slow.
+	phaseLimit = 20 * time.Minute
 	pollEvery  = time.Second
 	discards   = "rollback: {targetWrites: Discard}"
 )
@@ -77,6 +79,9 @@ type approval struct {
 	maybe  bool // taken back before it was served, perhaps
 }
 
+// bedError says that the bed, and not the product, kept a scenario from going on.
+type bedError struct{ error }
+
 func newScenario(c *chaos, n int) *scenario {
 	return &scenario{chaos: c, n: n, plan: fmt.Sprintf("%s-%d", c.lab.Name, n), rnd: random(c.seed, n), attempt: 1}
 }
@@ -89,7 +94,7 @@ func random(seed int64, n int) *rand.Rand {
 // play runs the phases; the error says that it could not go on.
 func (s *scenario) play(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
-		return err
+		return bedError{err}
 	}
 	defer s.client.stop()
 	if err := s.stage(ctx); err != nil {
@@ -124,21 +129,23 @@ func (s *scenario) open(ctx context.Context) error {
 	if _, err := s.lab.Kubectl(s.sides[source].cluster.Kubeconfig, "apply", "-f", s.lab.Dir+"/app.yaml"); err != nil {
 		return err
 	}
-	if _, err := s.lab.Kubectl(s.sides[source].cluster.Kubeconfig, "-n", s.plan, "rollout", "status", "deployment/web", "--timeout=100s"); err != nil {
+	if _, err := s.lab.Kubectl(s.sides[source].cluster.Kubeconfig, "-n", s.plan, "rollout", "status", "deployment/web", "--timeout="+phaseLimit.String()); err != nil {
 		return err
 	}
 	s.client = startClient(ctx, s.sides, s.plan)
-	err := s.eventually(ctx, 20*time.Second, func() error {
+	err := s.eventually(ctx, phaseLimit, func() error {
 		if s.client.count(source) < 3 {
 			return errors.New("the application on the source acknowledges nothing")
 		}
 		return nil
 	})
 	if err == nil {
-		s.before, err = s.sides[source].portrait(ctx, s.plan)
-	}
-	if err == nil {
-		s.fixed, err = fetch(ctx, s.client.address(source), "sum", callLimit)
+		err = s.eventually(ctx, phaseLimit, func() (err error) {
+			if s.before, err = s.sides[source].portrait(ctx, s.plan); err == nil {
+				s.fixed, err = fetch(ctx, s.client.address(source), "sum", callLimit)
+			}
+			return err
+		})
 	}
 	if err != nil {
 		s.client.stop()
@@ -147,7 +154,7 @@ func (s *scenario) open(ctx context.Context) error {
 }
 
 // eventually tries a check again until it holds or the time is over.
-func (s *scenario) eventually(ctx context.Context, limit time.Duration, check func() error) error {
+func (c *chaos) eventually(ctx context.Context, limit time.Duration, check func() error) error {
 	for end := time.Now().Add(limit); ; {
 		err := check()
 		if err == nil || time.Now().After(end) || ctx.Err() != nil {
@@ -169,12 +176,16 @@ func (s *scenario) ask(ctx context.Context, state spec.State, extra string) (str
 	if err == nil {
 		return commit, nil
 	}
-	err = s.eventually(ctx, 2*time.Minute, s.lab.Push)
+	err = s.eventually(ctx, phaseLimit, s.lab.Push)
 	head, err2 := s.lab.Git("rev-parse", "HEAD")
-	return head[:min(40, len(head))], errors.Join(err, err2)
+	if err = errors.Join(err, err2); err != nil {
+		err = bedError{err}
+	}
+	return head[:min(40, len(head))], err
 }
 
-// wait polls the ledger until ok says so. It starts a daemon that has ended by
+// wait polls the ledger until ok says so; what does not come in all that time
+// hangs, whatever the machine. It starts a daemon that has ended by
 // itself again, and calls that a violation unless an outage may be the reason.
 func (s *scenario) wait(ctx context.Context, what string, ok func(*lab.Story) bool) (*lab.Story, error) {
 	var last *lab.Story
@@ -207,7 +218,7 @@ func (s *scenario) revive() {
 		s.book.violation("%v; it said: %s", err, lab.Tail(s.lab.Log.String(), 600))
 	}
 	if err := s.daemon.start(); err != nil {
-		s.book.violation("%v", err)
+		s.book.giveUp("%v", err)
 	}
 }
 
