@@ -164,16 +164,41 @@ func head(s string) string {
 	return s
 }
 
-func (l *bedLab) await(what string, patience time.Duration, ok func() bool) time.Duration {
+func (l *bedLab) await(what string, ok func() bool) time.Duration {
 	l.t.Helper()
-	began := time.Now()
-	for !ok() {
-		if time.Since(began) > patience {
-			l.t.Fatalf("no %s after %s", what, patience)
+	return bedtest.Await(l.t, what, ok)
+}
+
+// upload returns what makes one turn of the upload at a time, as the loop does.
+func (l *bedLab) upload() func() reconciler.Observation {
+	e := l.Env
+	e.Step, e.Verb = spec.Step{Name: "upload", Verb: "mover.upload", Attempt: 1}, "mover.upload"
+	v := Verbs()[e.Verb]
+	return func() reconciler.Observation {
+		l.t.Helper()
+		o, err := v.Look(l.t.Context(), e)
+		if err == nil && o.Seen == reconciler.Absent {
+			err = v.Ensure(l.t.Context(), e)
 		}
-		time.Sleep(100 * time.Millisecond)
+		if err != nil {
+			bedtest.Again(l.t, e.Verb, err)
+			return reconciler.Observation{Seen: reconciler.Working, Reason: "Again", Message: err.Error()}
+		}
+		return o
 	}
-	return time.Since(began)
+}
+
+// succeeds makes turns until the last, which must have succeeded.
+func (l *bedLab) succeeds(turn func() reconciler.Observation) (o reconciler.Observation) {
+	l.t.Helper()
+	l.await("the end of "+l.Verb, func() bool {
+		o = turn()
+		return o.Seen == reconciler.Succeeded || o.Seen == reconciler.Broken
+	})
+	if o.Seen != reconciler.Succeeded {
+		l.t.Fatalf("%s: %s: %s", l.Verb, o.Reason, o.Message)
+	}
+	return o
 }
 
 func (l *bedLab) pods(on *kube.Cluster, namespace, selector string) []corev1.Pod {
@@ -214,10 +239,25 @@ spec:
 func (l *bedLab) app(class string, fill func(dir string)) string {
 	l.t.Helper()
 	bedtest.Put(l.t, l.Source, l.from, fmt.Sprintf(appYAML, class))
-	l.await("running application", time.Minute, func() bool { return l.running() != nil })
-	dir := l.path(l.Source, l.from, "data")
-	l.must(os.Chmod(dir, 0o777))
+	l.await("running application", func() bool { return l.running() != nil })
+	l.must(os.Chmod(l.path(l.Source, l.from, "data"), 0o777))
+	dir := l.started(time.Time{})
 	fill(dir)
+	return dir
+}
+
+// started waits until the application runs and has made the file that it keeps
+// open, at a later time than that of one before it, and returns its folder.
+func (l *bedLab) started(later time.Time) (dir string) {
+	l.t.Helper()
+	l.await("the running application's open file", func() bool {
+		if l.running() == nil {
+			return false
+		}
+		dir = l.path(l.Source, l.from, "data")
+		i, err := os.Stat(dir + "/open")
+		return err == nil && i.ModTime().After(later)
+	})
 	return dir
 }
 
@@ -235,7 +275,7 @@ func (l *bedLab) scale(n int) {
 	_, err := l.Source.Kube.AppsV1().Deployments(l.from).Patch(l.t.Context(), "web", types.MergePatchType, []byte(fmt.Sprintf(`{"spec":{"replicas":%d}}`, n)), metav1.PatchOptions{})
 	l.must(err)
 	if n == 0 {
-		l.await("end of the application", 30*time.Second, func() bool { return len(l.pods(l.Source, l.from, "app=web")) == 0 })
+		l.await("end of the application", func() bool { return len(l.pods(l.Source, l.from, "app=web")) == 0 })
 	}
 }
 
@@ -286,8 +326,10 @@ func TestBedMigrateAndBack(t *testing.T) {
 	}
 	l.random(l.path(l.Target, l.to, "data")+"/written-on-the-target", 1000)
 	l.step("hand-over", "mover.hand-back", 1)
+	before, err := os.Stat(src + "/open")
+	l.must(err)
 	l.scale(1)
-	l.await("running application", time.Minute, func() bool { return l.running() != nil })
+	l.started(before.ModTime())
 	l.step("upload", "mover.upload", 2)
 	l.step("restore-volumes", "mover.restore", 2) // of a dirty claim: compares every file
 	l.equal(src, l.path(l.Target, l.Settings.Namespace, v.StagingClaim))
@@ -296,29 +338,39 @@ func TestBedMigrateAndBack(t *testing.T) {
 	l.step("claims", "mover.close-claims", 1)
 }
 
-// While a large file is read, the application moves to the other node: holder
-// and reader are gone within ten seconds, and the copy is made afterwards.
-func TestBedMakesWay(t *testing.T) {
-	l := newBedLab(t)
-	src := l.app("bed-shared", func(dir string) {
-		for i := range 4 {
-			l.random(fmt.Sprintf("%s/big%d", dir, i), 400<<20)
+// largeAndSlow is an application with a file whose reading takes longer than
+// anything that happens to its pod meanwhile. It returns once a reader is at it;
+// later ones are as fast as they can.
+func (l *bedLab) largeAndSlow() (turn func() reconciler.Observation) {
+	l.t.Helper()
+	l.app("bed-shared", func(dir string) { l.random(dir+"/big", 300<<20) })
+	l.Settings.Mover.BytesPerSecond = "256Ki"
+	turn = l.upload()
+	l.await("reader at work", func() bool {
+		if o := turn(); o.Seen == reconciler.Succeeded || o.Seen == reconciler.Broken {
+			l.t.Fatalf("the upload has ended: %s: %s", o.Reason, o.Message)
 		}
-	})
-	was := l.running().Spec.NodeName
-	result := make(chan reconciler.Observation, 1)
-	e := *l.Env
-	go func() { result <- bedtest.Drive(t, &e, Verbs(), "upload", "mover.upload", 1) }()
-	reader := kube.LabelPlan + "=" + kube.Short(l.Run.Spec.Plan) + "," + LabelComponent + "=" + ComponentReader
-	l.await("reader", time.Minute, func() bool {
-		p := l.pods(l.Source, l.Settings.Namespace, reader)
+		p := l.pods(l.Source, l.Settings.Namespace, l.component(ComponentReader))
 		return len(p) > 0 && p[0].Status.Phase == corev1.PodRunning
 	})
-	time.Sleep(time.Second)
+	l.Settings.Mover.BytesPerSecond = "" // for the reader that comes after this one
+	return turn
+}
+
+func (l *bedLab) component(name string) string {
+	return kube.LabelPlan + "=" + kube.Short(l.Run.Spec.Plan) + "," + LabelComponent + "=" + name
+}
+
+// While a large file is read, the application moves to the other node: holder
+// and reader leave in the middle of it, and the copy is made afterwards.
+func TestBedMakesWay(t *testing.T) {
+	l := newBedLab(t)
+	turn := l.largeAndSlow()
+	was := l.running().Spec.NodeName
 	patch := fmt.Sprintf(`{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"NotIn","values":[%q]}]}]}}}}}}}`, was)
 	_, err := l.Source.Kube.AppsV1().Deployments(l.from).Patch(t.Context(), "web", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	l.must(err)
-	l.await("scheduled pod on the other node", time.Minute, func() bool {
+	l.await("scheduled pod on the other node", func() bool {
 		for _, p := range l.pods(l.Source, l.from, "app=web") {
 			if p.Spec.NodeName != "" && p.Spec.NodeName != was {
 				return true
@@ -326,53 +378,47 @@ func TestBedMakesWay(t *testing.T) {
 		}
 		return false
 	})
-	holder := kube.LabelPlan + "=" + kube.Short(l.Run.Spec.Plan) + "," + LabelComponent + "=" + ComponentHolder
-	left := l.await("node without our pods", 30*time.Second, func() bool {
-		for _, p := range append(l.pods(l.Source, l.from, holder), l.pods(l.Source, l.Settings.Namespace, reader)...) {
+	made := turn()
+	left := l.await("node without our pods", func() bool {
+		if o := turn(); o.Seen == reconciler.Succeeded || o.Seen == reconciler.Broken {
+			t.Fatalf("the upload ended where it had to make way: %s: %s", o.Reason, o.Message)
+		}
+		for _, p := range append(l.pods(l.Source, l.from, l.component(ComponentHolder)), l.pods(l.Source, l.Settings.Namespace, l.component(ComponentReader))...) {
 			if p.Spec.NodeName == was {
 				return false
 			}
 		}
 		return true
 	})
-	ran := l.await("running application", time.Minute, func() bool { return l.running() != nil })
+	// It was the very first look that let go.
+	if made.Seen != reconciler.Absent || made.Reason != "MadeWay" {
+		t.Errorf("the pod was there, and the look said %d %s: %s", made.Seen, made.Reason, made.Message)
+	}
+	ran := l.await("running application", func() bool { turn(); return l.running() != nil })
 	t.Logf("made way in %.1f s; the application ran %.1f s later", left.Seconds(), ran.Seconds())
-	if left > 10*time.Second {
-		t.Errorf("made way in %s, want 10 s", left)
+	if o := l.succeeds(turn); o.Facts.Volumes[0].Files != 2 {
+		t.Errorf("%d files", o.Facts.Volumes[0].Files)
 	}
-	o := <-result
-	if o.Seen != reconciler.Succeeded || o.Facts.Volumes[0].Files != 5 {
-		t.Fatalf("%d %s: %s", o.Seen, o.Reason, o.Message)
-	}
-	_ = src
 }
 
 // A file that we read does not keep the application's pod from ending, and a
 // reader that is killed with its file open leaves no mount behind.
 func TestBedOpenFileDoesNotBlock(t *testing.T) {
 	l := newBedLab(t)
-	l.app("bed-shared", func(dir string) {
-		for i := range 3 {
-			l.random(fmt.Sprintf("%s/big%d", dir, i), 400<<20)
-		}
-	})
-	result := make(chan reconciler.Observation, 1)
-	e := *l.Env
-	go func() { result <- bedtest.Drive(t, &e, Verbs(), "upload", "mover.upload", 1) }()
-	reader := kube.LabelPlan + "=" + kube.Short(l.Run.Spec.Plan) + "," + LabelComponent + "=" + ComponentReader
-	l.await("reader", time.Minute, func() bool {
-		p := l.pods(l.Source, l.Settings.Namespace, reader)
-		return len(p) > 0 && p[0].Status.Phase == corev1.PodRunning
-	})
+	turn := l.largeAndSlow()
 	began := time.Now()
 	l.scale(0)
 	t.Logf("the application's pod was gone after %.1f s, with our reader on the volume", time.Since(began).Seconds())
-	if n := len(l.pods(l.Source, l.Settings.Namespace, reader)); n == 0 {
-		t.Error("the reader was not there any more: nothing was shown")
+	readers := l.pods(l.Source, l.Settings.Namespace, l.component(ComponentReader))
+	if len(readers) != 1 || readers[0].Status.Phase != corev1.PodRunning {
+		t.Fatalf("the reader does not run any more, so that nothing was shown: %+v", readers)
 	}
-	if o := <-result; o.Seen != reconciler.Succeeded {
-		t.Fatalf("%d %s: %s", o.Seen, o.Reason, o.Message)
-	}
+	background := metav1.DeletePropagationBackground
+	l.must(l.Source.Kube.BatchV1().Jobs(l.Settings.Namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{PropagationPolicy: &background}, metav1.ListOptions{LabelSelector: l.component(ComponentReader)}))
+	l.await("end of the reader", func() bool {
+		return len(l.pods(l.Source, l.Settings.Namespace, l.component(ComponentReader))) == 0
+	})
+	l.succeeds(turn)
 }
 
 // What an application's namespace and our objects show to whoever may read them.
@@ -381,14 +427,9 @@ func TestBedShowsNoSecret(t *testing.T) {
 	l.app("bed-node", func(dir string) { l.random(dir+"/f", 1000) })
 	secret, err := l.Secrets.Read(t.Context(), spec.SecretRef{From: "s3"}, "secretKey")
 	l.must(err)
-	e := *l.Env
-	e.Step = spec.Step{Name: "upload", Verb: "mover.upload", Attempt: 1}
-	for range 40 {
-		o, err := Verbs()["mover.upload"].Look(t.Context(), &e)
-		l.must(err)
-		if o.Seen == reconciler.Absent {
-			l.must(Verbs()["mover.upload"].Ensure(t.Context(), &e))
-		}
+	turn := l.upload()
+	l.await("end of the upload", func() bool {
+		o := turn()
 		for _, p := range l.pods(l.Source, l.from, LabelComponent+"="+ComponentHolder) {
 			if len(p.Spec.Volumes) != 1 || p.Spec.Volumes[0].PersistentVolumeClaim == nil || len(p.Spec.Containers[0].Env)+len(p.Spec.Containers[0].EnvFrom) > 0 || len(p.Spec.ImagePullSecrets) > 0 {
 				t.Fatalf("the holder has more than its claim: %+v", p.Spec)
@@ -414,10 +455,6 @@ func TestBedShowsNoSecret(t *testing.T) {
 				t.Fatal("a secret value shows")
 			}
 		}
-		if o.Seen == reconciler.Succeeded {
-			return
-		}
-		time.Sleep(200 * time.Millisecond)
-	}
-	t.Fatal("the upload does not end")
+		return o.Seen == reconciler.Succeeded
+	})
 }

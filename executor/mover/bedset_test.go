@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tranship/tranship/executor/kube/bedtest"
 	"github.com/tranship/tranship/reconciler"
@@ -44,7 +43,7 @@ spec:
 func (l *bedLab) set() {
 	l.t.Helper()
 	bedtest.Put(l.t, l.Source, l.from, setYAML)
-	l.await("two running pods", time.Minute, func() bool {
+	l.await("two running pods", func() bool {
 		n := 0
 		for _, p := range l.pods(l.Source, l.from, "app=web") {
 			if p.Status.Phase == corev1.PodRunning {

@@ -13,7 +13,6 @@ import (
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/executor/kube/bedtest"
 	"github.com/tranship/tranship/reconciler"
-	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -59,12 +58,7 @@ func TestBedAStageChangesNothing(t *testing.T) {
 	l := newBedLab(t)
 	bedtest.Put(t, l.Source, l.from, narrowYAML)
 	bedtest.Put(t, l.Source, l.from, strings.Replace(fmt.Sprintf(appYAML, "bed-shared"), "runAsUser: 1000,", "runAsUser: 1000, fsGroup: 2000,", 1))
-	l.await("running application", time.Minute, func() bool { return l.running() != nil })
-	dir := l.path(l.Source, l.from, "data")
-	l.await("file that the application keeps open", time.Minute, func() bool {
-		_, err := os.Stat(dir + "/open")
-		return err == nil
-	})
+	dir := l.started(time.Time{})
 	l.random(dir+"/d/private", 1000)
 	l.must(os.Chmod(dir+"/d/private", 0o600))
 	l.must(os.Chown(dir+"/d/private", 7, 8))
@@ -93,8 +87,7 @@ func TestBedReadWriteOncePod(t *testing.T) {
 	long(t)
 	l := newBedLab(t)
 	bedtest.Put(t, l.Source, l.from, strings.Replace(fmt.Sprintf(appYAML, "bed-shared"), "[ReadWriteOnce]", "[ReadWriteOncePod]", 1))
-	l.await("running application", time.Minute, func() bool { return l.running() != nil })
-	dir := l.path(l.Source, l.from, "data")
+	dir := l.started(time.Time{})
 	l.random(dir+"/first", 1000)
 	holder := kube.LabelPlan + "=" + kube.Short(l.Run.Spec.Plan) + "," + LabelComponent + "=" + ComponentHolder
 	held := func() bool { return len(l.pods(l.Source, l.from, holder)) > 0 }
@@ -139,18 +132,9 @@ func TestBedUnschedulable(t *testing.T) {
 	node := l.running().Spec.NodeName
 	l.scale(0)
 	bedtest.Put(t, l.Source, l.from, "{apiVersion: v1, kind: LimitRange, metadata: {name: huge}, spec: {limits: [{type: Container, min: {cpu: 500}}]}}")
-	e := *l.Env
-	e.Step, e.Verb = spec.Step{Name: "upload", Verb: "mover.upload", Attempt: 1}, "mover.upload"
-	look := func() reconciler.Observation {
-		o, err := Verbs()["mover.upload"].Look(t.Context(), &e)
-		l.must(err)
-		if o.Seen == reconciler.Absent {
-			l.must(Verbs()["mover.upload"].Ensure(t.Context(), &e))
-		}
-		return o
-	}
+	look := l.upload()
 	var o reconciler.Observation
-	l.await("word of a holder that fits nowhere", 30*time.Second, func() bool {
+	l.await("word of a holder that fits nowhere", func() bool {
 		o = look()
 		return o.Reason == "HolderPending" && strings.Contains(o.Message, "Insufficient cpu")
 	})
@@ -160,7 +144,7 @@ func TestBedUnschedulable(t *testing.T) {
 		l.must(deletePod(t.Context(), l.Source, &p)) // an administrator's hand; its requests are what it was made with
 	}
 	on := map[string]bool{}
-	l.await("the upload", time.Minute, func() bool {
+	l.await("the upload", func() bool {
 		o = look()
 		for _, p := range l.pods(l.Source, l.from, LabelComponent+"="+ComponentHolder) {
 			if p.Spec.NodeName != "" {

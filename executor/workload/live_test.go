@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -198,7 +199,7 @@ func TestLiveStopProtectsClaimsByItself(t *testing.T) {
 func TestLiveRestartOfTheUnhealthy(t *testing.T) {
 	l := newLab(t)
 	src := l.env.Source
-	l.create(src, strings.Replace(fill(deployment, "sick", "2", "false"), "date > /data/now", "exit 3", 1))
+	l.create(src, strings.Replace(fill(deployment, "sick", "2", "false"), "image:", "readinessProbe: {exec: {command: [\"false\"]}}\n        image:", 1))
 	l.create(src, fill(deployment, "moved", "1", "false"))
 	l.create(src, fill(deployment, "gone", "1", "false"))
 	l.ready(src, "Deployment", "moved")
@@ -252,7 +253,7 @@ spec:
 	pods := src.Kube.CoreV1().Pods(l.ns)
 	t.Cleanup(func() {
 		for _, n := range []string{"bare", "holder", "forged"} {
-			_, _ = pods.Patch(l.T.Context(), n, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+			_, _ = pods.Patch(context.Background(), n, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 		}
 	})
 	l.pend("workload.stop")
