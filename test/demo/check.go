@@ -17,7 +17,7 @@ import (
 // check proves what the demonstration promises. All checks are made, and all that
 // do not hold are said.
 func (d *demo) check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*patience)
 	defer cancel()
 	v, err := d.settled(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (d *demo) check(ctx context.Context) error {
 // settled waits until the ledger tells the end of the run as well: what no run
 // waits for is pushed a few seconds later.
 func (d *demo) settled(ctx context.Context) (v *planView, err error) {
-	return v, wait(ctx, "the end of the cutover to be in Git", 30*time.Second, time.Second, func(ctx context.Context) (bool, string, error) {
+	return v, wait(ctx, "the end of the cutover to be in Git", patience, time.Second, func(ctx context.Context) (bool, string, error) {
 		if v, err = d.status(ctx); err != nil {
 			return false, err.Error(), nil
 		}
@@ -117,19 +117,8 @@ func (d *demo) checkSource(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("%s %s has %d replicas on the source", w.Kind, w.Metadata.Name, w.Spec.Replicas)
 		}
 	}
-	var pods struct {
-		Items []struct {
-			Metadata struct{ Name string }
-			Status   struct{ Phase string }
-		}
-	}
-	if err := d.bed.Source.get(ctx, &pods, "-n", namespace, "pods"); err != nil {
+	if err := wait(ctx, "the last pods of the source to end", patience, time.Second, d.sourceAtRest); err != nil {
 		return "", err
-	}
-	for _, p := range pods.Items {
-		if p.Status.Phase != "Succeeded" && p.Status.Phase != "Failed" {
-			return "", fmt.Errorf("pod %s is %s on the source", p.Metadata.Name, p.Status.Phase)
-		}
 	}
 	var claims struct {
 		Items []struct{ Status struct{ Phase string } }
@@ -146,6 +135,32 @@ func (d *demo) checkSource(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the source has %d workloads and %d claims, and should have 2 and 2", len(workloads.Items), len(claims.Items))
 	}
 	return "stopped: both workloads at 0, no pod; both claims are still there", nil
+}
+
+// sourceAtRest: no pod of the application is there but such as are on their way out.
+func (d *demo) sourceAtRest(ctx context.Context) (bool, string, error) {
+	var pods struct {
+		Items []struct {
+			Metadata struct {
+				Name              string
+				DeletionTimestamp *time.Time
+			}
+			Status struct{ Phase string }
+		}
+	}
+	if err := d.bed.Source.get(ctx, &pods, "-n", namespace, "pods"); err != nil {
+		return false, err.Error(), nil
+	}
+	for _, p := range pods.Items {
+		switch {
+		case p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed":
+		case p.Metadata.DeletionTimestamp == nil:
+			return false, "", fmt.Errorf("pod %s is %s on the source", p.Metadata.Name, p.Status.Phase)
+		default:
+			return false, p.Metadata.Name + " is being deleted", nil
+		}
+	}
+	return true, "", nil
 }
 
 // checkWeb asks the application on the target, which asks its database.
@@ -170,7 +185,7 @@ func checkWeb(ctx context.Context, to addresses, least counts) (string, error) {
 // checkClient lets the client go on at the target, then stops it.
 func (d *demo) checkClient(ctx context.Context, to addresses, before counts) (string, error) {
 	d.writer.follow(to)
-	err := wait(ctx, "the client's writes on the target", 30*time.Second, 100*time.Millisecond, func(context.Context) (bool, string, error) {
+	err := wait(ctx, "the client's writes on the target", patience, 100*time.Millisecond, func(context.Context) (bool, string, error) {
 		c := d.writer.counts()
 		return c.orders >= before.orders+20 && c.files >= before.files+2, c.String(), nil
 	})
@@ -184,7 +199,7 @@ func (d *demo) checkClient(ctx context.Context, to addresses, before counts) (st
 
 // checkOrders reads every row. At most one more than was acknowledged may be there.
 func (d *demo) checkOrders(ctx context.Context, to addresses, before counts) (string, error) {
-	db, err := pgx.Connect(ctx, to.database)
+	db, err := connect(ctx, to)
 	if err != nil {
 		return "", err
 	}
@@ -234,21 +249,26 @@ func (d *demo) checkFiles(ctx context.Context, to addresses) (string, error) {
 	return fmt.Sprintf("all %d acknowledged files are on the target", acknowledged), nil
 }
 
-func fetch(ctx context.Context, url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s answers %s: %s", url, resp.Status, body)
-	}
-	return body, err
+// fetch tries until there is an answer; one that is not OK is an error at once.
+func fetch(ctx context.Context, url string) (body []byte, err error) {
+	return body, wait(ctx, url+" to answer", patience, retryPause, func(ctx context.Context) (bool, string, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return false, "", err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		defer resp.Body.Close()
+		if body, err = io.ReadAll(resp.Body); err != nil {
+			return false, err.Error(), nil
+		}
+		if resp.StatusCode != http.StatusOK {
+			return false, "", fmt.Errorf("%s answers %s: %s", url, resp.Status, body)
+		}
+		return true, "", nil
+	})
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 )
 
 // planLabel selects what the product made for the plan: its name and ten hex
@@ -39,7 +38,7 @@ func (d *demo) clean(ctx context.Context) error {
 
 // removeShop removes the application and everything of its plan from both clusters.
 func (d *demo) removeShop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
@@ -56,11 +55,11 @@ func (c *cluster) removeShop(ctx context.Context) error {
 	}
 	plan := "-l=" + planLabel()
 	commands := [][]string{
-		{"delete", "namespace", namespace, "--ignore-not-found", "--timeout=2m"},
-		{"delete", "jobs,pods,persistentvolumeclaims,secrets,configmaps", "-n", ourNamespace, plan, "--ignore-not-found", "--timeout=1m"},
-		{"delete", "restores.velero.io", "-n", "velero", plan, "--ignore-not-found", "--timeout=1m"},
-		{"delete", "backupstoragelocations.velero.io", "-n", "velero", plan, "--ignore-not-found", "--timeout=1m"},
-		{"delete", "backups.velero.io,secrets,configmaps", "-n", "velero", plan, "--ignore-not-found", "--timeout=1m"},
+		{"delete", "namespace", namespace, "--ignore-not-found", "--timeout=8m"},
+		{"delete", "jobs,pods,persistentvolumeclaims,secrets,configmaps", "-n", ourNamespace, plan, "--ignore-not-found", "--timeout=5m"},
+		{"delete", "restores.velero.io", "-n", "velero", plan, "--ignore-not-found", "--timeout=5m"},
+		{"delete", "backupstoragelocations.velero.io", "-n", "velero", plan, "--ignore-not-found", "--timeout=5m"},
+		{"delete", "backups.velero.io,secrets,configmaps", "-n", "velero", plan, "--ignore-not-found", "--timeout=5m"},
 	}
 	for _, args := range commands {
 		if _, err := c.kubectl(ctx, args...); err != nil {

@@ -17,6 +17,9 @@ import (
 
 const listen = "127.0.0.1:9441"
 
+// stopLimit is for a daemon that was asked to end.
+const stopLimit = 2 * time.Minute
+
 // daemon is `tranship run`, as a process beside this program.
 type daemon struct {
 	cmd    *exec.Cmd
@@ -60,7 +63,7 @@ func (d *demo) startDaemon(ctx context.Context) error {
 	if err := os.WriteFile(d.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
 		return err
 	}
-	if err := wait(ctx, "the daemon to be ready", time.Minute, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) { return d.daemon.ready(ctx) }); err != nil {
+	if err := wait(ctx, "the daemon to be ready", patience, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) { return d.daemon.ready(ctx) }); err != nil {
 		return err
 	}
 	d.say("daemon", "runs and has read the plans; its log is %s", d.daemon.log)
@@ -126,10 +129,10 @@ func (d *daemon) stop() error {
 	select {
 	case <-d.exited:
 		return nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(stopLimit):
 		_ = d.cmd.Process.Kill()
 		<-d.exited
-		return errors.New("the daemon did not stop within 20 s of SIGTERM and was killed")
+		return fmt.Errorf("the daemon did not stop within %s of SIGTERM and was killed", stopLimit)
 	}
 }
 
@@ -156,7 +159,7 @@ func (d *demo) stopKept(ctx context.Context) error {
 		return nil
 	}
 	_ = syscall.Kill(pid, syscall.SIGTERM) // it may just have ended
-	return wait(ctx, "an earlier demonstration's daemon to stop", 30*time.Second, 200*time.Millisecond, func(context.Context) (bool, string, error) {
+	return wait(ctx, "an earlier demonstration's daemon to stop", patience, 200*time.Millisecond, func(context.Context) (bool, string, error) {
 		return !isDaemon(), fmt.Sprintf("process %d is alive", pid), nil
 	})
 }

@@ -18,7 +18,7 @@ import (
 type images struct{ tranship, postgres, client string }
 
 func (d *demo) makeImages(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	cache, err := cacheDir()
 	if err != nil {

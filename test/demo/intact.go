@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // stageRuns come before the cutover: the first copies everything, the others
@@ -25,7 +23,7 @@ const (
 
 // checkDatabase lets PostgreSQL on the target look for damage.
 func checkDatabase(ctx context.Context, to addresses) (string, error) {
-	db, err := pgx.Connect(ctx, to.database)
+	db, err := connect(ctx, to)
 	if err != nil {
 		return "", err
 	}

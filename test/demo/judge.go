@@ -65,7 +65,7 @@ func (d *demo) startJudge(context.Context) error {
 	d.judge = &judge{url: "http://" + l.Addr().String() + path, bed: d.bed}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, d.judge.answer)
-	d.judge.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	d.judge.server = &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = d.judge.server.Serve(l) }() // ends with stop
 	return nil
 }

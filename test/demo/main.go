@@ -81,7 +81,7 @@ func run(ctx context.Context, o options) (err error) {
 // end says why it failed, if it did, and takes away what is not to be kept.
 // It has its own time: the program's may be over.
 func (d *demo) end(err error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	d.writer.stop()
 	if err != nil {

@@ -39,7 +39,7 @@ func newPlans(d *demo) (*plans, error) {
 }
 
 func (p *plans) git(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Env = p.dir, p.env

@@ -25,7 +25,7 @@ func (d *demo) installShop(ctx context.Context) error {
 		return fmt.Errorf("cannot install the application on the source: %w", err)
 	}
 	for _, workload := range []string{"statefulset/db", "deployment/web"} {
-		if _, err := d.bed.Source.kubectl(ctx, "rollout", "status", "-n", namespace, workload, "--timeout=2m"); err != nil {
+		if _, err := d.bed.Source.kubectl(ctx, "rollout", "status", "-n", namespace, workload, "--timeout="+patience.String()); err != nil {
 			return fmt.Errorf("the application does not become ready on the source: %w", err)
 		}
 	}
@@ -42,7 +42,7 @@ func (d *demo) startWriter(ctx context.Context) error {
 	if d.writer, err = newWriter(ctx, addresses); err != nil {
 		return err
 	}
-	if err := wait(ctx, "the first acknowledged writes", time.Minute, 200*time.Millisecond, func(context.Context) (bool, string, error) {
+	if err := wait(ctx, "the first acknowledged writes", patience, 200*time.Millisecond, func(context.Context) (bool, string, error) {
 		c := d.writer.counts()
 		return c.orders >= 50 && c.files >= 2, c.String(), nil
 	}); err != nil {
@@ -65,7 +65,7 @@ func addressesOn(ctx context.Context, c *cluster) (addresses, error) {
 		return addresses{}, fmt.Errorf("cannot find the web application on the %s: %w", c.name, err)
 	}
 	return addresses{
-		database: fmt.Sprintf("postgres://shop:%s@%s:5432/shop?connect_timeout=2&sslmode=disable", password, db),
+		database: fmt.Sprintf("postgres://shop:%s@%s:5432/shop?connect_timeout=5&sslmode=disable", password, db),
 		web:      "http://" + web,
 	}, nil
 }

@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// patience is how long anything but the runs may take. A machine may be slow,
+// and it is only spent by a demonstration that fails.
+const patience = 10 * time.Minute
+
 // wait asks every so often until done is true or an error ends it. When the time
 // is over it says what it waited for and what was seen last.
 func wait(ctx context.Context, what string, limit, every time.Duration, ask func(context.Context) (done bool, seen string, err error)) error {

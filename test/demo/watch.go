@@ -92,7 +92,7 @@ func (v *planView) why() string {
 
 // product runs a command of the product which needs the ledger.
 func (d *demo) product(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return output(exec.CommandContext(ctx, d.tranship, append(args, d.daemon.flags...)...))
 }
@@ -114,8 +114,7 @@ func (d *demo) status(ctx context.Context) (*planView, error) {
 // are copies of each other.
 func (d *demo) awaitStages(ctx context.Context) error {
 	succeeded, ran := 0, map[string]bool{}
-	limit := 10 * time.Minute
-	err := wait(ctx, fmt.Sprintf("%d successful stage runs on the cron schedule", stageRuns), limit, 2*time.Second, func(ctx context.Context) (bool, string, error) {
+	err := wait(ctx, fmt.Sprintf("%d successful stage runs on the cron schedule", stageRuns), 3*patience, 2*time.Second, func(ctx context.Context) (bool, string, error) {
 		if err := d.daemon.alive(); err != nil {
 			return false, "", err
 		}
@@ -195,7 +194,7 @@ func (d *demo) awaitCutover(ctx context.Context) error {
 	in, line := bufio.NewReader(f), ""
 	name := planName + "-migrate-"
 	over := false
-	return wait(ctx, "the cutover to end", 15*time.Minute, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
+	return wait(ctx, "the cutover to end", 3*patience, 200*time.Millisecond, func(ctx context.Context) (bool, string, error) {
 		for {
 			part, err := in.ReadString('\n')
 			line += part

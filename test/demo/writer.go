@@ -21,7 +21,7 @@ const (
 	orderPause = 15 * time.Millisecond
 	filePause  = 400 * time.Millisecond
 	retryPause = 100 * time.Millisecond
-	patience   = 5 * time.Second // with one write
+	writeLimit = 5 * time.Second
 )
 
 // writer writes orders and files, each under the next number, and goes on to the
@@ -47,9 +47,9 @@ const catalog = `CREATE TABLE orders (seq bigint PRIMARY KEY, body text NOT NULL
 CREATE TABLE catalog AS SELECT n, repeat(md5(n::text), 30) AS description FROM generate_series(1, 20000) n`
 
 func newWriter(ctx context.Context, to addresses) (*writer, error) {
-	db, err := pgx.Connect(ctx, to.database)
+	db, err := connect(ctx, to)
 	if err != nil {
-		return nil, fmt.Errorf("cannot reach the database: %w", err)
+		return nil, err
 	}
 	defer db.Close(ctx)
 	if _, err := db.Exec(ctx, catalog); err != nil {
@@ -60,6 +60,16 @@ func newWriter(ctx context.Context, to addresses) (*writer, error) {
 	w.wg.Go(func() { w.writeOrders(ctx) })
 	w.wg.Go(func() { w.writeFiles(ctx) })
 	return w, nil
+}
+
+// connect tries until the database answers: that its pod is ready is known to
+// the cluster before every node knows where to find it.
+func connect(ctx context.Context, to addresses) (db *pgx.Conn, err error) {
+	return db, wait(ctx, "the database to answer", patience, retryPause, func(ctx context.Context) (bool, string, error) {
+		var no error
+		db, no = pgx.Connect(ctx, to.database)
+		return no == nil, fmt.Sprint(no), nil
+	})
 }
 
 // stop ends the writes; what is under way ends first.
@@ -116,7 +126,7 @@ func (w *writer) writeOrders(ctx context.Context) {
 			db = nil
 		}
 		err := func() (err error) {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
 			defer cancel()
 			if db == nil {
 				at = w.address().database
@@ -149,7 +159,7 @@ func order(ctx context.Context, db *pgx.Conn, seq int) error {
 }
 
 func (w *writer) writeFiles(ctx context.Context) {
-	client := &http.Client{Timeout: patience}
+	client := &http.Client{Timeout: writeLimit}
 	for ctx.Err() == nil {
 		seq := w.counts().files + 1
 		err := put(client, w.address().web+"/files/"+fileName(seq), fileBody(seq))

@@ -34,26 +34,39 @@ func main() {
 }
 
 // ask is the hook: it posts to the demonstration, which compares the volumes
-// before it answers. Any answer but 200 fails the hook, and with it the cutover.
+// before it answers. Any answer but 200 fails the hook, and with it the cutover;
+// without one it asks again, for a new pod's network may need a moment.
 func ask(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
+	for {
+		answer, status, err := post(ctx, url)
+		switch {
+		case err == nil && status == http.StatusOK:
+			fmt.Print(answer)
+			return nil
+		case err == nil:
+			return fmt.Errorf("the answer is %d: %s", status, answer)
+		}
+		fmt.Fprintln(os.Stderr, "client: cannot ask whether the volumes are equal:", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func post(ctx context.Context, url string) (answer string, status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("cannot ask whether the volumes are equal: %w", err)
+		return "", 0, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("cannot read the answer: %w", err)
-	}
-	fmt.Print(string(answer))
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the answer is %s", resp.Status)
-	}
-	return nil
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return string(text), resp.StatusCode, err
 }
