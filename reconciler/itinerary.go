@@ -237,6 +237,8 @@ var closeSteps = []StepDef{
 		Help: "Deletes the plan's volume data in the replication repository."},
 	{Name: "purge", Verb: "velero.purge", NoUndo: "backups of a closed plan are not needed again", Timeout: copying, Retries: 2,
 		Help: "Deletes the plan's backups, its snapshots, its locations and its credentials."},
-	{Name: "closed", NoUndo: "it is a record", Push: true, Timeout: short,
+	{Name: "closed", NoUndo: "it is a record", NoReturn: true, Push: true, Timeout: short,
 		Help: "Records in Git that the plan is closed."},
+	{Name: "release", Verb: "kube.release", NoUndo: "a closed plan is never rolled back, and by nothing else are its marks asked for", NoReturn: true, Soft: true, Timeout: medium, Retries: 2,
+		Help: "Takes the plan's labels and annotations off everything that stays on both clusters."},
 }

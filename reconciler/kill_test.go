@@ -293,7 +293,8 @@ var killCases = []struct {
 	{"the target is not healthy", spec.RunMigrate, true, []string{"do:health:1!"}, spec.RunFailed, "undo:namespaces"},
 	{"an undo fails for good behind the restart", spec.RunMigrate, true, []string{"do:health:1!", "undo:backup!"}, spec.RunFailed, "undo:namespaces"},
 	{"traffic fails", spec.RunMigrate, true, []string{"do:traffic:1!"}, spec.RunSucceeded, "do:clean-up:1"},
-	{"close", spec.RunClose, true, nil, spec.RunSucceeded, "do:purge:1"},
+	{"close", spec.RunClose, true, nil, spec.RunSucceeded, "do:release:1"},
+	{"a closed plan keeps its marks", spec.RunClose, true, []string{"do:release:1!"}, spec.RunSucceeded, "do:release:1"},
 }
 
 // TestKilledAtEveryInstant kills the daemon at every I/O call of every case,

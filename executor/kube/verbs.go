@@ -13,5 +13,6 @@ func Verbs() map[string]Verb {
 		"kube.autoscalers-undo": {Look: lookAutoscalersUndo, Ensure: ensureAutoscalersUndo, Needs: []spec.Side{spec.Target}},
 		"kube.traffic":          {Look: lookTraffic, Ensure: ensureTraffic},
 		"kube.traffic-undo":     {Look: lookTrafficUndo, Ensure: ensureTrafficUndo},
+		"kube.release":          {Look: lookRelease, Ensure: ensureRelease},
 	}
 }

@@ -3,9 +3,7 @@ package workload
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/tranship/tranship/executor/kube"
 )
@@ -101,13 +99,8 @@ func forget(i item, keys ...string) (map[string]any, error) {
 	return map[string]any{kube.AnnotationPrevious: string(text)}, nil
 }
 
-var runSuffix = regexp.MustCompile(`^(stage|migrate|rollback|close)-[0-9]+$`)
-
 // ours says whether i was changed by a run of this plan.
-func ours(e *kube.Env, i item) bool {
-	rest, ok := strings.CutPrefix(i.GetAnnotations()[kube.AnnotationRun], kube.Short(e.Run.Spec.Plan)+"-")
-	return ok && runSuffix.MatchString(rest)
-}
+func ours(e *kube.Env, i item) bool { return kube.ChangedByPlan(e, i) }
 
 // foreign returns the run of another plan that changed i and has not put it
 // back; "" when there is none. Overwriting its memory would lose it.

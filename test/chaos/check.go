@@ -165,7 +165,6 @@ func (s *scenario) nothingLeft(ctx context.Context) {
 			if err != nil {
 				return err
 			}
-			left = slices.DeleteFunc(left, func(o string) bool { return s.live == target && s.applications(o) })
 			if len(left) > 0 {
 				return fmt.Errorf("left: %s", strings.Join(left, ", "))
 			}
@@ -184,13 +183,6 @@ func (s *scenario) nothingLeft(ctx context.Context) {
 		}
 		return nil
 	})
-}
-
-// applications says that the application keeps an object for good: its claim
-// and volume on the target carry the plan's label even after Closed, because
-// a close that fails later on may still be followed by a rollback.
-func (s *scenario) applications(object string) bool {
-	return strings.HasPrefix(object, "persistentvolumeclaims "+s.plan+"/") || strings.HasPrefix(object, "persistentvolumes /")
 }
 
 // leaks looks for the lab's secrets in everything that the product says: the

@@ -188,21 +188,6 @@ func TestStatefulSetKeepsItsClaims(t *testing.T) {
 	l.nothingLeaks()
 }
 
-// nothingOfThePlanIsLeft lists, on both clusters, what a closed plan may not
-// leave: claims, Jobs, pods, credentials, locations, backups, restores.
-func (l *lab) nothingOfThePlanIsLeft() {
-	l.t.Helper()
-	selector := "tranship.dev/plan=" + spec.ShortName(l.name)
-	for _, kubeconfig := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
-		for ns, kinds := range map[string]string{
-			"tranship-system": "persistentvolumeclaims,jobs,pods,secrets,configmaps",
-			"velero":          "backups.velero.io,restores.velero.io,backupstoragelocations.velero.io,secrets,configmaps",
-		} {
-			l.gone("what is the plan's in namespace "+ns, kubeconfig, "-n", ns, "get", kinds, "-l", selector)
-		}
-	}
-}
-
 // nothingLeaks looks for every secret value of the lab in the whole history of
 // its ledger and in the daemon's log.
 func (l *lab) nothingLeaks() {

@@ -27,7 +27,7 @@ func (l *lab) stageRun(number int) *story {
 }
 
 // TestDirectTransfer stages twice and cuts over with file contents that never
-// touch the repository, and rolls back.
+// touch the repository, and ends the plan there.
 func TestDirectTransfer(t *testing.T) {
 	l := newLab(t)
 	stage := func() string {
@@ -48,6 +48,15 @@ func TestDirectTransfer(t *testing.T) {
 	}
 	for _, k := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
 		l.gone("the proofs of identity", k, "-n", "tranship-system", "get", "secrets,services", "-l", l.ofPlan("identity"))
+	}
+	l.flip(spec.Closed, directly)
+	l.waitReason("Closed", 4*time.Minute)
+	l.nothingOfThePlanIsLeft()
+	if got := l.onTarget("-n", l.name, "get", "statefulset", "db", "-o", "jsonpath={.status.readyReplicas} {.spec.persistentVolumeClaimRetentionPolicy.whenScaled}"); got != "2 Delete" {
+		t.Errorf("the application on the target after the end of the plan: %q, want %q", got, "2 Delete")
+	}
+	if got := l.onSource("-n", l.name, "get", "pvc", "-o", "name"); strings.Count(got, "persistentvolumeclaim/") != 2 {
+		t.Errorf("claims of the source: %q, want both", got)
 	}
 	l.nothingLeaks()
 }
