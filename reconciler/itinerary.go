@@ -208,7 +208,7 @@ var migrateSteps = []StepDef{
 		Help: "Binds the copied volumes to the application's claims on the target."},
 	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, PushEnd: true, Timeout: outage, Retries: 2,
 		Help: "Marks the claims live: from here on they belong to the application on the target."},
-	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, UndoTarget: true, Timeout: short, Retries: 2,
+	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, UndoTarget: true, Intent: true, Timeout: short, Retries: 2,
 		Help: "Starts the application on the target with the counts it had on the source."},
 	{Name: "health", Verb: "workload.health", ReadOnly: true, NoUndo: "it only reads", Timeout: healing,
 		Help: "Waits until every workload on the target is ready."},

@@ -146,13 +146,12 @@ func get(ctx context.Context, c *kube.Cluster, k *kind, namespace, name string) 
 
 func (i item) exists() bool { return i.Unstructured != nil }
 
-// recorded returns the workloads with the counts that the run goes by. A run
-// that does not stop the source has no list of the stop's, and reads them
-// from the running source.
-func recorded(ctx context.Context, e *kube.Env) ([]spec.Workload, error) {
-	stops := slices.ContainsFunc(e.Run.Steps, func(s spec.Step) bool { return s.Verb == "workload.stop" })
-	if stops || e.Run.Spec.Kind == spec.RunRollback && len(e.Run.Facts.Workloads) > 0 {
-		return e.Run.Facts.Workloads, nil
+// counted is what the start records before it acts: where the run has stopped the
+// source, the stop has done so; else what runs there now. Whoever scales the source
+// later changes nothing of what is asked of the target.
+func counted(ctx context.Context, e *kube.Env) (*spec.Facts, error) {
+	if slices.ContainsFunc(e.Run.Steps, func(s spec.Step) bool { return s.Verb == "workload.stop" }) {
+		return nil, nil
 	}
 	if e.Source == nil {
 		return nil, fmt.Errorf("cannot tell what to run on the target: the run does not stop the source, so that its counts are read there, and cluster %s cannot be reached", e.Run.Spec.Closure.Source.Metadata.Name)
@@ -161,7 +160,11 @@ func recorded(ctx context.Context, e *kube.Env) ([]spec.Workload, error) {
 	if err != nil {
 		return nil, err
 	}
-	return intents(e, items)
+	list, err := intents(e, items)
+	if list == nil {
+		list = []spec.Workload{} // there are none, whatever an earlier step has found
+	}
+	return &spec.Facts{Workloads: list}, err
 }
 
 // withTime returns the run's instants with one more; the first instant of a

@@ -18,15 +18,11 @@ import (
 // onTarget pairs every recorded workload, moved to its target namespace, with
 // what the target has. Places are where to watch.
 func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
-	list, err := recorded(ctx, e)
-	if err != nil {
-		return nil, nil, err
-	}
 	var (
 		moved   []spec.Workload
 		mapping = e.Mapping()
 	)
-	for _, w := range list {
+	for _, w := range e.Run.Facts.Workloads {
 		if w.PartOf != "" {
 			continue // what made it on the source makes others on the target
 		}
@@ -94,6 +90,10 @@ func startVerdict(e *kube.Env, p pair) (verdict, error) {
 }
 
 func lookStart(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	if e.Step.State == spec.StepPending {
+		facts, err := counted(ctx, e)
+		return reconciler.Observation{Facts: facts}, err
+	}
 	list, _, err := onTarget(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err

@@ -1,0 +1,71 @@
+package workload
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// TestCountsOfARunningSourceAreReadOnce: without a stop (quiesce: false) the start
+// records what runs on the source, and what is scaled there afterwards changes
+// nothing of what is asked of the target.
+func TestCountsOfARunningSourceAreReadOnce(t *testing.T) {
+	begins := slices.ContainsFunc(reconciler.Itineraries[spec.RunMigrate], func(d reconciler.StepDef) bool { return d.Verb == "workload.start" && d.Intent })
+	if !begins {
+		t.Fatal("the step that starts the target records nothing before it acts")
+	}
+	e, source := fakeEnv([]runtime.Object{made("Deployment", "web", 2, nil).Unstructured, made("Deployment", "idle", 0, nil).Unstructured})
+	there := func(name string) runtime.Object {
+		return made("Deployment", name, 0, func(o map[string]any) {
+			annotate(o, kube.AnnotationPlan, "shop")
+			annotate(o, kube.AnnotationRun, e.RunLabel())
+		}).Unstructured
+	}
+	other, target := fakeEnv([]runtime.Object{there("web"), there("idle")})
+	e.Target = other.Target
+	e.Run.Steps = []spec.Step{{Name: "start", Verb: "workload.start"}, {Name: "health", Verb: "workload.health"}}
+	quiesce := false
+	e.Run.Spec.Closure.Plan.Spec.Cutover.Quiesce = &quiesce
+
+	pendFake(e, "workload.start")
+	for name, n := range map[string]int64{"web": 5, "idle": 1} {
+		i := fetch(source, name)
+		field(i.Object, "spec/replicas", n)
+		if _, err := source.Resource(i.kind.gvr).Namespace("shop").Update(t.Context(), i.Unstructured, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ensureStart(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if web, idle := fetch(target, "web").replicas(), fetch(target, "idle").replicas(); web != 2 || idle != 0 {
+		t.Errorf("the target got %d and %d replicas, want the 2 and 0 of the moment at which the start began", web, idle)
+	}
+	list, _, err := onTarget(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list {
+		if want := map[string]int32{"web": 2}[p.recorded.Name]; p.recorded.Replicas != want {
+			t.Errorf("health asks for %d replicas of %s, want %d", p.recorded.Replicas, p.recorded.Name, want)
+		}
+	}
+}
+
+// TestStartOfAStoppedSourceReadsNothing: the stop's own list is what counts, and
+// the start costs the application no call to the source.
+func TestStartOfAStoppedSourceReadsNothing(t *testing.T) {
+	e, source := fakeEnv([]runtime.Object{made("Deployment", "web", 2, nil).Unstructured})
+	pendFake(e, "workload.stop")
+	source.ClearActions()
+	was := e.Run.Facts.Workloads
+	pendFake(e, "workload.start")
+	if len(was) != 1 || len(e.Run.Facts.Workloads) != 1 || was[0].Replicas != e.Run.Facts.Workloads[0].Replicas || len(source.Actions()) > 0 {
+		t.Errorf("recorded %+v, then %+v, with %d calls", was, e.Run.Facts.Workloads, len(source.Actions()))
+	}
+}
