@@ -14,14 +14,15 @@ import (
 // setByUs are the fields that we change ourselves: held back on the target,
 // stopped on the source.
 var setByUs = map[schema.GroupKind][][]string{
-	{Group: "apps", Kind: "Deployment"}:  {{"spec", "replicas"}, {"spec", "paused"}},
-	{Group: "apps", Kind: "StatefulSet"}: {{"spec", "replicas"}, {"spec", "persistentVolumeClaimRetentionPolicy"}},
-	{Group: "apps", Kind: "ReplicaSet"}:  {{"spec", "replicas"}},
-	{Kind: "ReplicationController"}:      {{"spec", "replicas"}},
-	{Group: "batch", Kind: "Job"}:        {{"spec", "suspend"}},
-	{Group: "batch", Kind: "CronJob"}:    {{"spec", "suspend"}},
-	{Group: "apps", Kind: "DaemonSet"}:   {{"spec", "template", "spec", "nodeSelector"}},
-	{Kind: "Service"}:                    {{"spec", "ipFamilies"}, {"spec", "ipFamilyPolicy"}},
+	{Group: "apps", Kind: "Deployment"}:                    {{"spec", "replicas"}, {"spec", "paused"}},
+	{Group: "apps", Kind: "StatefulSet"}:                   {{"spec", "replicas"}, {"spec", "persistentVolumeClaimRetentionPolicy"}},
+	{Group: "apps", Kind: "ReplicaSet"}:                    {{"spec", "replicas"}},
+	{Kind: "ReplicationController"}:                        {{"spec", "replicas"}},
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: {{"spec", "replicas"}, {"spec", "paused"}},
+	{Group: "batch", Kind: "Job"}:                          {{"spec", "suspend"}},
+	{Group: "batch", Kind: "CronJob"}:                      {{"spec", "suspend"}},
+	{Group: "apps", Kind: "DaemonSet"}:                     {{"spec", "template", "spec", "nodeSelector"}},
+	{Kind: "Service"}:                                      {{"spec", "ipFamilies"}, {"spec", "ipFamilyPolicy"}},
 }
 
 // moot are annotations that say nothing of the content.

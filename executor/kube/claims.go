@@ -38,7 +38,8 @@ var podSpecs = map[schema.GroupKind][]string{
 // ClaimPatch is the merge patch that makes an object of the source fit the
 // target's claims: pods mount them by the names that they get there, and a
 // StatefulSet makes new ones in the class and with the modes of those that it
-// has. Nil means that the object says nothing of a claim that changes.
+// has; a DeploymentConfig's image triggers name the target's namespaces. Nil means
+// that the object says nothing of what changes.
 func (t Translation) ClaimPatch(i Item) map[string]any {
 	patch := map[string]any{}
 	if path := podSpecs[i.groupKind()]; path != nil {
@@ -46,6 +47,9 @@ func (t Translation) ClaimPatch(i Item) map[string]any {
 	}
 	if i.groupKind() == (schema.GroupKind{Group: "apps", Kind: "StatefulSet"}) {
 		t.patchList(patch, i, t.reclass, "spec", "volumeClaimTemplates")
+	}
+	if i.groupKind() == (schema.GroupKind{Group: "apps.openshift.io", Kind: "DeploymentConfig"}) {
+		t.patchList(patch, i, t.retrigger, "spec", "triggers")
 	}
 	if len(patch) == 0 {
 		return nil
@@ -86,6 +90,16 @@ func (t Translation) rename(i Item, volume map[string]any) bool {
 		}
 	}
 	return false
+}
+
+// retrigger names the target's namespace where an image trigger names one of the
+// plan's, as CAM does.
+func (t Translation) retrigger(_ Item, trigger map[string]any) bool {
+	ns, found, _ := unstructured.NestedString(trigger, "imageChangeParams", "from", "namespace")
+	if !found || mapped(t.Namespaces, ns) == ns {
+		return false
+	}
+	return unstructured.SetNestedField(trigger, mapped(t.Namespaces, ns), "imageChangeParams", "from", "namespace") == nil
 }
 
 // reclass writes the class and the modes of the claims that came from a

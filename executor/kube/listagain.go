@@ -159,7 +159,7 @@ func settled(source, target Item, t Translation) bool {
 
 // workload says that the object runs pods: its count belongs to the stop.
 func workload(i Item) bool {
-	return i.GVR.Group == "apps" || i.GVR.Group == "batch" || i.groupKind() == schema.GroupKind{Kind: "Pod"} || i.groupKind() == schema.GroupKind{Kind: "ReplicationController"}
+	return i.GVR.Group == "apps" || i.GVR.Group == "apps.openshift.io" || i.GVR.Group == "batch" || i.groupKind() == schema.GroupKind{Kind: "Pod"} || i.groupKind() == schema.GroupKind{Kind: "ReplicationController"}
 }
 
 // sweep finds what this run made and the source has no longer, and brings the

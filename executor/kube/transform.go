@@ -213,18 +213,20 @@ const NoNode = "tranship.dev/no-node"
 
 // holds says for each kind that runs pods what its spec says while it may not.
 // A Deployment that begins paused would never get a ReplicaSet to be scaled, so
-// that it is paused again only when it is started.
+// that it is paused again only when it is started. A DeploymentConfig is held
+// paused: its triggers would roll it out, with all its hooks.
 var holds = map[schema.GroupKind]map[string]any{
 	{Group: "apps", Kind: "Deployment"}: {"replicas": int64(0), "paused": nil},
 	{Group: "apps", Kind: "StatefulSet"}: {
 		"replicas":                             int64(0),
 		"persistentVolumeClaimRetentionPolicy": map[string]any{"whenDeleted": "Retain", "whenScaled": "Retain"},
 	},
-	{Group: "apps", Kind: "ReplicaSet"}: {"replicas": int64(0)},
-	{Kind: "ReplicationController"}:     {"replicas": int64(0)},
-	{Group: "apps", Kind: "DaemonSet"}:  {"template": map[string]any{"spec": map[string]any{"nodeSelector": map[string]any{NoNode: "true"}}}},
-	{Group: "batch", Kind: "Job"}:       {"suspend": true},
-	{Group: "batch", Kind: "CronJob"}:   {"suspend": true},
+	{Group: "apps", Kind: "ReplicaSet"}:                    {"replicas": int64(0)},
+	{Kind: "ReplicationController"}:                        {"replicas": int64(0)},
+	{Group: "apps", Kind: "DaemonSet"}:                     {"template": map[string]any{"spec": map[string]any{"nodeSelector": map[string]any{NoNode: "true"}}}},
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: {"replicas": int64(0), "paused": true},
+	{Group: "batch", Kind: "Job"}:                          {"suspend": true},
+	{Group: "batch", Kind: "CronJob"}:                      {"suspend": true},
 }
 
 // HoldPatch is the merge patch that keeps an object from having any effect

@@ -78,12 +78,15 @@ var extensionRights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Source: {
 		{Verb: "patch", Group: "keda.sh", Resource: "scaledobjects"},
 		{Verb: "patch", Group: "keda.sh", Resource: "scaledjobs"},
+		{Verb: "patch", Group: "apps.openshift.io", Resource: "deploymentconfigs"},
 	},
 	spec.Target: {
 		{Verb: "create", Group: "keda.sh", Resource: "scaledobjects"},
 		{Verb: "delete", Group: "keda.sh", Resource: "scaledobjects"},
 		{Verb: "create", Group: "keda.sh", Resource: "scaledjobs"},
 		{Verb: "delete", Group: "keda.sh", Resource: "scaledjobs"},
+		{Verb: "patch", Group: "apps.openshift.io", Resource: "deploymentconfigs"},
+		{Verb: "delete", Group: "apps.openshift.io", Resource: "deploymentconfigs"},
 	},
 }
 

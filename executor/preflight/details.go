@@ -93,8 +93,9 @@ func differing(a, b map[string]string) []string {
 // is deleted: only a hook of its author may do that.
 var unsupported = map[schema.GroupKind]string{
 	{Kind: "Pod"}: "pods without a controller",
-	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: "DeploymentConfigs",
 }
+
+var deploymentConfig = schema.GroupKind{Group: "apps.openshift.io", Kind: "DeploymentConfig"}
 
 // known are the custom resources that are moved all the same: their controllers'
 // ways are known, or they are only read by these.
@@ -102,7 +103,10 @@ var known = map[schema.GroupKind]bool{
 	{Group: "keda.sh", Kind: "ScaledObject"}:          true,
 	{Group: "keda.sh", Kind: "ScaledJob"}:             true,
 	{Group: "keda.sh", Kind: "TriggerAuthentication"}: true,
+	deploymentConfig: true,
 }
+
+const untriggered = "DeploymentConfigs without a trigger, which the target would never roll out"
 
 // workloads refuses by name what this version would not move faithfully.
 func workloads(_ context.Context, s *state) ([]Finding, error) {
@@ -116,6 +120,8 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 			removed = append(removed, describe(i)) // the stop proves that the hook has removed it
 		case unsupported[gk] != "":
 			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
+		case gk == deploymentConfig && !rollsOut(i):
+			refused[untriggered] = append(refused[untriggered], describe(i))
 		case s.custom[i.GVR.GroupResource()] && !known[gk]:
 			refused["custom resources"] = append(refused["custom resources"], describe(i))
 		}
@@ -216,6 +222,16 @@ func unstopped(s *state) []Finding {
 	return found
 }
 
+// rollsOut says that a new DeploymentConfig of that content is rolled out by
+// itself: one without triggers waits for a person.
+func rollsOut(i kube.Item) bool {
+	triggers, _, _ := unstructured.NestedSlice(i.Object, "spec", "triggers")
+	return slices.ContainsFunc(triggers, func(t any) bool {
+		m, _ := t.(map[string]any)
+		return m["type"] == "ConfigChange" || m["type"] == "ImageChange"
+	})
+}
+
 // paused Deployments may run an older template than the one that is written in
 // them, and only that one is moved.
 func paused(s *state) []Finding {
@@ -224,7 +240,7 @@ func paused(s *state) []Finding {
 		is, _, _ := unstructured.NestedBool(i.Object, "spec", "paused")
 		all, _, _ := unstructured.NestedInt64(i.Object, "status", "replicas")
 		updated, _, _ := unstructured.NestedInt64(i.Object, "status", "updatedReplicas")
-		if i.GetKind() == "Deployment" && is && updated < all {
+		if runs := i.GetKind() == "Deployment" || i.GroupVersionKind().GroupKind() == deploymentConfig; runs && is && updated < all {
 			halfway = append(halfway, describe(i))
 		}
 	}

@@ -212,7 +212,7 @@ func TestThereAndBackChangesNothing(t *testing.T) {
 					if s := rapid.MapOf(rapid.SampledFrom([]string{"disk", "zone"}), rapid.SampledFrom([]any{"a", "b"})).Draw(t, "nodes"); len(s) > 0 {
 						field(o, "spec/template/spec/nodeSelector", s)
 					}
-				case "Deployment":
+				case "Deployment", "DeploymentConfig":
 					if rapid.Bool().Draw(t, "paused") {
 						field(o, "spec/paused", true)
 					}

@@ -27,8 +27,12 @@ type kind struct {
 	seen func(i item) bool
 	// over says that an object has ended for good; nil: the kind never does.
 	over func(i item) bool
-	// throughReplicaSets: its pods are owned by ReplicaSets.
-	throughReplicaSets bool
+	// through is the kind that owns its pods, "" for itself.
+	through string
+	// frozen: while it is paused its controller does not scale it, and the one
+	// that owns its pods is stopped beside it. The restore holds it paused, so
+	// that nothing is rolled out before the start.
+	frozen bool
 	// child says that one with a controller is scaled by that.
 	child bool
 	// partOf are the kinds whose objects make ones of this kind, which are stopped
@@ -71,7 +75,12 @@ var kinds = []*kind{
 	{
 		name: "Deployment", apiVersion: "apps/v1", brake: byReplicas,
 		gvr:  schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"},
-		pods: scaled, unhealthy: unhealthyDeployment, throughReplicaSets: true,
+		pods: scaled, unhealthy: unhealthyDeployment, through: "ReplicaSet",
+	},
+	{
+		name: "DeploymentConfig", apiVersion: "apps.openshift.io/v1", brake: byReplicas, extension: true,
+		gvr:  schema.GroupVersionResource{Group: "apps.openshift.io", Version: "v1", Resource: "deploymentconfigs"},
+		pods: scaled, unhealthy: unhealthyDeployment, through: "ReplicationController", frozen: true,
 	},
 	{
 		name: "StatefulSet", apiVersion: "apps/v1", brake: byReplicas,
@@ -91,7 +100,7 @@ var kinds = []*kind{
 	{
 		name: "ReplicationController", apiVersion: "v1", brake: byReplicas,
 		gvr:  schema.GroupVersionResource{Version: "v1", Resource: "replicationcontrollers"},
-		pods: scaled, unhealthy: unready, child: true,
+		pods: scaled, unhealthy: unready, child: true, partOf: []string{"DeploymentConfig"},
 	},
 	{
 		name: "Job", apiVersion: "batch/v1", brake: bySuspension,
@@ -220,19 +229,21 @@ func (i item) scaler() (manager string, at time.Time) {
 }
 
 // among keeps of a list what a plan stops by itself: not what a controller of
-// another kind scales. Jobs of a CronJob go with it, whatever their labels.
+// another kind scales, unless that rests. Jobs of a CronJob go with it, whatever
+// their labels.
 func among(items []item, matches func(item) bool) []item {
-	makers := map[string]bool{}
+	makers, resting := map[string]bool{}, map[string]bool{}
 	for _, i := range items {
 		if matches(i) {
 			makers[string(i.GetUID())] = true
+			resting[string(i.GetUID())] = i.kind.frozen && i.paused()
 		}
 	}
 	return slices.DeleteFunc(items, func(i item) bool {
 		c := metav1.GetControllerOf(i)
 		switch {
 		case c != nil && i.kind.child:
-			return true
+			return !resting[string(c.UID)]
 		case i.partOf() != "":
 			return !makers[string(c.UID)]
 		}

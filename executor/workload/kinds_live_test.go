@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -81,6 +82,9 @@ func (l *lab) specs() map[string]any {
 	}
 	for _, k := range served {
 		list, err := l.env.Source.Dynamic.Resource(k.gvr).Namespace(l.ns).List(l.Context(), metav1.ListOptions{})
+		if k.extension && apierrors.IsNotFound(err) {
+			continue // of its group there are other kinds
+		}
 		if err != nil {
 			l.Fatal(err)
 		}

@@ -122,52 +122,77 @@ func holder(e *kube.Env, p *corev1.Pod) bool {
 
 // owners knows which UIDs stand for which covered workload in a namespace.
 type owners struct {
-	byUID     map[types.UID]string
-	sets      map[types.UID]bool // every ReplicaSet that still exists
-	selectors map[string]labels.Selector
+	byUID map[types.UID]string
+	sets  map[types.UID]bool // all that still exist of what stands between
+	// selectors of the workloads by what owns their pods, and by name.
+	selectors map[string]map[string]labels.Selector
+}
+
+// owning lists what stands between workloads and their pods, by kind.
+var owning = map[string]func(ctx context.Context, c *kube.Cluster, ns string) ([]metav1.ObjectMeta, error){
+	"ReplicaSet": func(ctx context.Context, c *kube.Cluster, ns string) (all []metav1.ObjectMeta, err error) {
+		list, err := c.Kube.AppsV1().ReplicaSets(ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range list.Items {
+			all = append(all, o.ObjectMeta)
+		}
+		return all, nil
+	},
+	"ReplicationController": func(ctx context.Context, c *kube.Cluster, ns string) (all []metav1.ObjectMeta, err error) {
+		list, err := c.Kube.CoreV1().ReplicationControllers(ns).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range list.Items {
+			all = append(all, o.ObjectMeta)
+		}
+		return all, nil
+	},
 }
 
 func ownersIn(ctx context.Context, c *kube.Cluster, ns string, items []item) (*owners, error) {
-	o := &owners{byUID: map[types.UID]string{}, sets: map[types.UID]bool{}, selectors: map[string]labels.Selector{}}
-	through := false
+	o := &owners{byUID: map[types.UID]string{}, sets: map[types.UID]bool{}, selectors: map[string]map[string]labels.Selector{}}
 	for _, i := range items {
 		if i.GetNamespace() != ns {
 			continue
 		}
 		name := i.kind.name + " " + ns + "/" + i.GetName()
 		o.byUID[i.GetUID()] = name
-		if i.kind.throughReplicaSets {
-			through = true
-			o.selectors[name] = i.selector()
+		if k := i.kind.through; k != "" {
+			if o.selectors[k] == nil {
+				o.selectors[k] = map[string]labels.Selector{}
+			}
+			o.selectors[k][name] = i.selector()
 		}
 	}
-	if !through {
-		return o, nil
-	}
-	sets, err := c.Kube.AppsV1().ReplicaSets(ns).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("cannot list ReplicaSets in namespace %s of cluster %s: %w", ns, c.Name, err)
-	}
-	for _, rs := range sets.Items {
-		o.sets[rs.UID] = true
-		if by := metav1.GetControllerOf(&rs); by != nil && o.byUID[by.UID] != "" {
-			o.byUID[rs.UID] = o.byUID[by.UID]
+	for k := range o.selectors {
+		sets, err := owning[k](ctx, c, ns)
+		if err != nil {
+			return nil, fmt.Errorf("cannot list %ss in namespace %s of cluster %s: %w", k, ns, c.Name, err)
+		}
+		for _, s := range sets {
+			o.sets[s.UID] = true
+			if by := metav1.GetControllerOf(&s); by != nil && o.byUID[by.UID] != "" {
+				o.byUID[s.UID] = o.byUID[by.UID]
+			}
 		}
 	}
 	return o, nil
 }
 
-// of names the covered workload that a pod belongs to, or "". A pod whose
-// ReplicaSet is gone already is still told by its labels.
+// of names the covered workload that a pod belongs to, or "". A pod whose owner
+// between the two is gone already is still told by its labels.
 func (o *owners) of(p *corev1.Pod) string {
 	by := metav1.GetControllerOf(p)
 	if by == nil {
 		return ""
 	}
-	if name := o.byUID[by.UID]; name != "" || by.Kind != "ReplicaSet" || o.sets[by.UID] {
+	if name := o.byUID[by.UID]; name != "" || o.sets[by.UID] {
 		return name
 	}
-	for name, s := range o.selectors {
+	for name, s := range o.selectors[by.Kind] {
 		if s.Matches(labels.Set(p.Labels)) {
 			return name
 		}

@@ -81,8 +81,10 @@ func startVerdict(e *kube.Env, p pair) (verdict, error) {
 		return verdict{reconciler.Broken, "WorkloadMissing", kube.Describe(w.Object) + " does not exist, so that it cannot be started; see what the restore says about it", w.Object, true}, nil
 	case alien(e, i):
 		return verdict{reconciler.Succeeded, "SkippedExisting", kube.Describe(w.Object) + " was there before and is left as it is (existing: Skip)", w.Object, false}, nil
-	case pauseAgain(w, i) && !i.observed():
-		return verdict{reconciler.Working, "WaitsForController", kube.Describe(w.Object) + " has no ReplicaSet yet", w.Object, false}, nil
+	case resumes(w, i):
+		return verdict{seen: reconciler.Absent, object: w.Object}, nil
+	case pauseAgain(w, i) && !mayPause(w, i):
+		return verdict{reconciler.Working, "WaitsForController", kube.Describe(w.Object) + " is not rolled out yet, so that it cannot be paused again", w.Object, false}, nil
 	case i.held() && i.ran(w), pauseAgain(w, i):
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
@@ -158,13 +160,25 @@ func carrySchedule(ctx context.Context, e *kube.Env, p pair) error {
 	return e.Target.Errorf(err, "tell %s when it has run last", object)
 }
 
-// pauseAgain says that a Deployment was paused and is not: it is restored so,
-// because its controller would make no ReplicaSet otherwise.
-func pauseAgain(w *spec.Workload, i item) bool { return w.Paused && !i.paused() }
+// pauseAgain says that a workload was paused and is not: it must make what owns
+// its pods before that, and would not make it while it is paused.
+func pauseAgain(w *spec.Workload, i item) bool {
+	return w.Paused && !i.paused() && !(i.kind.frozen && i.held() && i.ran(w))
+}
+
+// mayPause says that pausing i takes nothing from it any more.
+func mayPause(w *spec.Workload, i item) bool {
+	return i.observed() && (!i.kind.frozen || i.allPods() >= w.Replicas)
+}
+
+// resumes says that i is paused only because the restore holds it so.
+func resumes(w *spec.Workload, i item) bool {
+	return i.kind.frozen && i.paused() && (!w.Paused || i.held() && i.ran(w))
+}
 
 func startEdit(e *kube.Env, w *spec.Workload, i item, now time.Time) (*edit, error) {
-	release, pause := i.held() && i.ran(w), pauseAgain(w, i)
-	if !release && !pause || pause && !i.observed() || w.PartOf != "" || alien(e, i) {
+	release, resume, pause := i.held() && i.ran(w), resumes(w, i), pauseAgain(w, i)
+	if !release && !resume && !pause || pause && !mayPause(w, i) || w.PartOf != "" || alien(e, i) {
 		return nil, nil
 	}
 	ed := &edit{spec: map[string]any{}}
@@ -176,6 +190,9 @@ func startEdit(e *kube.Env, w *spec.Workload, i item, now time.Time) (*edit, err
 		}
 		ed.annotations[AnnotationStartedAt] = now.UTC().Format(timeFormat)
 		ed.release(i, w)
+	}
+	if resume {
+		ed.spec["paused"] = nil
 	}
 	if pause {
 		ed.spec["paused"] = true
@@ -248,6 +265,9 @@ func stopTargetEdit(e *kube.Env, w *spec.Workload, i item) (*edit, error) {
 	}
 	ed := &edit{}
 	ed.hold(i)
+	if i.kind.frozen {
+		ed.spec["paused"] = nil // paused, its controller would not stop it
+	}
 	old, err := readOurs(e, i)
 	if err != nil {
 		return nil, err

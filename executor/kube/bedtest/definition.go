@@ -49,9 +49,15 @@ func removeDefinition(c *kube.Cluster, gvr schema.GroupVersionResource) {
 	if err != nil || have.GetLabels()[ofTests] == "" {
 		return
 	}
-	left, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil || len(left.Items) > 0 {
+	left, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
+	if err != nil {
 		return
+	}
+	for _, o := range left.Items {
+		ns, err := c.Kube.CoreV1().Namespaces().Get(ctx, o.GetNamespace(), metav1.GetOptions{})
+		if err == nil && ns.DeletionTimestamp == nil {
+			return // of a test that goes on
+		}
 	}
 	uid := have.GetUID()
 	_ = crds.Delete(ctx, have.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: (*types.UID)(&uid)}})
