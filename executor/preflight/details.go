@@ -106,6 +106,29 @@ var known = map[schema.GroupKind]bool{
 	deploymentConfig: true,
 }
 
+// makers are what makes workloads and is itself stopped and moved.
+var makers = map[string][]string{
+	"ReplicaSet":            {"Deployment"},
+	"ReplicationController": {"DeploymentConfig"},
+	"Job":                   {"CronJob", "ScaledJob"},
+}
+
+// governed says what an object is that something controls whose ways are not
+// known: it would start again what is stopped, and nothing makes the object on
+// the target. The controller is nil where that is not so.
+func (s *state) governed(i kube.Item) (what string, by *metav1.OwnerReference) {
+	o := metav1.GetControllerOf(i)
+	switch {
+	case o == nil || kube.Ours(i):
+		return "", nil
+	case s.isCustomGroup(o.APIVersion) && !known[schema.FromAPIVersionAndKind(o.APIVersion, o.Kind).GroupKind()]:
+		return "objects that a custom resource controls", o
+	case kube.Runs(i) && !slices.Contains(makers[i.GetKind()], o.Kind):
+		return "workloads that something else controls", o
+	}
+	return "", nil
+}
+
 const untriggered = "DeploymentConfigs without a trigger, which the target would never roll out"
 
 // workloads refuses by name what this version would not move faithfully.
@@ -127,8 +150,8 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 		}
 	}
 	for _, i := range s.listed {
-		if o := metav1.GetControllerOf(i); o != nil && !kube.Ours(i) && s.isCustomGroup(o.APIVersion) && !known[schema.FromAPIVersionAndKind(o.APIVersion, o.Kind).GroupKind()] {
-			refused["objects that a custom resource controls"] = append(refused["objects that a custom resource controls"], fmt.Sprintf("%s (of %s %s)", describe(i), o.Kind, o.Name))
+		if what, o := s.governed(i); o != nil {
+			refused[what] = append(refused[what], fmt.Sprintf("%s (of %s %s)", describe(i), o.Kind, o.Name))
 		}
 	}
 	var found []Finding

@@ -58,6 +58,9 @@ func TestWorkloads(t *testing.T) {
 		"one that waits for people":   {objects: []string{config("[]")}, says: []string{"without a trigger", "DeploymentConfig shop/web"}},
 		"a ReplicationController":     {objects: []string{config("[{type: ImageChange}]"), "{apiVersion: v1, kind: ReplicationController, metadata: {name: web-1, ownerReferences: [{apiVersion: apps.openshift.io/v1, kind: DeploymentConfig, name: web, uid: a, controller: true}]}}"}},
 		"an operator's":               {objects: []string{shop, child}, says: []string{"custom resources: source Shop shop/main", "StatefulSet shop/db (of Shop main)"}},
+		"a workload of a ConfigMap":   {objects: []string{"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: release, uid: a, controller: true}]}}"}, says: []string{"Deployment shop/web (of ConfigMap release)"}},
+		"a CronJob's Job":             {objects: []string{"{apiVersion: batch/v1, kind: Job, metadata: {name: a, ownerReferences: [{apiVersion: batch/v1, kind: CronJob, name: c, uid: c, controller: true}]}}"}},
+		"a Deployment's ReplicaSet":   {objects: []string{"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: c, uid: c, controller: true}]}}"}},
 		"a custom resource by itself": {objects: []string{shop}, says: []string{"custom resources: source Shop shop/main"}},
 	} {
 		t.Run(name, func(t *testing.T) {
