@@ -159,8 +159,7 @@ func veleroOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 	return func(ctx context.Context, s *state) ([]Finding, error) {
 		c := s.On(side)
 		problem := func(format string, args ...any) []Finding {
-			return []Finding{{Reason: "VeleroNotReady", Object: fmt.Sprintf("%s Deployment %s/velero", side, c.VeleroNamespace), Passing: true,
-				Message: fmt.Sprintf(format, args...)}}
+			return []Finding{{Reason: "VeleroNotReady", Object: fmt.Sprintf("%s Deployment %s/velero", side, c.VeleroNamespace), Message: fmt.Sprintf(format, args...)}}
 		}
 		install := fmt.Sprintf("`tranship bootstrap %s` installs it", c.Name)
 		served, err := c.Kube.Discovery().ServerResourcesForGroupVersion("velero.io/v1")
@@ -187,7 +186,9 @@ func veleroOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 			return nil, c.Errorf(err, "read Deployment %s/velero", c.VeleroNamespace)
 		}
 		if d.Status.AvailableReplicas == 0 {
-			return problem("Velero on cluster %s is not running: no pod of Deployment %s/velero is available; `kubectl -n %s describe deployment velero` says why", c.Name, c.VeleroNamespace, c.VeleroNamespace), nil
+			found := problem("Velero on cluster %s is not running: no pod of Deployment %s/velero is available; `kubectl -n %s describe deployment velero` says why", c.Name, c.VeleroNamespace, c.VeleroNamespace)
+			found[0].Passing = true
+			return found, nil
 		}
 		return nil, nil
 	}

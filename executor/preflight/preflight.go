@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -108,10 +109,14 @@ func look(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 	return verdict(e, found), nil
 }
 
+// passingPatience is how long a run waits for what passes by itself, such as
+// Velero's pod that starts again: less than the step's two minutes.
+const passingPatience = 90 * time.Second
+
 func verdict(e *kube.Env, found []Finding) reconciler.Observation {
 	var problems, warnings []string
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Facts: &spec.Facts{SourceUID: e.Source.UID, TargetUID: e.Target.UID}}
-	final := true
+	passing := true
 	for _, f := range found {
 		if f.Warning {
 			warnings = append(warnings, f.Message)
@@ -120,12 +125,16 @@ func verdict(e *kube.Env, found []Finding) reconciler.Observation {
 		if len(problems) == 0 {
 			o.Reason, o.Object = f.Reason, f.Object
 		}
-		final = final && !f.Passing
+		passing = passing && f.Passing
 		problems = append(problems, f.Message)
 	}
 	if len(problems) > 0 {
-		o.Seen, o.Final = reconciler.Broken, final
 		o.Message = strings.Join(problems, "; ")
+		if passing && e.Step.Started != nil && time.Since(e.Step.Started.Time) < passingPatience {
+			o.Seen, o.Poll, o.Facts = reconciler.Working, 2*time.Second, nil
+			return o
+		}
+		o.Seen, o.Final = reconciler.Broken, true
 		o.Log = strings.Join(append(problems, warnings...), "\n")
 		return o
 	}

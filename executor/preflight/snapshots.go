@@ -87,7 +87,7 @@ func nodeAgent(ctx context.Context, c *kube.Cluster) ([]Finding, error) {
 	at := fmt.Sprintf("%s DaemonSet %s/node-agent", c.Side, c.VeleroNamespace)
 	d, err := c.Kube.AppsV1().DaemonSets(c.VeleroNamespace).Get(ctx, "node-agent", metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return []Finding{{Reason: "NodeAgentMissing", Object: at, Passing: true,
+		return []Finding{{Reason: "NodeAgentMissing", Object: at,
 			Message: fmt.Sprintf("Velero on cluster %s has no DaemonSet node-agent in namespace %s, which moves the data of snapshots: install Velero with --use-node-agent, or write method: filesystem", c.Name, c.VeleroNamespace)}}, nil
 	}
 	if err != nil {
