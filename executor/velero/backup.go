@@ -133,7 +133,11 @@ func ensureBackup(ctx context.Context, e *kube.Env) error {
 	if err := putOnce(ctx, e, e.Source, name, "filters", policy); err != nil {
 		return err
 	}
-	err = create(ctx, e.Source, backupResource, "Backup", wantedBackup(e, name))
+	b := wantedBackup(e, name)
+	if b.Spec.VolumeSnapshotLocations, err = nameLocations(ctx, e, nil); err != nil {
+		return err
+	}
+	err = create(ctx, e.Source, backupResource, "Backup", b)
 	if apierrors.IsAlreadyExists(err) {
 		return nil // the next Look says whether it is ours
 	}

@@ -21,13 +21,16 @@ import (
 // file hold the volumes of some claims and nothing else (ADR 15).
 
 // EnsureVolumeBackup has Velero's plugins take snapshots of exactly these claims,
-// in these locations. The head names the Backup and marks it.
+// in these locations, one a provider. The head names the Backup and marks it.
 func EnsureVolumeBackup(ctx context.Context, e *kube.Env, head metav1.ObjectMeta, claims []spec.Volume, locations []string) error {
 	policy, err := claimFilters(claims)
 	if err != nil {
 		return err
 	}
 	if err := putOnce(ctx, e, e.Source, head.Name, "filters", policy); err != nil {
+		return err
+	}
+	if locations, err = nameLocations(ctx, e, locations); err != nil {
 		return err
 	}
 	err = create(ctx, e.Source, backupResource, "Backup", wantedVolumeBackup(e, head, claims, locations))
