@@ -61,6 +61,31 @@ func (h *havoc) killVelero(ctx context.Context) (string, time.Duration, error) {
 	return did, 0, err
 }
 
+// veleroRuns is nil when Velero runs on both sides. A pod that the kubelet makes
+// wait, longer with each kill, is replaced: the next phase is about other faults.
+func (s *scenario) veleroRuns(ctx context.Context) error {
+	for _, side := range s.sides {
+		pods := side.kube.CoreV1().Pods("velero")
+		list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: "deploy=velero"})
+		if err != nil {
+			return err
+		}
+		ready := false
+		for _, p := range list.Items {
+			for _, c := range p.Status.ContainerStatuses {
+				if w := c.State.Waiting; w != nil && w.Reason == "CrashLoopBackOff" {
+					_ = pods.Delete(ctx, p.Name, metav1.DeleteOptions{}) // it is asked again
+				}
+				ready = ready || c.Ready && p.DeletionTimestamp == nil
+			}
+		}
+		if !ready {
+			return fmt.Errorf("Velero does not run on the %s", side.name)
+		}
+	}
+	return nil
+}
+
 func (h *havoc) killIn(pod corev1.Pod) (did string, killed int, err error) {
 	n, err := killPod(string(pod.UID))
 	if n > 0 {

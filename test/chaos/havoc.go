@@ -64,6 +64,9 @@ type havoc struct {
 // unleash lets faults happen until the returned function is called, which
 // waits for the end of the one that is going on. kind names the steps to aim at.
 func (s *scenario) unleash(ctx context.Context, wanted bool, kind string) (stop func()) {
+	if err := s.eventually(ctx, phaseLimit, func() error { return s.veleroRuns(ctx) }); err != nil && ctx.Err() == nil {
+		s.book.giveUp("%s: what was killed before does not run again: %v", s.plan, err)
+	}
 	s.trouble.reset()
 	if !wanted || !s.early() {
 		return func() {}
