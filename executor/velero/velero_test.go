@@ -191,3 +191,16 @@ func TestPhases(t *testing.T) {
 		t.Error(restoreResource)
 	}
 }
+
+// What scales is not Velero's business: neither backed up nor restored.
+func TestWhatScalesIsLeftOut(t *testing.T) {
+	items := []kube.Item{
+		{GVR: schema.GroupVersionResource{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledobjects"}},
+		{GVR: schema.GroupVersionResource{Group: "keda.sh", Version: "v1alpha1", Resource: "scaledjobs"}},
+		{GVR: schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}},
+		{GVR: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}},
+	}
+	if kept := storable(items); len(kept) != 1 || kept[0].GVR.Resource != "deployments" {
+		t.Errorf("backed up: %v", kept)
+	}
+}
