@@ -43,7 +43,8 @@ func (c *Cluster) Guard(ctx context.Context, s Settings) error {
 	}
 	switch {
 	case epoch > s.Epoch:
-		return fmt.Errorf("epoch %d on cluster %s is higher than ours, %d: %w", epoch, c.Name, s.Epoch, reconciler.ErrSuperseded)
+		return fmt.Errorf("epoch %d in ConfigMap %s/%s on cluster %s is higher than ours, %d; where there is no other daemon, and the ledger was deleted and begun anew, delete that ConfigMap: %w",
+			epoch, s.Namespace, name, c.Name, s.Epoch, reconciler.ErrSuperseded)
 	case epoch == s.Epoch:
 		return nil
 	}

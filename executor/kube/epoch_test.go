@@ -2,6 +2,7 @@ package kube
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/tranship/tranship/reconciler"
@@ -39,6 +40,9 @@ func TestGuard(t *testing.T) {
 			err := cluster.Guard(t.Context(), Settings{Namespace: "ours", Epoch: 5, Shard: "s"})
 			if (err != nil) != c.fails || errors.Is(err, reconciler.ErrSuperseded) != c.superseded {
 				t.Errorf("got %v", err)
+			}
+			if c.superseded && !strings.Contains(err.Error(), "delete that ConfigMap") {
+				t.Errorf("it does not say what to do where a ledger began anew: %v", err)
 			}
 			m, err := client.CoreV1().ConfigMaps("ours").Get(t.Context(), "tranship-epoch-s", metav1.GetOptions{})
 			if err != nil || m.Data[epochKey] != c.after {
