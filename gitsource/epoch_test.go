@@ -1,6 +1,7 @@
 package gitsource
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -69,7 +70,7 @@ func TestTakeOver(t *testing.T) {
 		}
 	}
 	a.batch = time.Millisecond
-	if err := a.Serve(testContext(t)); !errors.Is(err, reconciler.ErrSuperseded) {
+	if err := a.Serve(testContext(t), nobody); !errors.Is(err, reconciler.ErrSuperseded) {
 		t.Errorf("Serve: %v", err)
 	}
 	must(t, a.Close())
@@ -89,7 +90,7 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("kept for people: %v", kept)
 	}
 	b.batch = time.Millisecond
-	if err := b.Serve(testContext(t)); !errors.Is(err, reconciler.ErrSuperseded) {
+	if err := b.Serve(testContext(t), nobody); !errors.Is(err, reconciler.ErrSuperseded) {
 		t.Errorf("an idle daemon does not notice: %v", err)
 	}
 	ledgerSound(t, r)
@@ -251,6 +252,33 @@ func TestHandEditedLedgerIsRefused(t *testing.T) {
 	}
 	r.Fsck()
 }
+
+// A daemon that has nothing to do hears of an edit, too.
+func TestServeTellsOfAnEdit(t *testing.T) {
+	for name, queued := range map[string]bool{"with a record to push": true, "with none": false} {
+		t.Run(name, func(t *testing.T) {
+			s := gittest.New(t)
+			r := s.Repo("plans.git")
+			a := acquired(t, testConfig(t, s, r), "a")
+			must(t, a.Record(testContext(t), planChange("shop", "one")))
+			must(t, a.Push(testContext(t)))
+			foreignCommit(r, "runs/2026/11/x/stage-1.yaml", "not a record")
+			if queued {
+				must(t, a.Record(testContext(t), planChange("shop", "two")))
+			}
+			a.batch = time.Millisecond
+			ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer stop()
+			var heard error
+			must(t, a.Serve(ctx, func(err error) { heard = err; stop() }))
+			if !errors.Is(heard, reconciler.ErrLedgerChanged) || !strings.Contains(heard.Error(), "grace@example.com") {
+				t.Errorf("it heard %v", heard)
+			}
+		})
+	}
+}
+
+func nobody(error) {}
 
 func TestLedgerBranchOfSomebodyElse(t *testing.T) {
 	s := gittest.New(t)

@@ -17,8 +17,9 @@ import (
 // tries a last time, for at most five seconds. When nothing is queued it looks
 // at the ledger once a minute. It returns reconciler.ErrSuperseded as soon as
 // it learns that another daemon has taken over, and nil at the end of ctx.
-// Other failures are logged and tried again: the journal keeps everything.
-func (l *Ledger) Serve(ctx context.Context) error {
+// Other failures are logged and tried again: the journal keeps everything. Those
+// that are reconciler.ErrLedgerChanged go to changed as well, each time.
+func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
 	var last time.Time // of a successful exchange
 	for ctx.Err() == nil {
 		t := time.NewTimer(l.batch*9/10 + rand.N(l.batch/5+1))
@@ -46,6 +47,9 @@ func (l *Ledger) Serve(ctx context.Context) error {
 			last = time.Now()
 		} else if ctx.Err() == nil {
 			l.log.Warn("the ledger could not be pushed; the journal keeps the records", "error", err)
+		}
+		if errors.Is(err, reconciler.ErrLedgerChanged) {
+			changed(err)
 		}
 	}
 	return l.lastWords(ctx)

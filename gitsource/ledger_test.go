@@ -315,7 +315,7 @@ func TestServeBatchesAndKeepsHeartbeatsRare(t *testing.T) {
 	before := commits(r)
 	ctx, stop := context.WithCancel(testContext(t))
 	done := make(chan error)
-	go func() { done <- l.Serve(ctx) }()
+	go func() { done <- l.Serve(ctx, nobody) }()
 	must(t, l.Record(testContext(t), planChange("shop", "x")))
 	eventually(t, func() bool { return l.Health().Unpushed == 0 })
 	must(t, l.Record(testContext(t), reconciler.Change{Daemon: &spec.DaemonStatus{Commit: "x"}}))

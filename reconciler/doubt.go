@@ -2,7 +2,9 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +38,24 @@ func (l *Loop) doubtful(say string) {
 	l.doubt = &spec.Waiting{Reason: reasonLedgerChanged, Message: say, Since: metav1.NewTime(l.clock.Now())}
 	l.log.Error("the ledger is not trusted: nothing starts until it is adopted or put right", "error", say)
 }
+
+// LedgerChanged tells the loop what the ledger found while nothing was to be
+// done, so that nothing starts on the ground of it. Safe for concurrent use.
+func (l *Loop) LedgerChanged(err error) { l.send(message{word: &word{changed: err.Error()}}) }
+
+// askLedger brings what is recorded to Git before an approval is used up: a
+// ledger that somebody has changed is found before a cutover is frozen, and not
+// by its first push. Git that is down is left to that push.
+func (l *Loop) askLedger(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, askLedgerWait)
+	defer stop()
+	if err := l.note(l.ledger.Push(ctx)); errors.Is(err, ErrLedgerChanged) || errors.Is(err, ErrSuperseded) {
+		return err
+	}
+	return nil
+}
+
+const askLedgerWait = 10 * time.Second
 
 // resume goes on with an open run after a restart.
 func (l *Loop) resume(ctx context.Context, run *spec.Run) {

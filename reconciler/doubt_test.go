@@ -136,3 +136,41 @@ func TestLedgerChangedBeforeThePushOfAStep(t *testing.T) {
 		})
 	}
 }
+
+// The ledger is edited while nothing is going on: whoever finds it says so, and a
+// cutover that is approved before anybody has found it does not begin. Adopted, the
+// same approval is served.
+func TestLedgerChangedWhileIdle(t *testing.T) {
+	for name, told := range map[string]bool{"found by the ledger": true, "found by the cutover": false} {
+		t.Run(name, func(t *testing.T) {
+			b, m := &branch{}, newMemory()
+			b.commit(closureIn(spec.Staged, 1))
+			l, stop := daemonLoop(t, b, m, &cluster{made: map[string]int{}})
+			eventually(t, "Staged", func() bool { return m.reason("shop") == "Staged" })
+			m.spoil()
+			if told {
+				l.LedgerChanged(ErrLedgerChanged)
+				eventually(t, "LedgerChanged", func() bool { return m.reason("shop") == "LedgerChanged" })
+			}
+			b.commit(closureIn(spec.Migrated, 1))
+			eventually(t, "LedgerChanged", func() bool { return m.reason("shop") == "LedgerChanged" && m.approved("shop") })
+			m.mu.Lock()
+			if len(m.runs) > 0 {
+				t.Errorf("it began a run: %v", m.runs)
+			}
+			m.mu.Unlock()
+			m.mend()
+			eventually(t, "Migrated", func() bool { return m.reason("shop") == "Migrated" })
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// approved says that a flip was accepted and no run has served it.
+func (m *memory) approved(plan string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.plans[plan].Recorded.Flip != nil
+}

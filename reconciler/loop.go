@@ -318,6 +318,11 @@ func (l *Loop) prepare(ctx context.Context, o *Order, cutover string) message {
 		}
 		return m
 	}
+	if o.Kind == spec.RunMigrate {
+		if m.err = l.askLedger(ctx); m.err != nil {
+			return m
+		}
+	}
 	s, err := l.executor.Survey(ctx, o.Closure, o.Volumes)
 	if err == nil && s.Problem == "" {
 		o.Volumes = s.Volumes

@@ -172,11 +172,17 @@ func (quiet) Progress(string, []Progress) {}
 // daemon runs a loop until the returned function is called.
 func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) {
 	t.Helper()
+	_, stop = daemonLoop(t, b, m, c)
+	return stop
+}
+
+func daemonLoop(t *testing.T, b *branch, m *memory, c *cluster) (l *Loop, stop func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	l := New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Concurrency: 4})
+	l = New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Concurrency: 4})
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
-	return func() error {
+	return l, func() error {
 		cancel()
 		select {
 		case err := <-done:

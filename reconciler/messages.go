@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -43,6 +44,7 @@ type word struct {
 	acknowledge string // a commit
 	dead        string // a plan whose target is gone for good
 	adopt       bool
+	changed     string // how somebody has changed the ledger
 }
 
 // Acknowledge takes over a rewritten branch, or one that lost many plans, as
@@ -61,6 +63,11 @@ func (l *Loop) TargetIsDead(plan string) { l.send(message{word: &word{dead: plan
 func (l *Loop) hear(ctx context.Context, w word) {
 	if w.dead != "" {
 		l.letGo(w.dead)
+		return
+	}
+	if w.changed != "" {
+		l.doubtful(w.changed)
+		l.decideAll(ctx)
 		return
 	}
 	if w.acknowledge != "" {
@@ -170,7 +177,9 @@ func (l *Loop) record(ctx context.Context, s *save) error {
 		l.runs.Add(1)
 		go func() { // people wait for the outcome; the next run does not
 			defer l.runs.Done()
-			_ = l.note(l.ledger.Push(ctx))
+			if err := l.note(l.ledger.Push(ctx)); errors.Is(err, ErrLedgerChanged) {
+				l.LedgerChanged(err)
+			}
 		}()
 	}
 	return nil
@@ -229,6 +238,11 @@ func runTrailers(run *spec.Run) map[string]string {
 // something else meanwhile, so the core is asked again.
 func (l *Loop) begin(ctx context.Context, m message) {
 	plan := m.plan
+	if errors.Is(m.err, ErrLedgerChanged) {
+		delete(l.drivers, plan)
+		l.hear(ctx, word{changed: m.err.Error()})
+		return
+	}
 	if m.err != nil || m.survey.Problem != "" {
 		delete(l.drivers, plan)
 		l.keep(ctx, l.cannotStart(plan, m))

@@ -167,7 +167,7 @@ func shard(ledger, source spec.Repository) string {
 func (d *daemon) serve(ctx context.Context, f *runFlags) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.loop.Run(ctx) })
-	g.Go(func() error { return d.ledger.Serve(ctx) })
+	g.Go(func() error { return d.ledger.Serve(ctx, d.loop.LedgerChanged) })
 	g.Go(func() error { return d.server.serve(ctx, f.listen) })
 	g.Go(func() error { return d.reload(ctx) })
 	err := g.Wait()
