@@ -77,6 +77,7 @@ func TestStateEventTable(t *testing.T) {
 		cancel string
 		reason string // of the Ready condition
 	}{
+		{"flip outside of windows", func(s *story) { s.commit(nightly(spec.Staged)); s.decide(); s.commit(nightly(spec.Migrated)) }, "", "", "OutsideWindow"},
 		{"staged and nothing due", func(s *story) { s.commit(staged) }, "", "", "Staged"},
 		{"appears as Migrated", func(s *story) { s.commit(migrated) }, "", "", "Unrecorded"},
 		{"appears as Migrated, attempt raised", func(s *story) { s.commit(migrated); s.decide(); s.commit(closureIn(spec.Migrated, 2)) }, spec.RunMigrate, "", "CuttingOver"},
