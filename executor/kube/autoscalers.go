@@ -94,8 +94,12 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 	}
 	created := slices.Clone(e.Run.Facts.Created)
 	var missing []string
+	found := map[string]int{}
 	for _, a := range all {
 		name := Describe(a.want.Record(spec.Target))
+		if a.target != nil {
+			found[a.want.groupKind().String()]++
+		}
 		switch {
 		case a.target == nil:
 			missing = append(missing, name)
@@ -112,7 +116,7 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 	}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("%d autoscalers are on the target", len(all))}
 	if len(all) > 0 {
-		o.Facts = &spec.Facts{Created: created}
+		o.Facts = &spec.Facts{Created: created, Counts: WithTarget(e.Run.Facts.Counts, found)}
 	}
 	return o, nil
 }

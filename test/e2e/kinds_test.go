@@ -127,6 +127,11 @@ func TestEveryKindThereAndBack(t *testing.T) {
 	l.flip(spec.Migrated, plan)
 	s := l.waitReason("Migrated", 4*time.Minute)
 	l.logTimes(s.Run)
+	for _, c := range s.Run.Facts.Counts { // what scales comes after the others were counted
+		if c.Kind == "HorizontalPodAutoscaler.autoscaling" && (c.Source != 1 || c.Target != 1) {
+			t.Errorf("%s: %d on the source, %d on the target, want 1", c.Kind, c.Source, c.Target)
+		}
+	}
 	// Only those of the Deployment that the plan does not cover are left.
 	l.poll("the pods of the source to be gone", time.Second, func() (string, bool) {
 		got := l.onSource("-n", l.name, "get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.name} {end}")
