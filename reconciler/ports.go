@@ -69,6 +69,9 @@ type Progress struct {
 	// Still is how long nothing at all has moved, in nanoseconds; a copy that
 	// stands still for ten minutes ends and is tried again.
 	Still time.Duration `json:"still,omitempty"`
+	// Syncing says that the volume is being synced: nothing shows how far that
+	// is, and it has an hour.
+	Syncing bool `json:"syncing,omitempty"`
 }
 
 // Remaining is the time that is left at the present rate, where it is known.

@@ -20,6 +20,7 @@ type progressLine struct {
 	Bytes   int64     `json:"bytes"`      // of the files that were dealt with, changed or not
 	Moved   int64     `json:"movedBytes"` // that were read and written
 	Still   int64     `json:"stillSeconds"`
+	Syncing bool      `json:"syncing"`
 }
 
 // progress is how far the movers of this attempt are, as their logs say. The
@@ -65,7 +66,7 @@ func progressOf(lines [][]byte) (reconciler.Progress, bool) {
 	if took := last.Time.Sub(first.Time).Seconds(); took > 0 {
 		p.BytesPerSecond = float64(last.Bytes-first.Bytes) / took
 	}
-	p.Still = time.Duration(last.Still) * time.Second
+	p.Still, p.Syncing = time.Duration(last.Still)*time.Second, last.Syncing
 	return p, true
 }
 
@@ -79,11 +80,29 @@ func sayProgress(o reconciler.Observation, ps []reconciler.Progress) reconciler.
 	for _, p := range ps {
 		o.Message += fmt.Sprintf("; %s %d files, %d bytes", p.Volume, p.Files, p.Bytes)
 		if p.Still >= worthSaying {
-			o.Reason = string(engine.ReasonStalled)
-			o.Message += fmt.Sprintf(", and nothing has moved for %s", p.Still)
+			o = sayStill(o, p)
 		} else if left, ok := p.Remaining(); ok {
 			o.Message += fmt.Sprintf(", about %s left", left.Round(time.Second))
 		}
+	}
+	return o
+}
+
+// sayStill says for how long nothing has moved, and what ends that.
+func sayStill(o reconciler.Observation, p reconciler.Progress) reconciler.Observation {
+	limit := engine.StallLimit
+	if p.Syncing {
+		limit = engine.SyncLimit
+		o.Message += fmt.Sprintf(", and its volume has been syncing for %s, which does not show how far it is", p.Still)
+	} else {
+		o.Reason = string(engine.ReasonStalled)
+		o.Message += fmt.Sprintf(", and nothing has moved for %s", p.Still)
+	}
+	if p.Still < limit {
+		o.Message += fmt.Sprintf("; after %s it is ended and tried again", limit)
+	} else {
+		o.Reason = string(engine.ReasonStalled)
+		o.Message += "; it should have ended and hangs in a call to the node's kernel, so that only cutover.copyTimeout ends it: look at the volume and at the node"
 	}
 	return o
 }

@@ -21,6 +21,27 @@ func TestACopyThatStandsStill(t *testing.T) {
 	}
 }
 
+// A sync has more time, and what hangs in the kernel beyond its limit is told from what will end.
+func TestWhatEndsACopyThatStandsStill(t *testing.T) {
+	for _, c := range []struct {
+		still        int
+		syncing      bool
+		reason, want string
+	}{
+		{90, false, "CopyStalled", "nothing has moved for 1m30s; after 10m0s it is ended and tried again"},
+		{700, false, "CopyStalled", "nothing has moved for 11m40s; it should have ended and hangs in a call to the node's kernel, so that only cutover.copyTimeout ends it"},
+		{700, true, "Writing", "its volume has been syncing for 11m40s, which does not show how far it is; after 1h0m0s it is ended"},
+		{3700, true, "CopyStalled", "only cutover.copyTimeout ends it"},
+	} {
+		line := fmt.Sprintf(`{"msg":"progress","op":"restore","volume":"shop/a","stillSeconds":%d,"syncing":%t}`, c.still, c.syncing)
+		p, _ := progressOf([][]byte{[]byte(line)})
+		o := sayProgress(working("Writing", "", "writes"), []reconciler.Progress{p})
+		if o.Reason != c.reason || !strings.Contains(o.Message, c.want) {
+			t.Errorf("%+v: %s: %s", c, o.Reason, o.Message)
+		}
+	}
+}
+
 func TestProgressOfALog(t *testing.T) {
 	line := func(second int, volume string, bytes int64) []byte {
 		at := time.Date(2026, 12, 1, 1, 0, second, 0, time.UTC).Format(time.RFC3339)

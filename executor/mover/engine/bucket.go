@@ -25,6 +25,7 @@ type bucket struct {
 	secure       bool
 	// patience is how long an operation is repeated while the store does not answer as a store.
 	patience time.Duration
+	traffic  *traffic
 }
 
 // storePatience outlives a store that restarts; whoever waits for the mover has a deadline of his own.
@@ -39,6 +40,9 @@ func (b *bucket) try(ctx context.Context, do func() error) error {
 	deadline := time.Now().Add(b.patience)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := translated(do())
+		if err == nil {
+			b.traffic.add(1)
+		}
 		if err == nil || ctx.Err() != nil || !transient(err) || time.Now().After(deadline) {
 			return err
 		}
@@ -95,7 +99,7 @@ func (b *bucket) GetBlob(ctx context.Context, id blob.ID, offset, length int64, 
 			return err
 		}
 		defer body.Close()
-		_, err = io.Copy(out, body)
+		_, err = io.Copy(b.traffic.through(out), body)
 		return err
 	})
 	if err != nil {
@@ -134,7 +138,7 @@ func (b *bucket) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts 
 		},
 	}
 	err := b.try(ctx, func() error {
-		body := &lent{from: data.Reader(), left: int64(data.Length())}
+		body := &lent{from: data.Reader(), left: int64(data.Length()), count: b.traffic}
 		defer body.takeBack()
 		_, err := b.client.PutObject(ctx, b.name, b.key(id), body, body.left, "", "", put)
 		return err
@@ -150,9 +154,10 @@ func (b *bucket) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts 
 // lent is a body that belongs to the library again as soon as there is an answer. The transport may
 // look for its end, or even still be reading it, after that.
 type lent struct {
-	mu   sync.Mutex
-	from io.Reader
-	left int64
+	mu    sync.Mutex
+	from  io.Reader
+	left  int64
+	count *traffic
 }
 
 // Read implements io.Reader.
@@ -167,6 +172,7 @@ func (l *lent) Read(p []byte) (int, error) {
 	}
 	n, err := l.from.Read(p[:min(int64(len(p)), l.left)])
 	l.left -= int64(n)
+	l.count.add(n)
 	return n, err
 }
 
@@ -198,6 +204,7 @@ func (b *bucket) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.M
 			if o.Err != nil {
 				return o.Err
 			}
+			b.traffic.add(1)
 			found = append(found, blob.Metadata{BlobID: blob.ID(o.Key[len(b.prefix):]), Length: o.Size, Timestamp: o.LastModified})
 		}
 		return nil

@@ -20,7 +20,7 @@ func TestBodyIsOnlyLent(t *testing.T) {
 	}))
 	defer srv.Close()
 	st := must1(newS3Store(Repository{Endpoint: srv.URL, Bucket: "bucket", Region: "r"}, secrets{accessKey: "a", secretKey: "b"}))
-	b := must1(st.open(context.Background()))
+	b := must1(st.open(context.Background(), nil))
 	for range 50 {
 		data := &borrowed{t: t, data: bytes.Repeat([]byte("x"), 8<<20)}
 		if err := b.PutBlob(context.Background(), "p1", data, blob.PutOptions{}); err == nil {
@@ -89,7 +89,7 @@ func TestRetries(t *testing.T) {
 			}
 		}))
 		st := must1(newS3Store(Repository{Endpoint: srv.URL, Bucket: "bucket", Region: "r"}, secrets{accessKey: "a", secretKey: "b"}))
-		b := must1(st.open(context.Background()))
+		b := must1(st.open(context.Background(), nil))
 		err := b.PutBlob(context.Background(), "p1", inBytes("data"), blob.PutOptions{})
 		if asked != want.asked || (want.reason == "") != (err == nil) || err != nil && storeReason(err) != want.reason {
 			t.Errorf("status %d: asked %d times, %v", status, asked, err)

@@ -3,10 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -22,6 +25,40 @@ type counters struct {
 	changed, unchanged, changedMeta, deletions atomic.Int64
 	verifiedFiles, verifiedBytes               atomic.Int64
 	verified                                   atomic.Pointer[Verified] // set at the end of a verification
+
+	// other grows with what is done and in no result, such as an entry that was looked at.
+	other atomic.Int64
+	// traffic is the run's with its store; it may be nil.
+	traffic *traffic
+	// waiting is set while somebody else has to do something, who has the limit.
+	waiting atomic.Bool
+	// syncing is set while the kernel writes out what was written; see synced.
+	syncing atomic.Bool
+}
+
+// traffic counts what goes to a store and comes from it while it does: bytes of objects, names of a
+// listing, answers. It is safe for concurrent use, and nil counts nothing.
+type traffic struct{ n atomic.Int64 }
+
+func (t *traffic) add(n int) {
+	if t != nil {
+		t.n.Add(int64(n))
+	}
+}
+
+// through counts what is written to w.
+func (t *traffic) through(w io.Writer) io.Writer { return &counted{w, t} }
+
+type counted struct {
+	io.Writer
+	t *traffic
+}
+
+// Write implements io.Writer.
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.t.add(n)
+	return n, err
 }
 
 // fill copies the counters into a result.
@@ -52,25 +89,49 @@ func (w *warnings) add(format string, args ...any) {
 	}
 }
 
-// stallLimit is how long nothing at all may be read, written, sent or compared:
-// a slow copy goes on, one that stands still ends and is tried again.
-const stallLimit = 10 * time.Minute
+const (
+	// StallLimit is how long nothing at all may be read, written, sent, received or compared: a slow
+	// copy goes on, one that stands still ends and is tried again.
+	StallLimit = 10 * time.Minute
+	// SyncLimit is the same for a sync. The kernel does not say how far it is: it may have to bring all
+	// that its cache took to a slow volume.
+	SyncLimit = time.Hour
+)
 
-// steps is a number that grows with whatever is done.
+// step notes that something was done that no other counter shows.
+func (c *counters) step() { c.other.Add(1) }
+
+// steps is a number that changes with whatever is done.
 func (c *counters) steps() (n int64) {
 	for _, a := range []*atomic.Int64{&c.files, &c.bytes, &c.disk, &c.read, &c.uploaded, &c.fetched, &c.written, &c.sent,
-		&c.changed, &c.unchanged, &c.changedMeta, &c.deletions, &c.verifiedFiles, &c.verifiedBytes} {
+		&c.changed, &c.unchanged, &c.changedMeta, &c.deletions, &c.verifiedFiles, &c.verifiedBytes, &c.other} {
 		n += a.Load()
+	}
+	if c.traffic != nil {
+		n += c.traffic.n.Load()
 	}
 	return n
 }
 
+// stalled judges that nothing has moved for so long; nil says that it may be so.
+func (c *counters) stalled(still time.Duration) error {
+	switch {
+	case c.waiting.Load():
+	case c.syncing.Load() && still >= SyncLimit:
+		return fail(ReasonStalled, nil, "the file system or device was not synced within %s: look at the volume and its node", SyncLimit)
+	case !c.syncing.Load() && still >= StallLimit:
+		return fail(ReasonStalled, nil, "nothing was read or written for %s: look at the store, the volume and the network between them", StallLimit)
+	}
+	return nil
+}
+
 // watch logs a volume's progress every so often until the returned function is
 // called. The context that it returns is cancelled, with a reason of its own,
-// when nothing has moved for the limit; zero means no limit.
-func (c *counters) watch(ctx context.Context, log *slog.Logger, every, limit time.Duration) (context.Context, func()) {
+// when nothing has moved for too long. It goes on saying so: a task that hangs in
+// the kernel cannot be ended from here.
+func (c *counters) watch(ctx context.Context, log *slog.Logger, every time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
+	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(every)
@@ -78,7 +139,7 @@ func (c *counters) watch(ctx context.Context, log *slog.Logger, every, limit tim
 		since, steps := time.Now(), c.steps()
 		for last := int64(0); ; {
 			select {
-			case <-ctx.Done():
+			case <-quit:
 				return
 			case <-tick.C:
 			}
@@ -88,12 +149,35 @@ func (c *counters) watch(ctx context.Context, log *slog.Logger, every, limit tim
 			still := time.Since(since)
 			moved := c.read.Load() + c.written.Load()
 			log.Info("progress", "files", c.files.Load(), "bytes", c.bytes.Load(), "movedBytes", moved, "uploadedBytes", c.uploaded.Load(),
-				"bytesPerSecond", int64(float64(moved-last)/every.Seconds()), "stillSeconds", int64(still.Seconds()))
-			if last = moved; limit > 0 && still >= limit {
-				cancel(fail(ReasonStalled, nil, "nothing was read or written for %s: look at the store, the volume and the network between them", limit))
-				return
+				"bytesPerSecond", int64(float64(moved-last)/every.Seconds()), "stillSeconds", int64(still.Seconds()), "syncing", c.syncing.Load())
+			last = moved
+			if err := c.stalled(still); err != nil {
+				cancel(err)
 			}
 		}
 	}()
-	return ctx, func() { cancel(nil); <-done }
+	return ctx, func() { close(quit); cancel(nil); <-done }
+}
+
+// synced waits for a sync of what fd refers to. One that cannot be interrupted is left behind when the
+// context ends: it has a descriptor of its own.
+func (c *counters) synced(ctx context.Context, fd int, sync func(fd int) error) error {
+	own, err := retryInterrupted(func() (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		return err
+	}
+	c.step() // its time begins now, and that of what follows afterwards
+	c.syncing.Store(true)
+	defer func() { c.step(); c.syncing.Store(false) }()
+	done := make(chan error, 1)
+	go func() {
+		defer unix.Close(own)
+		done <- sync(own)
+	}()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	return err
 }

@@ -152,6 +152,7 @@ func (p *patch) putAll(ctx context.Context, pieces []object.IndirectObjectEntry)
 
 // holds compares the bytes at the place of a piece with its name. A hole is not read.
 func (p *patch) holds(ctx context.Context, e object.IndirectObjectEntry, buf []byte) (bool, error) {
+	p.r.count.step() // asking a file server about holes takes time
 	if p.r.objects.zero(e.Object, e.Length) && p.hole(e) {
 		return true, nil
 	}
@@ -178,6 +179,7 @@ func (p *patch) hole(e object.IndirectObjectEntry) bool {
 
 // put writes a piece to its place.
 func (p *patch) put(ctx context.Context, e object.IndirectObjectEntry) error {
+	p.r.count.step()
 	data, err := p.r.fetch(ctx, e, p.rel)
 	if err != nil {
 		return err

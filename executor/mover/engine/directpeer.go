@@ -81,6 +81,7 @@ func (s *session) dialPeer(ctx context.Context, v VolumeRequest, c *counters) (*
 		if err == nil {
 			var l *line
 			if l, err = greet(ctx, raw, config, h); err == nil {
+				l.moved = &c.other
 				all = append(all, l)
 				p.lines <- l
 				continue

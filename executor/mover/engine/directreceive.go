@@ -118,6 +118,7 @@ func (r *receiver) volume(ctx context.Context, v VolumeRequest, c *counters, w *
 	a.trusted = !v.Content && v.Held != ""
 	g := r.volumes[v.Name]
 	g.arrivals = a
+	c.waiting.Store(true) // for the sender, which has the limit
 	close(g.ready)
 	var got outcome
 	select {
@@ -127,6 +128,8 @@ func (r *receiver) volume(ctx context.Context, v VolumeRequest, c *counters, w *
 	}
 	g.end()
 	g.wg.Wait() // nobody writes any more
+	c.step()
+	c.waiting.Store(false)
 	if got.err != nil {
 		return "", got.err
 	}

@@ -62,6 +62,20 @@
 // and makes the rest of a larger device read as zeros. The device is opened
 // exclusively, and synced before the run ends.
 //
+// # Standing still
+//
+// A slow copy goes on; one in which nothing at all moves for StallLimit ends with
+// CopyStalled. What moves is counted where it does: bytes of a volume as they are
+// read, compared and written, bytes of an object as the network takes and brings
+// them, parts of a window between two movers, names of listings, entries that are
+// looked at. A word that there is nothing to say does not count. A receiver waits
+// for its sender, which has the limit, and has one of its own when all has come. A
+// sync shows nothing of what it does and has SyncLimit. A task that hangs in the
+// kernel cannot be ended: the log goes on saying how long, and whoever waits for
+// the mover has a deadline (cutover.copyTimeout). Opening the repository and its
+// maintenance come before and after the copy: the one has the same deadline, the
+// other ends after maintenanceLimit at the latest and harms nothing.
+//
 // # Repository
 //
 // Nothing but ensureRepository creates one. It builds the format blob in memory

@@ -27,7 +27,7 @@ import (
 // fileStore keeps a repository in a directory: the library's own file store.
 type fileStore struct{ path string }
 
-func (s fileStore) open(ctx context.Context) (blob.Storage, error) {
+func (s fileStore) open(ctx context.Context, _ *traffic) (blob.Storage, error) {
 	return filesystem.New(ctx, &filesystem.Options{Path: s.path}, false)
 }
 
@@ -83,7 +83,7 @@ func (l *lab) keepOpen() {
 	l.t.Helper()
 	ctx := context.Background()
 	st := must1(l.opts.openStore(l.req.Repository, secrets{}))
-	f := newFront(ctx, must1(st.open(ctx)))
+	f := newFront(ctx, must1(st.open(ctx, nil)))
 	var err error
 	f.format, _, err = ensureRepository(ctx, st, "pw", true)
 	must(l.t, err)

@@ -72,6 +72,7 @@ func (p *piecewise) section(ctx context.Context, start int64) error {
 	buf := make([]byte, min(end-start, readBuffer))
 	for at := start; at < end; {
 		data, hole := p.extent(at, end)
+		p.u.count.step()
 		if err := p.holes(ctx, at, data); err != nil {
 			return err
 		}

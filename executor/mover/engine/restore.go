@@ -56,7 +56,7 @@ func (s *session) restoreWith(ctx context.Context, v VolumeRequest, a *arrivals,
 		return "", err
 	}
 	// The claim is about to be recorded as clean: everything has to be on the disk before that.
-	if err := unix.Syncfs(root.fd); err != nil {
+	if err := c.synced(ctx, root.fd, unix.Syncfs); err != nil {
 		return "", targetFailed(err, "sync the file system of", v.Path)
 	}
 	if v.Verify != VerifyNothing {
@@ -174,6 +174,7 @@ func (r *restorer) look(d *dir, rel string) (map[string]*unix.Stat_t, error) {
 		if have[name], err = d.stat(name); err != nil {
 			return nil, targetFailed(err, "look at", join(rel, name))
 		}
+		r.count.step()
 	}
 	return have, nil
 }
@@ -206,6 +207,7 @@ func (r *restorer) entry(ctx context.Context, d *dir, want, was *node, have *uni
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	r.count.step()
 	if !recordHolds(was, have) || r.arrivals.touched(rel) {
 		was = nil
 	}

@@ -59,7 +59,7 @@ func (s *session) restoreBlock(ctx context.Context, v VolumeRequest, c *counters
 		return "", err
 	}
 	// The claim is about to be recorded as clean: everything has to be on the device before that.
-	if err := unix.Fsync(int(d.f.Fd())); err != nil {
+	if err := c.synced(ctx, int(d.f.Fd()), unix.Fsync); err != nil {
 		return "", targetFailed(err, "sync", v.Path)
 	}
 	if v.Verify != VerifyNothing {

@@ -54,9 +54,10 @@ func defaults() options {
 // session is one run with an open repository.
 type session struct {
 	options
-	req  Request
-	repo repo.DirectRepository
-	pool *pool
+	req     Request
+	repo    repo.DirectRepository
+	pool    *pool
+	traffic *traffic
 }
 
 // operation is a row of the table of operations.
@@ -102,6 +103,7 @@ type Warm struct {
 	options
 	repo    repo.DirectRepository
 	secrets secrets
+	traffic traffic
 	// stop is called by the library's own goroutines when it gives the repository up.
 	mu   sync.Mutex
 	stop context.CancelCauseFunc
@@ -179,7 +181,7 @@ func (w *Warm) open(ctx context.Context, req Request, op operation, res *Result)
 	if err != nil {
 		return err
 	}
-	blobs, err := st.open(ctx)
+	blobs, err := st.open(ctx, &w.traffic)
 	if err != nil {
 		return storeFailed(err, "cannot open the store")
 	}
@@ -224,7 +226,7 @@ func (w *Warm) run(parent context.Context, req Request, res Result) (Result, err
 	}
 	w.mu.Unlock()
 	var err error
-	s := &session{options: w.options, req: req, repo: w.repo, pool: newPool(req.Parallel, stop)}
+	s := &session{options: w.options, req: req, repo: w.repo, pool: newPool(req.Parallel, stop), traffic: &w.traffic}
 	switch op := operations()[req.Op]; {
 	case op.all != nil:
 		err = op.all(s, ctx, &res)
@@ -278,11 +280,8 @@ func (s *session) volume(ctx context.Context, op operation, v VolumeRequest, res
 		w warnings
 	)
 	begin := time.Now()
-	limit := stallLimit
-	if s.req.Op == OpReceive { // waits for its sender, which has the limit
-		limit = 0
-	}
-	ctx, stop := c.watch(ctx, s.log.With("op", string(s.req.Op), "volume", v.Name), progressEvery, limit)
+	c.traffic = s.traffic
+	ctx, stop := c.watch(ctx, s.log.With("op", string(s.req.Op), "volume", v.Name), progressEvery)
 	id, err := op.volume(s, ctx, v, &c, &w)
 	stop()
 	if err != nil && reasonOf(context.Cause(ctx)) == ReasonStalled {

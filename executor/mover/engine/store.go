@@ -20,8 +20,9 @@ import (
 
 // store is the place of a repository, as far as the library does not reach it by itself.
 type store interface {
-	// open is the store as the library wants to see it; it asks nothing of the store yet.
-	open(ctx context.Context) (blob.Storage, error)
+	// open is the store as the library wants to see it; it asks nothing of the store yet. What goes
+	// there and comes from there is counted.
+	open(ctx context.Context, count *traffic) (blob.Storage, error)
 	// read returns the repository's format blob, or nil if there is no repository yet.
 	read(ctx context.Context) ([]byte, error)
 	// create stores the format blob unless there is one.
@@ -98,7 +99,11 @@ func transportFor(r Repository) (*http.Transport, error) {
 	return t, nil
 }
 
-func (s *s3Store) open(context.Context) (blob.Storage, error) { return s.bucket, nil }
+func (s *s3Store) open(_ context.Context, count *traffic) (blob.Storage, error) {
+	b := *s.bucket
+	b.traffic = count
+	return &b, nil
+}
 
 // read gets rather than stats: only the answer to GET has a body that tells a missing bucket from a
 // missing object.

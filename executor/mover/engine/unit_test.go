@@ -110,7 +110,7 @@ func TestStockKopiaReadsOurSnapshots(t *testing.T) {
 	up := l.upload("")
 	ctx := context.Background()
 	sec := must1(readSecrets(l.req.CredentialsFile, l.req.PasswordFile))
-	front := newFront(ctx, must1(must1(l.opts.openStore(Repository{}, sec)).open(ctx)))
+	front := newFront(ctx, must1(must1(l.opts.openStore(Repository{}, sec)).open(ctx, nil)))
 	rep, err := openRepository(ctx, front, opening{sec.password, l.req.CacheDir, true, func(error) {}})
 	must(t, err)
 	defer rep.Close(ctx)

@@ -70,7 +70,10 @@ func (s *session) uploadTo(ctx context.Context, v VolumeRequest, p *peer, c *cou
 		return "", fail(ReasonReadFailed, err, "cannot open the source directory %s", v.Path)
 	}
 	defer root.close()
-	if err := unix.Syncfs(root.fd); err != nil {
+	switch err := c.synced(ctx, root.fd, unix.Syncfs); {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err != nil:
 		w.add("the source's file system could not be synced before reading: %v", err)
 	}
 	u := &uploader{session: s, peer: p, objects: newObjects(s.repo, &c.fetched), count: c, warn: w, begin: begin}
@@ -272,6 +275,7 @@ func (u *uploader) entry(ctx context.Context, d *dir, name string, parent *tree,
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	u.count.step()
 	st, err := d.stat(name)
 	if err != nil {
 		return nil, u.lost(err, "look at", rel)

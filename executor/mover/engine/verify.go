@@ -173,6 +173,7 @@ func (v *verifier) directory(ctx context.Context, d *dir, want *tree, rel string
 
 // entry compares one name, a directory without what is in it. there says that it is of the right kind.
 func (v *verifier) entry(ctx context.Context, d *dir, n *node, rel string) (there bool, err error) {
+	v.count.step()
 	st, err := d.stat(n.name)
 	if !v.metadata(n, st, attrsOfName(d, n.name), err, rel) {
 		return false, nil
