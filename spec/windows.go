@@ -28,7 +28,8 @@ type WindowState struct {
 }
 
 // windowHorizon is how far ahead a change is looked for, and windowTurns how
-// many openings and closings are looked at: after that it is asked again.
+// many openings and closings one question looks at: a document must not keep
+// the loop busy, whatever it says. After that it is asked again.
 const (
 	windowHorizon = 4 * 366 * 24 * time.Hour
 	windowTurns   = 5000
@@ -44,19 +45,21 @@ func (p *PlanSpec) WindowsAt(what string, at time.Time) (WindowState, error) {
 	if err != nil || len(ws) == 0 {
 		return WindowState{Open: true}, err
 	}
-	return ws.at(at), nil
+	turns := windowTurns
+	return ws.at(at, &turns), nil
 }
 
 // FirstFit is the first moment, not before from, at which what may start and
-// the windows stay open for need; zero when there is none within four years.
+// the windows stay open for need; zero when there is none within four years, or
+// within the next 5000 openings and closings.
 func (p *PlanSpec) FirstFit(what string, from time.Time, need time.Duration) (time.Time, error) {
 	ws, err := p.windowsFor(what)
 	if err != nil || len(ws) == 0 {
 		return from, err
 	}
 	at := from
-	for range windowTurns {
-		s := ws.at(at)
+	for turns := windowTurns; turns > 0; turns-- {
+		s := ws.at(at, &turns)
 		if s.Open && (s.Until.IsZero() || s.Until.Sub(at) >= need) {
 			return at, nil
 		}
@@ -107,10 +110,10 @@ func (p *PlanSpec) windowsFor(what string) (apertures, error) {
 	return all, nil
 }
 
-// at is the state at t, and when it changes.
-func (ws apertures) at(t time.Time) WindowState {
+// at is the state at t, and when it changes; turns is what may still be looked at.
+func (ws apertures) at(t time.Time, turns *int) WindowState {
 	open, next := ws.look(t)
-	for turns := 0; !next.IsZero() && turns < windowTurns && next.Sub(t) < windowHorizon; turns++ {
+	for ; !next.IsZero() && *turns > 0 && next.Sub(t) < windowHorizon; *turns-- {
 		then, after := ws.look(next)
 		if then != open {
 			return WindowState{Open: open, Until: next}

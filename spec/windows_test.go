@@ -150,3 +150,25 @@ func TestWindowsAgainstEveryMinute(t *testing.T) {
 		}
 	})
 }
+
+// A document whose windows never end must not keep the loop busy: all that one
+// question looks at comes out of one budget.
+func TestWindowsAreLookedAtSoOften(t *testing.T) {
+	always := recurring("Deny", "* * * * *", "", time.Minute)
+	ws, err := (&PlanSpec{Windows: []Window{always}}).windowsFor(WindowStage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := moment(t, "2026-11-23T12:00:30Z")
+	turns := 100
+	if s := ws.at(now, &turns); s.Open || turns != 0 || s.Until.Sub(now) > 101*time.Minute {
+		t.Errorf("%+v, %d turns left", s, turns)
+	}
+	turns = 0
+	if s := ws.at(now, &turns); s.Open || s.Until.Sub(now) > time.Minute {
+		t.Errorf("with nothing left: %+v", s)
+	}
+	if fit, err := (&PlanSpec{Windows: []Window{always}}).FirstFit(WindowStage, now, 0); err != nil || !fit.IsZero() {
+		t.Errorf("fits at %v: %v", fit, err)
+	}
+}
