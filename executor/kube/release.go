@@ -52,7 +52,8 @@ func releasable(e *Env, o metav1.Object) bool {
 
 // marks are the labels and annotations of an object that go when its plan is
 // closed. Of a volume that was moved stays for ever where it went, and by which plan
-// (ADR 9).
+// (ADR 9). What another plan has put there stays that plan's: it loses only what
+// this one wrote when it stopped it.
 func marks(e *Env, o metav1.Object) (labels, annotations []string) {
 	if !releasable(e, o) {
 		return nil, nil
@@ -63,14 +64,38 @@ func marks(e *Env, o metav1.Object) (labels, annotations []string) {
 			labels = append(labels, k)
 		}
 	}
-	moved := o.GetAnnotations()[AnnotationMoved] != ""
+	if others(e, o) {
+		labels = nil
+	}
 	for k := range o.GetAnnotations() {
-		if strings.HasPrefix(k, ownPrefix) && !(moved && (k == AnnotationMoved || k == AnnotationPlan)) {
+		if strings.HasPrefix(k, ownPrefix) && !stays(e, o, k) {
 			annotations = append(annotations, k)
 		}
 	}
 	return labels, annotations
 }
+
+// others says that another plan has put the object there.
+func others(e *Env, o metav1.Object) bool {
+	name, short := o.GetAnnotations()[AnnotationPlan], o.GetLabels()[LabelPlan]
+	return name != "" && name != e.Run.Spec.Plan || short != "" && short != Short(e.Run.Spec.Plan)
+}
+
+// stays says which of the marks outlives the plan.
+func stays(e *Env, o metav1.Object, annotation string) bool {
+	switch annotation {
+	case AnnotationRun, AnnotationPrevious, AnnotationEpoch:
+		return false
+	case AnnotationMoved:
+		return true
+	case AnnotationPlan:
+		return others(e, o) || o.GetAnnotations()[AnnotationMoved] != ""
+	}
+	return others(e, o) && annotation != annotationStopped
+}
+
+// annotationStopped is when a stop was asked for; executor/workload writes it.
+const annotationStopped = ownPrefix + "stopped-at"
 
 // labelBackup is Velero's mark on what came out of a Backup.
 const labelBackup = "velero.io/backup-name"
