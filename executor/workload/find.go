@@ -56,13 +56,34 @@ func covered(ctx context.Context, e *kube.Env) ([]item, []place, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return listed(ctx, e.Source, e.Namespaces(spec.Source), sel)
+	return listed(ctx, e.Source, e.Namespaces(spec.Source), sel, nil)
+}
+
+// toUndo is covered for who puts things back: what the run has not recorded it has
+// not stopped, so that the source does not wait for an API group that is broken
+// and holds nothing of that. Without any record the objects are the record.
+func toUndo(ctx context.Context, e *kube.Env) ([]item, []place, error) {
+	sel, err := e.Selector()
+	if err != nil {
+		return nil, nil, err
+	}
+	var without func(*kind) bool
+	if len(e.Run.Facts.Workloads) > 0 {
+		without = func(k *kind) bool { return !recordedKind(e, k) }
+	}
+	return listed(ctx, e.Source, e.Namespaces(spec.Source), sel, without)
+}
+
+func recordedKind(e *kube.Env, k *kind) bool {
+	return slices.ContainsFunc(e.Run.Facts.Workloads, func(w spec.Workload) bool { return w.Kind == k.name })
 }
 
 // listed lists the workloads of namespaces that a selector matches, and what
 // those have made. Where there is nothing of a kind there is nothing to watch:
-// what appears is found by the next look.
-func listed(ctx context.Context, c *kube.Cluster, names []string, sel string) ([]item, []place, error) {
+// what appears is found by the next look. Of kinds that not every cluster has,
+// without (nil: none) says which are done without while the server cannot list
+// them: those of OpenShift have an API server of their own.
+func listed(ctx context.Context, c *kube.Cluster, names []string, sel string, without func(*kind) bool) ([]item, []place, error) {
 	matcher, err := labels.Parse(sel)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot understand the label selector %q: %w", sel, err)
@@ -89,8 +110,9 @@ func listed(ctx context.Context, c *kube.Cluster, names []string, sel string) ([
 		}
 		var err error
 		q.list, err = c.Dynamic.Resource(q.kind.gvr).Namespace(q.ns).List(ctx, o)
-		if q.kind.extension && apierrors.IsNotFound(err) {
-			q.list = &unstructured.UnstructuredList{} // gone since discovery
+		gone := apierrors.IsNotFound(err) // since discovery
+		if q.kind.extension && (gone || without != nil && without(q.kind) && apierrors.ReasonForError(err) != metav1.StatusReasonUnknown) {
+			q.list = &unstructured.UnstructuredList{}
 			return nil
 		}
 		return c.Errorf(err, "list %s in namespace %s", q.kind.gvr.Resource, q.ns)

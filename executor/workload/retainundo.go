@@ -24,7 +24,7 @@ func toPutBack(ctx context.Context, e *kube.Env) ([]putBack, error) {
 	if err != nil {
 		return nil, err
 	}
-	items, _, err := covered(ctx, e)
+	items, _, err := toUndo(ctx, e)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 func lookStartSource(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	items, places, err := covered(ctx, e)
+	items, places, err := toUndo(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
@@ -143,7 +143,7 @@ func asUnhealthy(w *spec.Workload) verdict {
 }
 
 func ensureStartSource(ctx context.Context, e *kube.Env) error {
-	items, _, err := covered(ctx, e)
+	items, _, err := toUndo(ctx, e)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 		w.Side, w.Namespace, w.UID = spec.Target, mapping[w.Namespace], ""
 		moved = append(moved, w)
 	}
-	items, places, err := listed(ctx, e.Target, e.Namespaces(spec.Target), "")
+	items, places, err := listed(ctx, e.Target, e.Namespaces(spec.Target), "", func(k *kind) bool { return k.scales() || !recordedKind(e, k) })
 	if err != nil {
 		return nil, nil, err
 	}
