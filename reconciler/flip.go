@@ -129,6 +129,9 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+nb.UTC().Format(time.RFC3339)), wake: nb.Time}, true
 	}
 	if v, waits := outside(in, spec.WindowCutover); waits {
+		if end := approvalEnd(in, f); v.wake.After(end) {
+			v.cond = stalled(v.cond.reason, fmt.Sprintf("%s; the approval in %.12s ends before that, at %s: set cutover.notAfter and approve again", v.cond.message, f.Approval.Commit, stamp(end)))
+		}
 		return v, true
 	}
 	o := order(in, spec.RunMigrate, nil)
@@ -136,12 +139,17 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	return verdict{start: o, cond: reconciling("CuttingOver", "the cutover was approved in "+fmt.Sprintf("%.12s", f.Approval.Commit))}, true
 }
 
+// approvalEnd is when an approval lapses.
+func approvalEnd(in *PlanInput, f *spec.Flip) time.Time {
+	if na := in.Closure.Plan.Spec.Cutover.NotAfter; na != nil {
+		return na.Time
+	}
+	return f.Approval.Time.Add(notAfterDefault)
+}
+
 // lapsed refuses an approval that is too old.
 func lapsed(in *PlanInput, f *spec.Flip) (verdict, bool) {
-	end := f.Approval.Time.Add(notAfterDefault)
-	if na := in.Closure.Plan.Spec.Cutover.NotAfter; na != nil {
-		end = na.Time
-	}
+	end := approvalEnd(in, f)
 	if in.Now.Before(end) {
 		return verdict{}, false
 	}

@@ -22,7 +22,7 @@ func outside(in *PlanInput, what string) (verdict, bool) {
 	if err != nil {
 		return verdict{cond: stalled("InvalidSchedule", err.Error())}, true
 	}
-	if now.Open && (now.Until.IsZero() || now.Until.Sub(in.Now) >= need) {
+	if now.Open && (now.Until.IsZero() || now.Until.Sub(in.Now)+slack >= need) {
 		return verdict{}, false
 	}
 	next, err := p.FirstFit(what, in.Now, need)
@@ -43,6 +43,10 @@ func outside(in *PlanInput, what string) (verdict, bool) {
 var activity = map[string]string{spec.WindowStage: "the stage run", spec.WindowCutover: "the cutover"}
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// slack is how much of a window may pass before its opening is noticed: one that
+// is just long enough must not be too short by that.
+const slack = time.Minute
 
 // need is how long the windows must stay open from a start on: for a cutover the
 // stop of the application, as the newest stage run estimates it. What comes

@@ -58,7 +58,9 @@ func TestApprovalLapsesOutsideTheWindow(t *testing.T) {
 	s.commit(nightly(spec.Staged, brief))
 	s.decide()
 	s.commit(nightly(spec.Migrated, brief))
-	s.decide()
+	if _, said := saidBy(s.decide()); !strings.Contains(said, "ends before that, at 2026-11-22T21:00:00Z") {
+		t.Errorf("before the end it says: %s", said)
+	}
 	s.at = ten
 	if reason, _ := saidBy(s.decide()); reason != "ApprovalLapsed" {
 		t.Errorf("it says %s", reason)
@@ -74,6 +76,7 @@ func TestCutoverThatDoesNotFit(t *testing.T) {
 		says   string
 	}{
 		"it fits":                 {20 * time.Minute, ten.Add(3 * time.Hour), true, "", ""},
+		"as long as the window":   {4 * time.Hour, ten.Add(3 * time.Second), true, "", ""},
 		"too late for today":      {20 * time.Minute, ten.Add(3*time.Hour + 50*time.Minute), false, "WindowTooShort", "opens at 2026-11-23T22:00:00Z: the stop is estimated to take 20m0s, and the window closes at 2026-11-23T02:00:00Z"},
 		"no window is so long":    {5 * time.Hour, ten, false, "WindowTooShort", "none opens in the next years that is long enough"},
 		"closed, and never fits":  {5 * time.Hour, noon, false, "OutsideWindow", "change spec.windows"},
@@ -184,7 +187,7 @@ func TestWindowClosesBeforeTheStop(t *testing.T) {
 		c := nightly(spec.Migrated, func(p *spec.PlanSpec) { p.Cutover.OnWindowClose = does })
 		run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Attempt: 1, Digest: c.Digest(), ApprovedBy: &spec.Approval{Time: metav1.NewTime(noon)}}}
 		desired := &Desired{Closures: map[string]*spec.Closure{"shop": c}}
-		st := &spec.PlanStatus{Estimate: &spec.Estimate{StopSeconds: 60}}
+		st := &spec.PlanStatus{Estimate: &spec.Estimate{StopSeconds: 300}}
 		if g := JudgeGate(ten.Add(time.Hour), run, desired, st, nil); !g.Open {
 			t.Errorf("%q inside: %+v", does, g)
 		}
