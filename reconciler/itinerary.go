@@ -34,9 +34,11 @@ type StepDef struct {
 	// ReadOnly: the step has no effect on a cluster.
 	ReadOnly bool
 	// Push: everything recorded so far, this step's intent included, must be
-	// in Git before the effect. Four of them lie on a cutover's way: the frozen
-	// run, the stop, the target going live, Migrated.
+	// in Git before the effect. Five of them lie on a cutover's way: the frozen
+	// run, the stop, the volumes changing hands, the target going live, Migrated.
 	Push bool
+	// PushTimeout is how long that may take; nil is the step's own Timeout.
+	PushTimeout Timeout
 	// PushEnd: with Push, its end waits for Git too, also where there was nothing to
 	// do: the next steps rely on a record that more than this daemon has.
 	PushEnd bool
@@ -202,9 +204,9 @@ var migrateSteps = []StepDef{
 		Help: "Restores the objects on the target with every workload held at zero, after the PreRestore hooks."},
 	{Name: "late-list-again", Verb: "kube.list-again", NoUndo: "what it applies is removed with the restored objects", When: hasPreRestoreHooks, Timeout: short, Retries: 2,
 		Help: "Applies to the target what changed on the source since the backup."},
-	{Name: "move", Verb: "mover.move", Undo: "mover.move-undo", UndoBefore: true, When: movesVolumes, Intent: true, Timeout: medium, Retries: 2,
+	{Name: "move", Verb: "mover.move", Undo: "mover.move-undo", UndoBefore: true, When: movesVolumes, Intent: true, Push: true, PushTimeout: outage, Timeout: medium, Retries: 2,
 		Help: "Gives the target the moved volumes: the same storage, which the source keeps at Retain and must not use any more."},
-	{Name: "hand-over", Verb: "mover.hand-over", Undo: "mover.hand-back", UndoTarget: true, When: hasVolumes, Timeout: medium, Retries: 2,
+	{Name: "hand-over", Verb: "mover.hand-over", Undo: "mover.hand-back", UndoTarget: true, When: hasVolumes, Push: true, PushTimeout: outage, Timeout: medium, Retries: 2,
 		Help: "Binds the copied volumes to the application's claims on the target."},
 	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, PushEnd: true, Timeout: outage, Retries: 2,
 		Help: "Marks the claims live: from here on they belong to the application on the target."},

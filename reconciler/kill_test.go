@@ -89,6 +89,9 @@ func (w *world) Look(_ context.Context, c Call) (o Observation, err error) {
 			return
 		}
 		switch {
+		case d.Verb == "mover.restore" && !c.Undo && w.made["do:hand-over:1"] > 0 && w.made["undo:hand-over"] == 0:
+			// The claim is the application's by now: a daemon that asks has lost too much.
+			o = Observation{Seen: Broken, Reason: "ClaimMissing", Message: name, Final: true}
 		case w.made[name] == 0:
 			o.Seen = Absent
 		case w.age[name] < 2:

@@ -214,6 +214,9 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 	if s.Deadline != nil && in.Now.After(s.Deadline.Time) && !d.Forever {
 		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
 	}
+	if in.Push != nil && d.PushTimeout != nil && in.Now.After(s.Started.Add(d.PushTimeout(&in.Run.Spec.Closure.Plan.Spec.Cutover))) {
+		return settle(in, i, spec.StepFailed, "DeadlineExceeded", overdue(in, s))
+	}
 	if in.Err != nil {
 		return blindStep(d, in, i)
 	}

@@ -98,8 +98,9 @@ func TestGitOutage(t *testing.T) {
 		{"no run starts", down(1, 100), spec.RunSucceeded, "do:clean-up:1", ""},
 		{"short, before the stop", down(2, 30), spec.RunSucceeded, "do:clean-up:1", ""},
 		{"long, before the stop", down(2, 5000), spec.RunFailed, "undo:namespaces", "do:hand-over:1"},
-		{"longer than gitOutage before live", down(3, 5000), spec.RunFailed, "undo:hand-over", "do:start:1"},
-		{"after live the run goes on and waits to be shown", down(4, 900), spec.RunSucceeded, "do:traffic:1", ""},
+		{"longer than gitOutage before the hand-over", down(3, 5000), spec.RunFailed, "undo:stop", "do:hand-over:1"},
+		{"longer than gitOutage before live", down(4, 5000), spec.RunFailed, "undo:hand-over", "do:start:1"},
+		{"after live the run goes on and waits to be shown", down(5, 900), spec.RunSucceeded, "do:traffic:1", ""},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
