@@ -77,7 +77,8 @@ func TestGitGoneAndTheDaemonToo(t *testing.T) {
 	l.kill()
 	l.start()
 	gone := time.Now()
-	l.source("back", 3*time.Minute, "{.status.readyReplicas}", "1")
+	// Its controller may not have seen the stop yet, and still count the pod.
+	l.source("back", 3*time.Minute, "{.spec.replicas} {.status.readyReplicas}", "1 1")
 	t.Logf("the application was back %.1f s after Git and the daemon had gone", time.Since(gone).Seconds())
 	down.Store(false)
 	s := l.said(time.Minute, "CutoverNotDone", "could not be pushed")
@@ -130,7 +131,7 @@ func TestTheTargetIsDead(t *testing.T) {
 	l.source("stopped still", time.Second, "{.spec.replicas}", "0")
 	l.run(l.binary, "rollback", l.name, "--target-is-dead", "--server", "http://"+address, "--token-file", l.dir+"/token")
 	said := time.Now()
-	l.source("back", 2*time.Minute, "{.status.readyReplicas}", "1")
+	l.source("back", 2*time.Minute, "{.spec.replicas} {.status.readyReplicas}", "1 1")
 	t.Logf("the application was back %.1f s after the word", time.Since(said).Seconds())
 	down.Store(false)
 	s = l.said(2*time.Minute, "CutoverNotDone")
