@@ -20,7 +20,7 @@ lint: ## formatting, vet, import arrows and size budgets
 	cd test/demo && $(GO) vet ./...
 	$(GO) run ./test/lint
 
-test-short: lint ## everything that needs no cluster, in under two minutes
+test-short: lint ## everything that needs no cluster; several minutes on two cores
 	$(GO) test -race -short ./...
 
 MOVER_IMAGE := localhost/tranship:test
