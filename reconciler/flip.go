@@ -126,7 +126,7 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 		return v, true
 	}
 	if nb := p.Cutover.NotBefore; nb != nil && in.Now.Before(nb.Time) {
-		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+nb.UTC().Format(time.RFC3339)), wake: nb.Time}, true
+		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+stamp(nb.Time)), wake: nb.Time}, true
 	}
 	if v, waits := outside(in, spec.WindowCutover); waits {
 		if end := approvalEnd(in, f); v.wake.After(end) {
@@ -153,7 +153,7 @@ func lapsed(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	if in.Now.Before(end) {
 		return verdict{}, false
 	}
-	return verdict{drop: true, cond: stalled("ApprovalLapsed", fmt.Sprintf("the approval in %.12s ended at %s: raise cutover.attempt to approve again", f.Approval.Commit, end.UTC().Format(time.RFC3339)))}, true
+	return verdict{drop: true, cond: stalled("ApprovalLapsed", fmt.Sprintf("the approval in %.12s ended at %s: raise cutover.attempt to approve again", f.Approval.Commit, stamp(end)))}, true
 }
 
 func toRolledBack(in *PlanInput, f *spec.Flip) (verdict, bool) {
