@@ -8,7 +8,7 @@ SEED    ?= 1
 DURATION ?= 5m
 FAULTS  ?=
 
-.PHONY: build image lint test test-short bed-up bed-down bed-status demo chaos mutate bench bench-data clean
+.PHONY: build image lint test test-short bed-up bed-down bed-status demo chaos mutate bench bench-git bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -69,6 +69,9 @@ mutate: ## break the safety rules one by one, and prove that a test notices; no 
 
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
 	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench
+
+bench-git: ## reading, the ledger and a thousand plans at once, against C git; no cluster, ten minutes
+	$(GO) run ./test/bench --set git --out $(CURDIR)/build/bench
 
 bench-data: build bed-up ## the same for volumes; FULL=1 for full sizes (60 GB of disk, hours)
 	$(GO) run ./test/bench --set data --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench $(if $(FULL),--full)

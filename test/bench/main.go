@@ -37,12 +37,13 @@ func one(name string, measure func(ctx context.Context, l *lab, runs int) (row, 
 	}}
 }
 
-// sets are what `make bench` and `make bench-data` measure.
+// sets are what `make bench`, `make bench-git` and `make bench-data` measure.
 var sets = map[string][]bench{
 	"overhead": {
 		one("overhead.noop-cutover", noopCutover),
 		one("stage.nothing-changed", stageNothingChanged),
 	},
+	"git": {{"git", gitRows}},
 	"data": {
 		one("stop.bed-100mb", stopBed),
 		{"large-file", largeFile},
@@ -63,16 +64,23 @@ func main() {
 	}
 }
 
+// processes are what this program is when it starts itself.
+var processes = map[string]func(context.Context, []string) error{
+	moverCommand: runMover,
+	serveCommand: func(_ context.Context, args []string) error { return runServer(args) },
+	workCommand:  runWorker,
+}
+
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == moverCommand {
-		return runMover(ctx, args[1:])
+	if len(args) > 0 && processes[args[0]] != nil {
+		return processes[args[0]](ctx, args[1:])
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	bedFile := flags.String("bed", "/var/lib/tranship-bed/bed.json", "the bed's description, made by make bed-up")
 	binary := flags.String("tranship", "build/tranship", "the product's binary, made by make build")
 	out := flags.String("out", "build/bench", "folder for the results")
 	runs := flags.Int("runs", 0, "runs a row, at least 3; 0 means 5, and 3 of the set data")
-	set := flags.String("set", "overhead", "what is measured: overhead or data")
+	set := flags.String("set", "overhead", "what is measured: overhead, git (which needs no bed) or data")
 	only := flags.String("only", "", "names of measurements, separated by commas; empty means all of the set")
 	full := flags.Bool("full", false, "the volumes' full sizes: needs 60 GB of disk and hours")
 	size := sizeFlags(flags)
@@ -84,10 +92,13 @@ func run(ctx context.Context, args []string) error {
 		within, *size = fullLimit, fullSizes
 	}
 	if *runs == 0 {
-		*runs = map[string]int{"overhead": 5, "data": 3}[*set]
+		*runs = map[string]int{"overhead": 5, "git": 5, "data": 3}[*set]
 	}
 	ctx, stop := context.WithTimeout(ctx, within)
 	defer stop()
+	if *set == "git" {
+		return runGit(ctx, *out, max(3, *runs))
+	}
 	l, err := newLab(ctx, *bedFile, *binary)
 	if err != nil {
 		return err
@@ -98,6 +109,17 @@ func run(ctx context.Context, args []string) error {
 		names = strings.Split(*only, ",")
 	}
 	return errors.Join(l.measureAll(ctx, sets[*set], names, *out, max(3, *runs)), l.cleanUp())
+}
+
+// runGit needs nothing but the git program.
+func runGit(ctx context.Context, out string, runs int) error {
+	dir, err := os.MkdirTemp("", "tranship-bench-git-")
+	if err != nil {
+		return fmt.Errorf("cannot make a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	l := &lab{dir: dir}
+	return l.measureAll(ctx, sets["git"], nil, out, runs)
 }
 
 // measureAll goes on after a measurement that failed, and prints what there is.

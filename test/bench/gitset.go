@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// estate is the server with the repository of plans, for the set git.
+type estate struct {
+	dir    string // of the bare repositories, and of everything else
+	bare   string
+	server *gitServer
+	rev    int
+}
+
+// newEstate takes a minute. close ends the server; the folder stays the lab's.
+func newEstate(ctx context.Context, dir string) (*estate, error) {
+	e := &estate{dir: dir, bare: filepath.Join(dir, "served", "plans.git")}
+	if err := os.MkdirAll(e.bare, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make a folder: %w", err)
+	}
+	err := gitRun(ctx, e.bare, "init", "-q", "--bare", "-b", "main", ".")
+	if err == nil {
+		err = gitRun(ctx, e.bare, "config", "http.receivepack", "true")
+	}
+	if err == nil {
+		err = makeEstate(ctx, e.bare)
+	}
+	if err == nil {
+		e.server, err = startServer(ctx, filepath.Dir(e.bare))
+	}
+	return e, err
+}
+
+func (e *estate) url() string { return e.server.URL + "/plans.git" }
+
+// worker starts the product with an empty cache.
+func (e *estate) worker(ctx context.Context) (*gitWorker, error) {
+	data, err := os.MkdirTemp(e.dir, "data-")
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a folder: %w", err)
+	}
+	return startWorker(ctx, e.url(), data)
+}
+
+// commit moves main by one commit.
+func (e *estate) commit(ctx context.Context) error {
+	e.rev++
+	return addCommit(ctx, e.bare, e.rev)
+}
+
+// c runs C git and returns the processor time that it took, its helpers
+// included, in milliseconds.
+func (e *estate) c(ctx context.Context, dir, stdin string, args ...string) (cpu float64, out string, err error) {
+	cmd := gitCommand(ctx, dir, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var said strings.Builder
+	cmd.Stderr = &said
+	raw, err := cmd.Output()
+	if err != nil {
+		return 0, "", fmt.Errorf("git %s failed: %w: %s", strings.Join(args, " "), err, said.String())
+	}
+	return float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / 1e6, strings.TrimSpace(string(raw)), nil
+}
+
+// gitRows measures everything of the set git, in one repository.
+func gitRows(ctx context.Context, l *lab, runs int) (rows []row, err error) {
+	e, err := newEstate(ctx, filepath.Join(l.dir, "git"))
+	if err != nil {
+		return nil, err
+	}
+	defer e.server.stop()
+	for _, m := range []func(context.Context, *estate, int) ([]row, error){coldStart, polls, newCommit, ledgerPush, flat, fleetDue} {
+		got, failed := m(ctx, e, runs)
+		rows, err = append(rows, got...), errors.Join(err, failed)
+	}
+	if out, failed := gitCommand(ctx, e.bare, "fsck", "--strict", "--no-dangling").CombinedOutput(); failed != nil || strings.TrimSpace(string(out)) != "" {
+		err = errors.Join(err, fmt.Errorf("git fsck --strict is not content: %s: %w", out, failed))
+	}
+	return rows, err
+}
+
+// coldStart measures git.cold-start and git.rss: an empty cache, until every
+// plan is read and joined with what it refers to.
+func coldStart(ctx context.Context, e *estate, runs int) ([]row, error) {
+	var ours, peers, rss, most sample
+	for range runs {
+		w, err := e.worker(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a, err := w.do(gitOrder{Do: "read"})
+		if err == nil && a.Plans != gitFolders*gitPerFold {
+			err = fmt.Errorf("%d plans were read instead of %d", a.Plans, gitFolders*gitPerFold)
+		}
+		steady, failed := w.do(gitOrder{Do: "read", Times: 200})
+		w.stop()
+		if err := errors.Join(err, failed); err != nil {
+			return nil, err
+		}
+		ours, rss, most = append(ours, a.Wall/1000), append(rss, steady.RSS), append(most, a.Peak)
+		wall, err := e.cloneByHand(ctx)
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, wall)
+	}
+	fmt.Printf("  ours %s\n  C git %s\n  peak memory %s\n", ours, peers, most)
+	note := fmt.Sprintf("%d plans in %d folders; peak while reading %.0f MiB", gitFolders*gitPerFold, gitFolders, most.median())
+	return []row{
+		compared("git.cold-start", "s", ours, "C git: a shallow bare clone, and every file by cat-file, none of them parsed", peers, atMost(2), note),
+		fixed("git.rss", "MiB", rss, "the bar", 80, note+"; after 200 polls"),
+	}, nil
+}
+
+// cloneByHand reads every file with C git, in seconds.
+func (e *estate) cloneByHand(ctx context.Context) (float64, error) {
+	dir, err := os.MkdirTemp(e.dir, "clone-")
+	if err != nil {
+		return 0, fmt.Errorf("cannot make a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	began := time.Now()
+	if err := gitRun(ctx, dir, "clone", "-q", "--bare", "--depth=1", "--single-branch", e.url(), "."); err != nil {
+		return 0, err
+	}
+	_, names, err := e.c(ctx, dir, "", "ls-tree", "-r", "--format=%(objectname)", "HEAD")
+	if err == nil {
+		_, _, err = e.c(ctx, dir, names+"\n", "cat-file", "--batch")
+	}
+	return time.Since(began).Seconds(), err
+}
+
+// polls measures git.poll and git.poll-10k-refs.
+func polls(ctx context.Context, e *estate, runs int) ([]row, error) {
+	first, err := e.pollRow(ctx, "git.poll", runs)
+	if err != nil {
+		return nil, err
+	}
+	err = fastImport(ctx, e.bare, func(w io.Writer) {
+		for i := range gitManyRefs {
+			fmt.Fprintf(w, "reset refs/heads/many/%05d\nfrom refs/heads/main^0\n\n", i)
+		}
+	})
+	if err == nil {
+		err = gitRun(ctx, e.bare, "pack-refs", "--all")
+	}
+	if err != nil {
+		return first, err
+	}
+	second, err := e.pollRow(ctx, "git.poll-10k-refs", runs)
+	return append(first, second...), err
+}
+
+// pollRow is the cost of a poll that finds nothing new; one sample is the mean of many.
+func (e *estate) pollRow(ctx context.Context, name string, runs int) ([]row, error) {
+	const each = 50
+	w, err := e.worker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer w.stop()
+	if _, err := w.do(gitOrder{Do: "read", Times: 3}); err != nil {
+		return nil, err
+	}
+	var ours, peers, bytes sample
+	for range runs {
+		before, err := e.server.sent()
+		if err != nil {
+			return nil, err
+		}
+		a, err := w.do(gitOrder{Do: "read", Times: each})
+		if err != nil {
+			return nil, err
+		}
+		after, err := e.server.sent()
+		if err != nil {
+			return nil, err
+		}
+		ours, bytes = append(ours, a.CPU/each), append(bytes, float64(after-before)/each)
+		cpu, _, err := e.c(ctx, e.bare, "", "ls-remote", e.url(), "refs/heads/main")
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, cpu)
+	}
+	fmt.Printf("  %s: ours %s; bytes received %s\n", name, ours, bytes)
+	r := compared(name, "ms of processor time", ours, "git ls-remote of one branch", peers, atMost(1), fmt.Sprintf("%.0f bytes received a poll", bytes.median()))
+	r.Pass = r.Pass && bytes.median() <= 1024
+	return []row{r}, nil
+}
+
+// newCommit measures git.new-commit: fetch it, find what it changed, read that.
+// Ours also parses it and joins it with what it refers to.
+func newCommit(ctx context.Context, e *estate, runs int) ([]row, error) {
+	w, err := e.worker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer w.stop()
+	clone := filepath.Join(e.dir, "peer.git")
+	if err := errors.Join(os.MkdirAll(clone, 0o755), gitRun(ctx, clone, "clone", "-q", "--bare", "--single-branch", e.url(), ".")); err != nil {
+		return nil, err
+	}
+	if _, err := w.do(gitOrder{Do: "read"}); err != nil {
+		return nil, err
+	}
+	var ours, peers sample
+	for range 3 * runs {
+		if err := e.commit(ctx); err != nil {
+			return nil, err
+		}
+		a, err := w.do(gitOrder{Do: "read"})
+		if err == nil && a.Commits != 1 {
+			err = fmt.Errorf("%d commits were seen instead of one", a.Commits)
+		}
+		if err != nil {
+			return nil, err
+		}
+		cpu, err := e.fetchByHand(ctx, clone)
+		if err != nil {
+			return nil, err
+		}
+		ours, peers = append(ours, a.CPU), append(peers, cpu)
+	}
+	fmt.Printf("  git.new-commit: ours %s\n  C git %s\n", ours, peers)
+	return []row{compared("git.new-commit", "ms of processor time", ours, "git fetch, diff-tree and cat-file of the changed file, in a full clone", peers, ratioAtMost(0.25), "one plan of 10,000 changed; ours parses it and joins it with its clusters as well")}, nil
+}
+
+func (e *estate) fetchByHand(ctx context.Context, clone string) (float64, error) {
+	_, old, err := e.c(ctx, clone, "", "rev-parse", "refs/heads/main")
+	if err != nil {
+		return 0, err
+	}
+	fetch, _, err := e.c(ctx, clone, "", "fetch", "-q", "origin", "+refs/heads/main:refs/heads/main")
+	if err != nil {
+		return 0, err
+	}
+	diff, changed, err := e.c(ctx, clone, "", "diff-tree", "-r", old, "refs/heads/main")
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(changed)
+	if len(fields) < 4 {
+		return 0, fmt.Errorf("git diff-tree said %q", changed)
+	}
+	read, _, err := e.c(ctx, clone, fields[3]+"\n", "cat-file", "--batch")
+	return fetch + diff + read, err
+}
