@@ -12,42 +12,51 @@ import (
 type Clash struct {
 	Plan string
 	What string // of what both cover, for people: "namespace shop of source cluster old"
+	// Mute: the other plan's documents are gone or broken, so that only its
+	// record speaks for it.
+	Mute bool
 }
 
 // coverage is what one plan takes hold of.
 type coverage struct {
-	closure *spec.Closure
+	*spec.Covered
 	volumes []spec.Volume // as discovered; they know claims that no document names
 }
 
-// Conflict names an older plan that covers an object or claim of the given
-// one, on the source or on the target; nil when there is none. Closed plans
-// do not count; what runs counts as it was frozen, whatever Git says since.
-func Conflict(plan string, want *Desired, rec *Recorded) *Clash {
-	mine := want.Closures[plan]
-	if mine == nil {
+// coveredBy is what a closure covers.
+func coveredBy(c *spec.Closure) *spec.Covered {
+	place := func(c *spec.Cluster) spec.Place {
+		return spec.Place{Server: c.Spec.Server, InCluster: c.Spec.InCluster}
+	}
+	p := &c.Plan.Spec
+	v := &spec.Covered{Source: place(&c.Source), Target: place(&c.Target), Namespaces: p.Namespaces, LabelSelector: p.LabelSelector}
+	v.Source.Cluster, v.Target.Cluster = p.SourceCluster, p.TargetCluster
+	return v
+}
+
+// coverages are all that a plan takes hold of: what its documents say, what its
+// open run was frozen with, and what its newest run had hold of where the
+// documents do not say it, since they are gone or broken, or were changed after
+// a cutover. A closed plan has hold of nothing.
+func coverages(plan string, want *Desired, rec *Recorded) []coverage {
+	var all []coverage
+	st, c := rec.Plans[plan], want.Closures[plan]
+	if st != nil && st.Recorded.State == spec.Closed {
 		return nil
 	}
-	own := coverage{mine, volumesOf(rec.Plans[plan])}
-	var first *Clash
-	consider := func(other string, c *spec.Closure, volumes []spec.Volume) {
-		if other == plan || first != nil && !older(other, first.Plan, rec.Plans) {
-			return
-		}
-		if st := rec.Plans[other]; st != nil && st.Recorded.State == spec.Closed {
-			return
-		}
-		if what := shared(own, coverage{c, volumes}); what != "" && older(other, plan, rec.Plans) {
-			first = &Clash{Plan: other, What: what}
-		}
+	if c != nil {
+		all = append(all, coverage{coveredBy(c), volumesOf(st)})
 	}
-	for other, c := range want.Closures {
-		consider(other, c, volumesOf(rec.Plans[other]))
+	if st == nil {
+		return all
 	}
-	for _, run := range rec.Open {
-		consider(run.Spec.Plan, &run.Spec.Closure, run.Facts.Volumes)
+	if st.Covers != nil && (c == nil || st.Recorded.Cutover != "") {
+		all = append(all, coverage{st.Covers, st.Volumes})
 	}
-	return first
+	if run := rec.Open[st.Recorded.OpenRun]; run != nil {
+		all = append(all, coverage{coveredBy(&run.Spec.Closure), run.Facts.Volumes})
+	}
+	return all
 }
 
 func volumesOf(st *spec.PlanStatus) []spec.Volume {
@@ -90,33 +99,31 @@ func standingOf(st *spec.PlanStatus) standing {
 // shared says what two plans both cover: a namespace, unless their selectors
 // can match no object together, or a claim all the same.
 func shared(a, b coverage) string {
-	p, q := &a.closure.Plan.Spec, &b.closure.Plan.Spec
-	onSource := sameCluster(p.SourceCluster, q.SourceCluster, &a.closure.Source, &b.closure.Source)
-	onTarget := sameCluster(p.TargetCluster, q.TargetCluster, &a.closure.Target, &b.closure.Target)
-	for _, x := range p.Namespaces {
-		for _, y := range q.Namespaces {
+	onSource, onTarget := sameCluster(a.Source, b.Source), sameCluster(a.Target, b.Target)
+	for _, x := range a.Namespaces {
+		for _, y := range b.Namespaces {
 			source, target := onSource && x.Name == y.Name, onTarget && x.Target() == y.Target()
 			if !source && !target {
 				continue
 			}
-			if disjoint(p.LabelSelector, q.LabelSelector) {
+			if disjoint(a.LabelSelector, b.LabelSelector) {
 				if claim := sharedClaim(a, b, x, source, target); claim != "" {
 					return claim
 				}
 				continue
 			}
 			if source {
-				return fmt.Sprintf("namespace %s of source cluster %s", x.Name, p.SourceCluster)
+				return fmt.Sprintf("namespace %s of source cluster %s", x.Name, a.Source.Cluster)
 			}
-			return fmt.Sprintf("namespace %s of target cluster %s", x.Target(), p.TargetCluster)
+			return fmt.Sprintf("namespace %s of target cluster %s", x.Target(), a.Target.Cluster)
 		}
 	}
 	return ""
 }
 
 // sameCluster: two documents may stand for one cluster.
-func sameCluster(name, other string, a, b *spec.Cluster) bool {
-	return name == other || a.Spec.Server != "" && a.Spec.Server == b.Spec.Server || a.Spec.InCluster && b.Spec.InCluster
+func sameCluster(a, b spec.Place) bool {
+	return a.Cluster == b.Cluster || a.Server != "" && a.Server == b.Server || a.InCluster && b.InCluster
 }
 
 // sharedClaim finds a claim that both plans bring: pods of both may mount it,
@@ -130,9 +137,9 @@ func sharedClaim(a, b coverage, n spec.NamespaceMapping, source, target bool) st
 			switch {
 			case w.Action == "skip":
 			case source && v.Namespace == w.Namespace && v.Claim == w.Claim:
-				return fmt.Sprintf("claim %s/%s of source cluster %s", v.Namespace, v.Claim, a.closure.Plan.Spec.SourceCluster)
+				return fmt.Sprintf("claim %s/%s of source cluster %s", v.Namespace, v.Claim, a.Source.Cluster)
 			case target && v.TargetNamespace == w.TargetNamespace && v.TargetClaim == w.TargetClaim:
-				return fmt.Sprintf("claim %s/%s of target cluster %s", v.TargetNamespace, v.TargetClaim, a.closure.Plan.Spec.TargetCluster)
+				return fmt.Sprintf("claim %s/%s of target cluster %s", v.TargetNamespace, v.TargetClaim, a.Target.Cluster)
 			}
 		}
 	}

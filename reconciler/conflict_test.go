@@ -1,12 +1,15 @@
 package reconciler
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
 )
 
 // TestConflict: two plans, of which the one called young was recorded an hour
@@ -83,6 +86,33 @@ func TestConflict(t *testing.T) {
 			r.Plans["young"].Recorded.OpenRun = "young-migrate-1"
 			r.Open = map[string]*spec.Run{"young-migrate-1": {Spec: spec.RunSpec{Plan: "young", Closure: *w.Closures["young"]}}}
 		}, "old", "namespace shop"},
+		"the older is gone, and nobody can read what it staged": {func(w *Desired, r *Recorded) {
+			r.Plans["old"].Covers = coveredBy(w.Closures["old"])
+			delete(w.Closures, "old")
+		}, "young", "the document of old is gone or broken"},
+		"the older is gone and was closed": {func(w *Desired, r *Recorded) {
+			r.Plans["old"].Covers, r.Plans["old"].Recorded.State = coveredBy(w.Closures["old"]), spec.Closed
+			delete(w.Closures, "old")
+		}, "", ""},
+		"the older is gone, and staged another namespace": {func(w *Desired, r *Recorded) {
+			r.Plans["old"].Covers = coveredBy(w.Closures["old"])
+			r.Plans["old"].Covers.Namespaces = []spec.NamespaceMapping{{Name: "bank"}}
+			delete(w.Closures, "old")
+		}, "", ""},
+		"the older is gone, its claims are not ours": {func(w *Desired, r *Recorded) {
+			claims(func(a, b *spec.Volume) {})(w, r)
+			r.Plans["old"].Covers = coveredBy(w.Closures["old"])
+			delete(w.Closures, "old")
+		}, "", ""},
+		"the older was narrowed after its cutover": {func(w *Desired, r *Recorded) {
+			r.Plans["old"].Covers = coveredBy(w.Closures["old"])
+			r.Plans["old"].Recorded.Cutover, r.Plans["old"].Recorded.State = "old-migrate-1", spec.Migrated
+			plan(w, "old").Namespaces = []spec.NamespaceMapping{{Name: "bank"}}
+		}, "young", "namespace shop of source cluster old"},
+		"the older was narrowed before it": {func(w *Desired, r *Recorded) {
+			r.Plans["old"].Covers = coveredBy(w.Closures["old"])
+			plan(w, "old").Namespaces = []spec.NamespaceMapping{{Name: "bank"}}
+		}, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &Desired{Closures: map[string]*spec.Closure{"old": closureIn(spec.Staged, 1), "young": closureIn(spec.Staged, 1)}}
@@ -93,7 +123,7 @@ func TestConflict(t *testing.T) {
 			}
 			c.change(w, r)
 			for _, plan := range []string{"old", "young"} {
-				clash := Conflict(plan, w, r)
+				clash := newOverlaps(w, r).conflict(plan, w, r)
 				if (clash != nil) != (plan == c.refused) {
 					t.Fatalf("%s: %+v", plan, clash)
 				}
@@ -106,5 +136,83 @@ func TestConflict(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestIndexKnowsEveryMeeting compares the index with asking every pair, while
+// plans come, go, change and are closed.
+func TestIndexKnowsEveryMeeting(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &Desired{Closures: map[string]*spec.Closure{}}
+		r := &Recorded{Plans: map[string]*spec.PlanStatus{}, Open: map[string]*spec.Run{}}
+		o := newOverlaps(w, r)
+		few := func(label string, n int) int { return rapid.IntRange(0, n).Draw(t, label) }
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			plan := fmt.Sprint("p", few("plan", 4))
+			c := closureIn(spec.Staged, 1)
+			c.Plan.Metadata.Name = plan
+			c.Plan.Spec.SourceCluster, c.Plan.Spec.TargetCluster = fmt.Sprint("s", few("source", 1)), fmt.Sprint("t", few("target", 1))
+			c.Source.Spec.Server = []string{"", "https://a", "https://b"}[few("server", 2)]
+			c.Target.Spec.InCluster = few("in", 1) == 1
+			c.Plan.Spec.Namespaces = []spec.NamespaceMapping{{Name: fmt.Sprint("n", few("ns", 3)), TargetName: []string{"", "n0"}[few("to", 1)]}}
+			if r.Plans[plan] == nil {
+				r.Plans[plan] = newStatus(plan)
+			}
+			st := copyStatus(r.Plans[plan])
+			switch few("what", 4) {
+			case 0:
+				w.Closures[plan] = c
+			case 1:
+				delete(w.Closures, plan)
+			case 2:
+				st.Covers = coveredBy(c)
+			case 3:
+				st.Recorded.State = []spec.State{spec.Closed, spec.Staged}[few("closed", 1)]
+			case 4:
+				st.Recorded.OpenRun = plan
+				r.Open[plan] = &spec.Run{Spec: spec.RunSpec{Closure: *c}}
+			}
+			r.Plans[plan] = st
+			o.set(plan, w, r)
+		}
+		fresh := newOverlaps(w, r)
+		for a := range r.Plans {
+			for b := range r.Plans {
+				meet := a != b && slices.ContainsFunc(coverages(a, w, r), func(x coverage) bool {
+					return slices.ContainsFunc(coverages(b, w, r), func(y coverage) bool { return shared(x, y) != "" })
+				})
+				if meet != o.meets(a)[b] || meet != fresh.meets(a)[b] {
+					t.Fatalf("%s and %s meet: %v, the index says %v, a new one %v", a, b, meet, o.meets(a)[b], fresh.meets(a)[b])
+				}
+			}
+		}
+	})
+}
+
+// A version that did not keep what a plan covers has recorded its run: what the
+// run was frozen with counts when the document is gone.
+func TestRecallFromTheRecord(t *testing.T) {
+	l := idle(closureIn(spec.Staged, 1), newStatus("shop"))
+	run := &spec.Run{Metadata: spec.Metadata{Name: "old-stage-1"}, Spec: spec.RunSpec{Plan: "old", Kind: spec.RunStage, Number: 1, Closure: *closureIn(spec.Staged, 1)}}
+	l.ledger.(*memory).runs["old-stage-1"] = run
+	st := newStatus("old")
+	st.Recorded.LastRunPath, st.Recorded.Removed, st.Recorded.Numbers = spec.RunPath(run), true, map[spec.RunKind]int{spec.RunStage: 1}
+	l.rec.Plans["old"] = st
+	l.recall(t.Context())
+	if clash := l.input("shop").Conflict; clash == nil || clash.Plan != "old" || l.ledger.(*memory).plans["old"].Covers == nil {
+		t.Fatalf("%+v", clash)
+	}
+}
+
+// What a run takes hold of is in the status as soon as it is frozen, and stays
+// when the plan's document goes.
+func TestARunsGroundIsKept(t *testing.T) {
+	s := &story{st: newStatus("shop"), at: noon}
+	s.say(doc(spec.Staged))
+	s.say(doc(spec.Migrated))
+	s.end(spec.RunFailed)
+	Remove(s.st)
+	if v := s.st.Covers; v == nil || v.Source.Cluster != "old" || v.Target.Cluster != "new" || v.Namespaces[0].Name != "shop" {
+		t.Fatalf("%+v", v)
 	}
 }

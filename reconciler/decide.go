@@ -219,8 +219,12 @@ func conflict(in *PlanInput) (verdict, bool) {
 	if c == nil {
 		return verdict{}, false
 	}
-	return verdict{cond: stalled("PlanConflict", fmt.Sprintf("the plans %s and %s both cover %s; %s came first and goes on, so that %s starts nothing: close %s, or narrow one of the two",
-		c.Plan, in.Plan, c.What, c.Plan, in.Plan, c.Plan))}, true
+	way := fmt.Sprintf("close %s, or narrow one of the two", c.Plan)
+	if c.Mute {
+		way = fmt.Sprintf("the document of %s is gone or broken, and its record says that it has hold of objects: put it right and close it, or narrow %s", c.Plan, in.Plan)
+	}
+	return verdict{cond: stalled("PlanConflict", fmt.Sprintf("the plans %s and %s both cover %s; %s came first, so that %s starts nothing: %s",
+		c.Plan, in.Plan, c.What, c.Plan, in.Plan, way))}, true
 }
 
 // stageDue answers for plans whose desired state is Staged.

@@ -53,6 +53,7 @@ type Loop struct {
 
 	rec     *Recorded
 	want    *Desired
+	ground  *overlaps // of rec and want; nil: to be found out
 	hold    *spec.Waiting
 	doubt   *spec.Waiting       // the ledger is not trusted
 	drivers map[string]*driver  // by plan
@@ -216,10 +217,11 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	if err := l.ledger.Record(ctx, change); err != nil {
 		return l.note(err)
 	}
-	l.want, l.rec.Daemon, l.hold = want, *daemon, daemon.Hold
+	l.want, l.rec.Daemon, l.hold, l.ground = want, *daemon, daemon.Hold, nil
 	for _, st := range plans {
 		l.rec.Plans[st.Metadata.Name] = st
 	}
+	l.recall(ctx)
 	l.log.Info("observed", "commit", want.Commit, "plans", len(want.Closures), "problems", len(want.Problems))
 	return nil
 }
@@ -275,8 +277,11 @@ func (l *Loop) decide(ctx context.Context, plan string) time.Time {
 // input is all that the decision about a plan depends on, as of now.
 func (l *Loop) input(plan string) PlanInput {
 	st := l.rec.Plans[plan]
+	if l.ground == nil {
+		l.ground = newOverlaps(l.want, l.rec)
+	}
 	return PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan], Status: st, Hold: l.held(),
-		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: Conflict(plan, l.want, l.rec), Open: l.rec.Open[st.Recorded.OpenRun]}
+		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: l.ground.conflict(plan, l.want, l.rec), Open: l.rec.Open[st.Recorded.OpenRun]}
 }
 
 // keep records a status when it says something new.
@@ -290,7 +295,7 @@ func (l *Loop) keep(ctx context.Context, st *spec.PlanStatus) {
 		l.log.Error("a status could not be recorded", "plan", plan, "error", l.note(err))
 		return
 	}
-	l.rec.Plans[plan] = st
+	l.know(plan, st)
 	c := find(st, "Ready")
 	l.Notifier.Notify(Event{Plan: plan, State: string(c.Status), Reason: c.Reason, Message: c.Message})
 }

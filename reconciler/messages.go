@@ -166,14 +166,15 @@ func (l *Loop) record(ctx context.Context, s *save) error {
 		return l.note(err)
 	}
 	l.tellStep(run)
-	if !s.ended && st != nil {
-		l.rec.Plans[plan] = st
-	}
 	l.rec.Open[run.Metadata.Name] = run
 	if s.ended {
 		delete(l.rec.Open, run.Metadata.Name)
 		delete(l.drivers, plan)
-		l.rec.Plans[plan] = st
+	}
+	if st != nil {
+		l.know(plan, st)
+	}
+	if s.ended {
 		l.runs.Add(1)
 		go func() { // people wait for the outcome; the next run does not
 			defer l.runs.Done()
@@ -268,7 +269,8 @@ func (l *Loop) begin(ctx context.Context, m message) {
 		l.log.Error("a run could not be recorded", "run", run.Metadata.Name, "error", l.note(err))
 		return
 	}
-	l.rec.Plans[plan], l.rec.Open[run.Metadata.Name] = st, run
+	l.rec.Open[run.Metadata.Name] = run
+	l.know(plan, st)
 	l.Notifier.Notify(Event{Plan: plan, Run: run.Metadata.Name, State: string(run.Status.Phase), Reason: "Started", Message: "frozen from commit " + run.Spec.Commit})
 	l.start(ctx, run)
 }

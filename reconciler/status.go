@@ -88,6 +88,9 @@ func Started(st *spec.PlanStatus, run *spec.Run) *spec.PlanStatus {
 	}
 	r.Numbers[run.Spec.Kind] = run.Spec.Number
 	r.OpenRun = run.Metadata.Name
+	if run.Spec.Kind != spec.RunClose {
+		c.Covers = coveredBy(&run.Spec.Closure)
+	}
 	if run.Spec.Kind != spec.RunStage {
 		r.Approvals = append(r.Approvals, run.Spec.ApprovedBy.Commit)
 		r.Flip = nil

@@ -15,11 +15,15 @@ type PlanStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	Problems   []Problem          `json:"problems,omitempty"` // of the document, with file and line
 	Volumes    []Volume           `json:"volumes,omitempty"`
-	WaitsFor   *Waiting           `json:"waitsFor,omitempty"`
-	LastStage  *StageNote         `json:"lastStage,omitempty"`
-	NextStage  *metav1.Time       `json:"nextStage,omitempty"`
-	Missed     []metav1.Time      `json:"missed,omitempty"` // newest 20 missed slots
-	Estimate   *Estimate          `json:"estimate,omitempty"`
+	// Covers is what the newest run took hold of: other plans stay off it while
+	// nobody can read this one's documents. Absent before the first run, and in
+	// records of versions that did not keep it.
+	Covers    *Covered      `json:"covers,omitempty"`
+	WaitsFor  *Waiting      `json:"waitsFor,omitempty"`
+	LastStage *StageNote    `json:"lastStage,omitempty"`
+	NextStage *metav1.Time  `json:"nextStage,omitempty"`
+	Missed    []metav1.Time `json:"missed,omitempty"` // newest 20 missed slots
+	Estimate  *Estimate     `json:"estimate,omitempty"`
 	// Migrated is the closure digest of the newest successful cutover.
 	Migrated string `json:"migrated,omitempty"`
 	// LastFailure is what the newest run said when it did not succeed.
@@ -28,6 +32,22 @@ type PlanStatus struct {
 
 // CutoverDigest is the digest that the finished cutover was approved with.
 func (s *PlanStatus) CutoverDigest() string { return s.Migrated }
+
+// Covered is where the objects of a plan are.
+type Covered struct {
+	Source        Place                 `json:"source"`
+	Target        Place                 `json:"target"`
+	Namespaces    []NamespaceMapping    `json:"namespaces"`
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+}
+
+// Place is a cluster by its document's name and, where that says it, by its
+// address: two documents may stand for one cluster.
+type Place struct {
+	Cluster   string `json:"cluster"`
+	Server    string `json:"server,omitempty"`
+	InCluster bool   `json:"inCluster,omitempty"`
+}
 
 // Recorded is the part of a status that decisions are made from.
 type Recorded struct {
