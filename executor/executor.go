@@ -86,7 +86,7 @@ func (x *Executor) Ensure(ctx context.Context, c reconciler.Call) error {
 		return err
 	}
 	for _, side := range needs(v) {
-		if err := e.On(side).Guard(ctx, e.Settings); err != nil {
+		if err := e.On(side).Guard(ctx, &e.Settings); err != nil {
 			return x.explain(c, err)
 		}
 	}

@@ -32,7 +32,38 @@ func (l *Ledger) Acquire(ctx context.Context, holder string, takeOver bool) (epo
 	}
 	defer free()
 	err = l.persist(ctx, func() (bool, error) {
-		epoch, err = l.raise(ctx, holder, takeOver)
+		epoch, err = l.raise(ctx, holder, takeOver, 0)
+		return err == nil, err
+	})
+	return epoch, err
+}
+
+// RaiseAbove raises the epoch of the daemon that holds the ledger above one that a
+// cluster remembers: of a ledger that was lost and began anew, or was put back from
+// a backup. Whether another daemon holds it now, Git says: the raise is a
+// compare-and-swap push on a tip that still carries our epoch, so that a daemon
+// which was replaced gets reconciler.ErrSuperseded, and one that cannot see Git
+// gets an error that passes. It may be called where `--take-over` or a Lease
+// allows it only. Safe for concurrent use; it returns the epoch that holds now.
+func (l *Ledger) RaiseAbove(ctx context.Context, seen int64) (epoch int64, err error) {
+	if err := l.usable(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := withDeadline(ctx)
+	defer cancel()
+	free, err := l.take(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot raise the epoch in time: %w", err)
+	}
+	defer free()
+	if epoch = l.Epoch(); epoch > seen {
+		return epoch, nil
+	}
+	l.mu.Lock()
+	holder := l.holder
+	l.mu.Unlock()
+	err = l.persist(ctx, func() (bool, error) {
+		epoch, err = l.raise(ctx, holder, false, seen)
 		return err == nil, err
 	})
 	return epoch, err
@@ -61,7 +92,8 @@ func (l *Ledger) Resume(holder string, why error) (int64, error) {
 	return l.epoch, nil
 }
 
-func (l *Ledger) raise(ctx context.Context, holder string, takeOver bool) (int64, error) {
+// raise takes the next epoch, which is above the one given as well.
+func (l *Ledger) raise(ctx context.Context, holder string, takeOver bool, above int64) (int64, error) {
 	if err := l.sync(ctx); err != nil {
 		return 0, err
 	}
@@ -75,7 +107,7 @@ func (l *Ledger) raise(ctx context.Context, holder string, takeOver bool) (int64
 	if err := l.mayTake(seen, tip, head, takeOver); err != nil {
 		return 0, err
 	}
-	epoch := max(seen.Epoch, head.Epoch) + 1
+	epoch := max(seen.Epoch, head.Epoch, above) + 1
 	seen.Epoch, seen.Holder, seen.Version, seen.Time = epoch, holder, l.version, metav1.NewTime(time.Now().UTC())
 	c, err := l.raising(seen, tip, head.ID)
 	if err != nil {
@@ -150,69 +182,4 @@ func (l *Ledger) daemonAt(tip plumbing.Hash) (spec.DaemonStatus, error) {
 		return spec.DaemonStatus{}, err
 	}
 	return *d, nil
-}
-
-// Adopt accepts the ledger as it is on the server, after somebody edited,
-// rewrote or deleted it. It records that in a commit without changes, which
-// every daemon of this ledger then respects. It needs no epoch, so the command
-// line can call it beside a running daemon.
-func (l *Ledger) Adopt(ctx context.Context) error {
-	ctx, cancel := withDeadline(ctx)
-	defer cancel()
-	free, err := l.take(ctx)
-	if err != nil {
-		return fmt.Errorf("cannot adopt the ledger in time: %w", err)
-	}
-	defer free()
-	return l.persist(ctx, func() (bool, error) {
-		err := l.adopt(ctx)
-		return err == nil, err
-	})
-}
-
-func (l *Ledger) adopt(ctx context.Context) error {
-	tip, err := l.remote.tip(ctx)
-	if err != nil {
-		return err
-	}
-	var root plumbing.Hash
-	var seen spec.DaemonStatus
-	if !tip.IsZero() {
-		if _, err := bring(ctx, l.remote, l.store, plumbing.ZeroHash, tip); err != nil {
-			return err
-		}
-		if err := l.knownFormat(tip); err != nil {
-			return err
-		}
-		if root, err = rootTree(l.store, tip); err != nil {
-			return err
-		}
-		if seen, err = l.daemonAt(tip); err != nil {
-			return err
-		}
-	}
-	b, tree := &builder{s: l.store}, root
-	if tip.IsZero() {
-		if tree, err = b.put(root, map[string][]byte{formatFile: formatText(), readmeFile: []byte(readmeText)}); err != nil {
-			return err
-		}
-	}
-	message := commitMessage([]entry{{Subject: "Adopt the ledger as it is"}},
-		[]string{fmt.Sprintf("%s: %d", epochTrailer, seen.Epoch), fmt.Sprintf("%s: %s", adoptTrailer, tip)})
-	c, err := l.seal(b, tip, tree, message)
-	if err != nil {
-		return err
-	}
-	if err := l.remote.upload(ctx, c.parent, c.hash, c.objects); err != nil {
-		if now, lost := l.remote.tip(ctx); lost != nil || now != c.hash {
-			return err
-		}
-	}
-	if err := l.store.add(c.objects); err != nil {
-		return err
-	}
-	if err := l.store.keep(c.hash); err != nil {
-		return err
-	}
-	return l.accept(c.hash, news{adopt: c.hash.String()})
 }

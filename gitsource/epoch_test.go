@@ -126,6 +126,45 @@ func TestSilentLedgerMayBeTaken(t *testing.T) {
 	_ = acquired(t, c, "b")
 }
 
+// A cluster remembers epoch 57 of a ledger that was lost and began anew: whoever
+// holds the new one raises above it, with Git's consent only.
+func TestRaiseAboveWhatAClusterRemembers(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	must(t, a.Record(testContext(t), planChange("shop", "kept")))
+	s.SetDown(true)
+	ctx, cancel := context.WithTimeout(testContext(t), time.Second)
+	defer cancel()
+	if _, err := a.RaiseAbove(ctx, 57); err == nil || errors.Is(err, reconciler.ErrSuperseded) || a.Epoch() != 1 {
+		t.Errorf("without Git: epoch %d, %v", a.Epoch(), err)
+	}
+	s.SetDown(false)
+	for range 2 { // the second cluster finds it raised
+		epoch, err := a.RaiseAbove(testContext(t), 57)
+		if must(t, err); epoch != 58 || a.Epoch() != 58 {
+			t.Errorf("epoch %d", epoch)
+		}
+	}
+	must(t, a.Push(testContext(t)))
+	if rec := load(t, a); waits(t, rec, "shop") != "kept" {
+		t.Error("the record is lost")
+	}
+	b := openLedger(t, testConfig(t, s, r))
+	_, err := b.Acquire(testContext(t), "b", true)
+	must(t, err)
+	if _, err := a.RaiseAbove(testContext(t), 80); !errors.Is(err, reconciler.ErrSuperseded) {
+		t.Errorf("a daemon that was replaced raises: %v", err)
+	}
+	if b.Epoch() != 59 {
+		t.Errorf("the next epoch is %d", b.Epoch())
+	}
+	must(t, b.Record(testContext(t), planChange("web", "x")))
+	must(t, b.Push(testContext(t)))
+	ledgerSound(t, r)
+}
+
 // The push of a raised epoch lands, its reply is lost, and the process dies.
 func TestCrashWhileAcquiring(t *testing.T) {
 	s := gittest.New(t)

@@ -178,13 +178,17 @@ func (j *journal) append(e entry) error {
 // settle records what is known of the ledger and drops the entries up to and
 // including a number: they are in Git.
 func (j *journal) settle(upTo int64, change func(*journalHead)) error {
-	for len(j.entries) > 0 && j.entries[0].Seq <= upTo {
-		j.entries = j.entries[1:]
-	}
+	j.drop(upTo)
 	if change != nil {
 		change(&j.head)
 	}
 	return j.rewrite()
+}
+
+func (j *journal) drop(upTo int64) {
+	for len(j.entries) > 0 && j.entries[0].Seq <= upTo {
+		j.entries = j.entries[1:]
+	}
 }
 
 // supersede keeps the unpushed entries aside, where nothing reads them again.

@@ -82,7 +82,7 @@ type news struct {
 }
 
 // inspect looks at the commits from the newest down. Below a commit of
-// `tranship ledger adopt` nothing is asked any more.
+// `tranship ledger adopt` nothing is asked any more, but what of ours is there.
 func (l *Ledger) inspect(h history, base, tip plumbing.Hash, id string, adopted []string) (news, error) {
 	var n news
 	if base.IsZero() || base == tip {
@@ -100,16 +100,16 @@ func (l *Ledger) inspect(h history, base, tip plumbing.Hash, id string, adopted 
 		switch {
 		case m.ours && m.journal == id:
 			n.seq, n.epoch = max(n.seq, m.seq), max(n.epoch, m.epoch)
+		case n.adopt != "":
 		case m.ours && !m.adopts.IsZero() && !slices.Contains(adopted, st.commit.Hash.String()):
 			n.adopt = st.commit.Hash.String()
-			return n, nil
 		case !m.ours:
 			if err := l.harmless(st); err != nil {
 				return n, err
 			}
 		}
 	}
-	if !h.linked {
+	if !h.linked && n.adopt == "" {
 		return n, fail(ErrLedgerRewritten, nil, "cannot go on: branch %s of %s was rewritten: its tip %.12s does not descend from %.12s, the last one that this daemon wrote; push that commit again, or run `tranship ledger adopt`",
 			l.remote.branch.Short(), l.remote.url, tip, base)
 	}
@@ -208,6 +208,12 @@ func (l *Ledger) accept(tip plumbing.Hash, n news) error {
 	}
 	if tip == l.tip && head.Tip == tip.String() && n == (news{}) {
 		return nil
+	}
+	if n.adopt != "" {
+		l.j.drop(n.seq)
+		if err := l.yield(plumbing.NewHash(head.Tip), tip); err != nil {
+			return err
+		}
 	}
 	err = l.j.settle(n.seq, func(h *journalHead) {
 		h.Tip, h.Epoch = tip.String(), max(h.Epoch, n.epoch)

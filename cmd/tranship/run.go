@@ -68,6 +68,7 @@ func runCommand() *cobra.Command {
 
 // daemon is everything that `tranship run` holds.
 type daemon struct {
+	takeOver bool // it was allowed to take over, by hand or by the Lease
 	log      *slog.Logger
 	config   *live
 	secrets  *remembering
@@ -93,7 +94,7 @@ func (f *runFlags) serve(ctx context.Context) error {
 }
 
 func (f *runFlags) run(ctx context.Context, log *slog.Logger) error {
-	d := &daemon{log: log}
+	d := &daemon{log: log, takeOver: f.takeOver}
 	cfg, err := f.common.load()
 	if err != nil {
 		return err
@@ -150,7 +151,11 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 // settings is what verbs need of the configuration; asked at every call.
 func (d *daemon) settings() kube.Settings {
 	s := d.config.get().Spec
-	return kube.Settings{Namespace: s.Namespace, Mover: s.Mover, Limits: s.Limits, Epoch: d.epoch, Shard: shard(s.Ledger.Repository, s.Source)}
+	out := kube.Settings{Namespace: s.Namespace, Mover: s.Mover, Limits: s.Limits, Epoch: d.ledger.Epoch(), Shard: shard(s.Ledger.Repository, s.Source)}
+	if d.takeOver {
+		out.RaiseAbove = d.ledger.RaiseAbove
+	}
+	return out
 }
 
 // shard tells our ledger from others on the same clusters.

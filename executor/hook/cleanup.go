@@ -84,7 +84,7 @@ func ensureCleanUp(ctx context.Context, e *kube.Env) error {
 	}
 	for _, f := range left {
 		if f.on.Side == spec.Target { // the verb needs the source alone, whose epoch was asked for
-			if err := f.on.Guard(ctx, e.Settings); err != nil {
+			if err := f.on.Guard(ctx, &e.Settings); err != nil {
 				return err
 			}
 		}

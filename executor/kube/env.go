@@ -44,6 +44,10 @@ type Settings struct {
 	// Shard tells this daemon's ledger from another's that works on the same
 	// clusters; empty means that no epoch is kept there.
 	Shard string
+	// RaiseAbove raises the daemon's epoch above one that a cluster remembers,
+	// where `--take-over` or a Lease allows that; nil where not. It must ask Git
+	// whether the daemon still holds its ledger.
+	RaiseAbove func(ctx context.Context, seen int64) (int64, error)
 }
 
 // Secrets reads secret values by reference. Values never reach a log, an

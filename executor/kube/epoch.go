@@ -15,9 +15,10 @@ const epochKey = "epoch"
 
 // Guard is asked before every effect: it compares the daemon's epoch with the
 // one kept on the cluster, raising the latter by compare-and-swap. A higher
-// one there means that another daemon has taken over: ErrSuperseded. A
-// cluster without our namespace has seen no effect of anybody yet.
-func (c *Cluster) Guard(ctx context.Context, s Settings) error {
+// one there means that another daemon has taken over: ErrSuperseded; or that the
+// ledger has lost its number, which a daemon that may take over then raises, and
+// s with it. A cluster without our namespace has seen no effect of anybody yet.
+func (c *Cluster) Guard(ctx context.Context, s *Settings) error {
 	if s.Shard == "" {
 		return nil
 	}
@@ -41,11 +42,16 @@ func (c *Cluster) Guard(ctx context.Context, s Settings) error {
 	if err != nil {
 		return fmt.Errorf("ConfigMap %s/%s on cluster %s holds no epoch; another program has changed it: delete it when no other daemon uses this ledger", s.Namespace, name, c.Name)
 	}
-	switch {
-	case epoch > s.Epoch:
-		return fmt.Errorf("epoch %d in ConfigMap %s/%s on cluster %s is higher than ours, %d; where there is no other daemon, and the ledger was deleted and begun anew, delete that ConfigMap: %w",
+	if epoch > s.Epoch && s.RaiseAbove == nil {
+		return fmt.Errorf("epoch %d in ConfigMap %s/%s on cluster %s is higher than ours, %d; where there is no other daemon, and the ledger was lost and begun anew, start with --take-over: %w",
 			epoch, s.Namespace, name, c.Name, s.Epoch, reconciler.ErrSuperseded)
-	case epoch == s.Epoch:
+	}
+	if epoch > s.Epoch {
+		if s.Epoch, err = s.RaiseAbove(ctx, epoch); err != nil {
+			return c.wrap(err, "raise our epoch above %d in ConfigMap %s/%s", epoch, s.Namespace, name)
+		}
+	}
+	if epoch == s.Epoch {
 		return nil
 	}
 	// The resourceVersion that came with the read makes this the swap.

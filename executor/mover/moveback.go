@@ -19,7 +19,7 @@ func moveUndo() kube.Verb {
 	ensure := v.Ensure
 	v.Ensure = func(ctx context.Context, e *kube.Env) error {
 		if e.Target != nil {
-			if err := e.Target.Guard(ctx, e.Settings); err != nil {
+			if err := e.Target.Guard(ctx, &e.Settings); err != nil {
 				return err
 			}
 		}
