@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -83,6 +84,9 @@ type daemon struct {
 // serve runs the daemon, under a Lease where there is one: whoever holds that may
 // take the ledger over from the holder before.
 func (f *runFlags) serve(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gitsource.GCPercent)
+	}
 	sink := flux.NewLogger(f.log)
 	klog.SetLogger(sink)
 	log := slog.New(logr.ToSlogHandler(sink))

@@ -14,27 +14,29 @@ import (
 	"github.com/tranship/tranship/gitsource"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
+
+	"github.com/tranship/tranship/test/bench/estate"
 )
 
 const (
 	fleetFolders = 100
-	fleetPlans   = fleetFolders * gitPerFold
+	fleetPlans   = fleetFolders * estate.PerFolder
 )
 
 // fleetDue measures fleet.due: so many plans have a stage run due in the same
 // minute. The clusters are simulated, whatever is asked of them is done at
 // once; Git, the ledger and its journal are real.
-func fleetDue(ctx context.Context, e *estate, _ int) ([]row, error) {
+func fleetDue(ctx context.Context, e *host, _ int) ([]row, error) {
 	bare := filepath.Join(filepath.Dir(e.bare), "fleet.git")
 	due := time.Now().UTC().Truncate(time.Minute).Add(2 * time.Minute)
 	if err := errors.Join(os.MkdirAll(bare, 0o755), gitRun(ctx, bare, "init", "-q", "--bare", "-b", "main", "."), gitRun(ctx, bare, "config", "http.receivepack", "true")); err != nil {
 		return nil, err
 	}
 	err := fastImport(ctx, bare, func(w io.Writer) {
-		files := []file{{"common.yaml", gitCommon}}
+		files := []file{{"common.yaml", estate.Common}}
 		for f := range fleetFolders {
-			for n := range gitPerFold {
-				files = append(files, file{estateFile(f, n), estatePlan(f, n, 0, fmt.Sprintf("%d %d * * *", due.Minute(), due.In(berlin()).Hour()))})
+			for n := range estate.PerFolder {
+				files = append(files, file{estate.File(f, n), estate.Plan(f, n, 0, fmt.Sprintf("%d %d * * *", due.Minute(), due.In(berlin()).Hour()))})
 			}
 		}
 		importCommit(w, "refs/heads/main", "", 1_700_000_000, files...)
@@ -47,7 +49,7 @@ func fleetDue(ctx context.Context, e *estate, _ int) ([]row, error) {
 		return nil, fmt.Errorf("cannot make a folder: %w", err)
 	}
 	sim := &simulated{done: map[string]bool{}, first: map[string]time.Time{}}
-	rss, finished, err := runFleet(ctx, gitConfig(e.server.URL+"/fleet.git", data), sim)
+	rss, finished, err := runFleet(ctx, estate.Config(e.server.URL+"/fleet.git", data), sim)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +102,7 @@ func runFleet(ctx context.Context, c gitsource.Config, sim *simulated) (rss floa
 	case <-ctx.Done():
 		err = fmt.Errorf("%d of %d runs were over in time", over.count(), fleetPlans)
 	}
-	rss, _, failedRSS := memory()
+	rss, _, failedRSS := estate.Memory()
 	end()
 	parts.Wait()
 	return rss, finished, errors.Join(err, failed, served, failedRSS)

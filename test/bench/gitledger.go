@@ -10,19 +10,24 @@ import (
 	"strings"
 
 	"github.com/tranship/tranship/spec"
+
+	"github.com/tranship/tranship/test/bench/estate"
 )
+
+// manyRefs are the branches of git.poll-10k-refs.
+const manyRefs = 10_000
 
 const ledgerRef = "refs/heads/" + spec.DefaultLedgerBranch
 
 // ledgerPush measures ledger.push, one status of 10,000 changed, and
 // ledger.batch, 100 at once.
-func ledgerPush(ctx context.Context, e *estate, runs int) ([]row, error) {
+func ledgerPush(ctx context.Context, e *host, runs int) ([]row, error) {
 	w, err := e.worker(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer w.stop()
-	for _, o := range []gitOrder{{Do: "ledger"}, {Do: "plans"}, {Do: "event", Times: 3}} {
+	for _, o := range []estate.Order{{Do: "ledger"}, {Do: "plans"}, {Do: "event", Times: 3}} {
 		if _, err := w.do(o); err != nil {
 			return nil, err
 		}
@@ -33,7 +38,7 @@ func ledgerPush(ctx context.Context, e *estate, runs int) ([]row, error) {
 	}
 	var ours, peers sample
 	for i := range 3 * runs {
-		a, err := w.do(gitOrder{Do: "event", From: 10 + i})
+		a, err := w.do(estate.Order{Do: "event", From: 10 + i})
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +55,7 @@ func ledgerPush(ctx context.Context, e *estate, runs int) ([]row, error) {
 	if err != nil {
 		return rows, err
 	}
-	if _, err := w.do(gitOrder{Do: "batch", From: 100}); err != nil {
+	if _, err := w.do(estate.Order{Do: "batch", From: 100}); err != nil {
 		return rows, err
 	}
 	after, err := e.commitsOf(ctx, ledgerRef)
@@ -58,7 +63,7 @@ func ledgerPush(ctx context.Context, e *estate, runs int) ([]row, error) {
 	return append(rows, fixed("ledger.batch", "commits", batch, "the bar", 1, "100 plans changed at once, each in a change of its own")), err
 }
 
-func (e *estate) commitsOf(ctx context.Context, ref string) (int, error) {
+func (e *host) commitsOf(ctx context.Context, ref string) (int, error) {
 	_, out, err := e.c(ctx, e.bare, "", "rev-list", "--count", ref)
 	if err != nil {
 		return 0, err
@@ -69,12 +74,12 @@ func (e *estate) commitsOf(ctx context.Context, ref string) (int, error) {
 // plumber does by hand what a push to the ledger does, on a branch that begins
 // as the ledger's own.
 type plumber struct {
-	e     *estate
+	e     *host
 	dir   string
 	paths []string
 }
 
-func (e *estate) newPlumber(ctx context.Context) (*plumber, error) {
+func (e *host) newPlumber(ctx context.Context) (*plumber, error) {
 	p := &plumber{e: e, dir: filepath.Join(e.dir, "plumber.git")}
 	if err := gitRun(ctx, e.bare, "update-ref", "refs/heads/byhand", ledgerRef); err != nil {
 		return nil, err
@@ -95,7 +100,7 @@ func (e *estate) newPlumber(ctx context.Context) (*plumber, error) {
 // of processor time.
 func (p *plumber) push(ctx context.Context, i int) (float64, error) {
 	path := p.paths[(i*37+11)%len(p.paths)]
-	data, err := spec.EncodeStatus(estateStatus(i%gitFolders, i%gitPerFold, 7_000_000+i))
+	data, err := spec.EncodeStatus(estate.Status(i%estate.Folders, i%estate.PerFolder, 7_000_000+i))
 	if err != nil {
 		return 0, fmt.Errorf("cannot encode a status: %w", err)
 	}
@@ -122,16 +127,16 @@ func (p *plumber) push(ctx context.Context, i int) (float64, error) {
 
 // flat measures git.flat: how much memory grows by thousands of polls and of
 // commits read.
-func flat(ctx context.Context, e *estate, _ int) ([]row, error) {
+func flat(ctx context.Context, e *host, _ int) ([]row, error) {
 	const polls, fetches = 10_000, 1_000
 	w, err := e.worker(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer w.stop()
-	read := func(times int) (a gitAnswer) {
+	read := func(times int) (a estate.Answer) {
 		if err == nil {
-			a, err = w.do(gitOrder{Do: "read", Times: times})
+			a, err = w.do(estate.Order{Do: "read", Times: times})
 		}
 		return a
 	}
@@ -158,7 +163,7 @@ func flat(ctx context.Context, e *estate, _ int) ([]row, error) {
 }
 
 // diskOf is the size of a worker's data folder in MiB.
-func (e *estate) diskOf(w *gitWorker) (float64, error) {
+func (e *host) diskOf(w *gitWorker) (float64, error) {
 	var n int64
 	err := filepath.WalkDir(w.cmd.Args[len(w.cmd.Args)-1], func(_ string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

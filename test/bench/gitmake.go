@@ -8,62 +8,9 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"strings"
+
+	"github.com/tranship/tranship/test/bench/estate"
 )
-
-// The repository of plans that the set git is measured with: an estate of
-// folders full of plans, made by many commits.
-const (
-	gitFolders  = 1000
-	gitPerFold  = 10
-	gitChanges  = 1000 // commits after the ones that made the folders, with three plans each
-	gitManyRefs = 10_000
-)
-
-const gitCommon = `apiVersion: tranship.dev/v1alpha1
-kind: Cluster
-metadata: {name: old}
-spec: {server: "https://old.example.com:6443", token: {from: old}}
----
-apiVersion: tranship.dev/v1alpha1
-kind: Cluster
-metadata: {name: new}
-spec: {server: "https://new.example.com:6443", token: {from: new}}
----
-apiVersion: tranship.dev/v1alpha1
-kind: ReplicationRepository
-metadata: {name: main}
-spec: {provider: aws, bucket: migrations, region: eu-central-1, credentials: {from: s3}, encryption: {from: s3}}
-`
-
-// estatePlan is a plan of about 500 bytes; rev makes its text another one.
-func estatePlan(folder, n, rev int, schedule string) string {
-	return fmt.Sprintf(`# owned by team %[1]d
-apiVersion: tranship.dev/v1alpha1
-kind: MigrationPlan
-metadata:
-  name: app-%04[1]d-%[2]d
-spec:
-  state: Staged
-  sourceCluster: old
-  targetCluster: new
-  replicationRepository: main
-  namespaces:
-    - name: app-%04[1]d-%[2]d
-    - name: app-%04[1]d-%[2]d-db
-      targetName: app-%04[1]d-%[2]d-data
-  labelSelector:
-    matchLabels: {app: "a%[1]d", rev: "r%[3]d"}
-  stage:
-    schedule: "%[4]s"
-    timeZone: Europe/Berlin
-    startingDeadline: 1h
-  cutover:
-    timeout: 4h
-    healthTimeout: 10m
-`, folder, n, rev, schedule)
-}
-
-func estateFile(folder, n int) string { return fmt.Sprintf("plans/app-%04d/plan-%d.yaml", folder, n) }
 
 // fastImport feeds C git's fast-import of a bare repository.
 func fastImport(ctx context.Context, dir string, write func(w io.Writer)) error {
@@ -103,29 +50,29 @@ func importCommit(w io.Writer, ref, from string, at int64, files ...file) {
 	}
 }
 
-// makeEstate fills a bare repository: 1,000 folders of ten plans in 2,000
+// fill fills a bare repository: 1,000 folders of ten plans in 2,000
 // commits, repacked with bitmaps as a Git host has them.
-func makeEstate(ctx context.Context, dir string) error {
+func fill(ctx context.Context, dir string) error {
 	err := fastImport(ctx, dir, func(w io.Writer) {
 		at := int64(1_700_000_000)
 		r := rand.New(rand.NewPCG(7, 7))
-		for c := range gitFolders {
+		for c := range estate.Folders {
 			files := []file{}
 			if c == 0 {
-				files = append(files, file{"common.yaml", gitCommon})
+				files = append(files, file{"common.yaml", estate.Common})
 			}
-			for n := range gitPerFold {
-				files = append(files, file{estateFile(c, n), estatePlan(c, n, 0, "0 1 * * *")})
+			for n := range estate.PerFolder {
+				files = append(files, file{estate.File(c, n), estate.Plan(c, n, 0, "0 1 * * *")})
 			}
 			importCommit(w, "refs/heads/main", "", at+int64(c)*600, files...)
 		}
-		for c := range gitChanges {
+		for c := range estate.Changes {
 			files := []file{}
 			for range 3 {
-				f, n := r.IntN(gitFolders), r.IntN(gitPerFold)
-				files = append(files, file{estateFile(f, n), estatePlan(f, n, c+1, "0 1 * * *")})
+				f, n := r.IntN(estate.Folders), r.IntN(estate.PerFolder)
+				files = append(files, file{estate.File(f, n), estate.Plan(f, n, c+1, "0 1 * * *")})
 			}
-			importCommit(w, "refs/heads/main", "", at+int64(gitFolders+c)*600, files...)
+			importCommit(w, "refs/heads/main", "", at+int64(estate.Folders+c)*600, files...)
 		}
 	})
 	if err != nil {
@@ -136,9 +83,9 @@ func makeEstate(ctx context.Context, dir string) error {
 
 // addCommit moves main by one commit that changes one plan, without a server.
 func addCommit(ctx context.Context, dir string, rev int) error {
-	f, n := rev*37%gitFolders, rev%gitPerFold
+	f, n := rev*37%estate.Folders, rev%estate.PerFolder
 	return fastImport(ctx, dir, func(w io.Writer) {
-		importCommit(w, "refs/heads/main", "refs/heads/main^0", 1_800_000_000+int64(rev), file{estateFile(f, n), estatePlan(f, n, 1_000_000+rev, "0 1 * * *")})
+		importCommit(w, "refs/heads/main", "refs/heads/main^0", 1_800_000_000+int64(rev), file{estate.File(f, n), estate.Plan(f, n, 1_000_000+rev, "0 1 * * *")})
 	})
 }
 

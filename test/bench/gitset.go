@@ -6,22 +6,26 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tranship/tranship/test/bench/estate"
 )
 
-// estate is the server with the repository of plans, for the set git.
-type estate struct {
-	dir    string // of the bare repositories, and of everything else
-	bare   string
-	server *gitServer
-	rev    int
+// host is the server with the repository of plans, for the set git.
+type host struct {
+	dir     string // of the bare repositories, and of everything else
+	bare    string
+	program string // test/bench/gitside
+	server  *gitServer
+	rev     int
 }
 
-// newEstate takes a minute. close ends the server; the folder stays the lab's.
-func newEstate(ctx context.Context, dir string) (*estate, error) {
-	e := &estate{dir: dir, bare: filepath.Join(dir, "served", "plans.git")}
+// newHost takes a minute. close ends the server; the folder stays the lab's.
+func newHost(ctx context.Context, dir string) (*host, error) {
+	e := &host{dir: dir, bare: filepath.Join(dir, "served", "plans.git")}
 	if err := os.MkdirAll(e.bare, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make a folder: %w", err)
 	}
@@ -30,34 +34,46 @@ func newEstate(ctx context.Context, dir string) (*estate, error) {
 		err = gitRun(ctx, e.bare, "config", "http.receivepack", "true")
 	}
 	if err == nil {
-		err = makeEstate(ctx, e.bare)
+		err = fill(ctx, e.bare)
 	}
 	if err == nil {
-		e.server, err = startServer(ctx, filepath.Dir(e.bare))
+		e.program, err = buildSide(ctx, dir)
+	}
+	if err == nil {
+		e.server, err = startServer(ctx, e.program, filepath.Dir(e.bare))
 	}
 	return e, err
 }
 
-func (e *estate) url() string { return e.server.URL + "/plans.git" }
+// buildSide builds the program that the server and the clients are.
+func buildSide(ctx context.Context, dir string) (string, error) {
+	program := filepath.Join(dir, "gitside")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./test/bench/gitside").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cannot build test/bench/gitside: %w: %s; run this in the project's folder", err, out)
+	}
+	return program, nil
+}
+
+func (e *host) url() string { return e.server.URL + "/plans.git" }
 
 // worker starts the product with an empty cache.
-func (e *estate) worker(ctx context.Context) (*gitWorker, error) {
+func (e *host) worker(ctx context.Context) (*gitWorker, error) {
 	data, err := os.MkdirTemp(e.dir, "data-")
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a folder: %w", err)
 	}
-	return startWorker(ctx, e.url(), data)
+	return startWorker(ctx, e.program, e.url(), data)
 }
 
 // commit moves main by one commit.
-func (e *estate) commit(ctx context.Context) error {
+func (e *host) commit(ctx context.Context) error {
 	e.rev++
 	return addCommit(ctx, e.bare, e.rev)
 }
 
 // c runs C git and returns the processor time that it took, its helpers
 // included, in milliseconds.
-func (e *estate) c(ctx context.Context, dir, stdin string, args ...string) (cpu float64, out string, err error) {
+func (e *host) c(ctx context.Context, dir, stdin string, args ...string) (cpu float64, out string, err error) {
 	cmd := gitCommand(ctx, dir, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var said strings.Builder
@@ -71,12 +87,12 @@ func (e *estate) c(ctx context.Context, dir, stdin string, args ...string) (cpu 
 
 // gitRows measures everything of the set git, in one repository.
 func gitRows(ctx context.Context, l *lab, runs int) (rows []row, err error) {
-	e, err := newEstate(ctx, filepath.Join(l.dir, "git"))
+	e, err := newHost(ctx, filepath.Join(l.dir, "git"))
 	if err != nil {
 		return nil, err
 	}
 	defer e.server.stop()
-	for _, m := range []func(context.Context, *estate, int) ([]row, error){coldStart, polls, newCommit, ledgerPush, flat, fleetDue} {
+	for _, m := range []func(context.Context, *host, int) ([]row, error){coldStart, polls, newCommit, ledgerPush, flat, fleetDue} {
 		got, failed := m(ctx, e, runs)
 		rows, err = append(rows, got...), errors.Join(err, failed)
 	}
@@ -88,18 +104,18 @@ func gitRows(ctx context.Context, l *lab, runs int) (rows []row, err error) {
 
 // coldStart measures git.cold-start and git.rss: an empty cache, until every
 // plan is read and joined with what it refers to.
-func coldStart(ctx context.Context, e *estate, runs int) ([]row, error) {
+func coldStart(ctx context.Context, e *host, runs int) ([]row, error) {
 	var ours, peers, rss, most sample
 	for range runs {
 		w, err := e.worker(ctx)
 		if err != nil {
 			return nil, err
 		}
-		a, err := w.do(gitOrder{Do: "read"})
-		if err == nil && a.Plans != gitFolders*gitPerFold {
-			err = fmt.Errorf("%d plans were read instead of %d", a.Plans, gitFolders*gitPerFold)
+		a, err := w.do(estate.Order{Do: "read"})
+		if err == nil && a.Plans != estate.Folders*estate.PerFolder {
+			err = fmt.Errorf("%d plans were read instead of %d", a.Plans, estate.Folders*estate.PerFolder)
 		}
-		steady, failed := w.do(gitOrder{Do: "read", Times: 200})
+		steady, failed := w.do(estate.Order{Do: "read", Times: 200})
 		w.stop()
 		if err := errors.Join(err, failed); err != nil {
 			return nil, err
@@ -112,7 +128,7 @@ func coldStart(ctx context.Context, e *estate, runs int) ([]row, error) {
 		peers = append(peers, wall)
 	}
 	fmt.Printf("  ours %s\n  C git %s\n  peak memory %s\n", ours, peers, most)
-	note := fmt.Sprintf("%d plans in %d folders; peak while reading %.0f MiB", gitFolders*gitPerFold, gitFolders, most.median())
+	note := fmt.Sprintf("%d plans in %d folders; peak while reading %.0f MiB", estate.Folders*estate.PerFolder, estate.Folders, most.median())
 	return []row{
 		compared("git.cold-start", "s", ours, "C git: a shallow bare clone, and every file by cat-file, none of them parsed", peers, atMost(2), note),
 		fixed("git.rss", "MiB", rss, "the bar", 80, note+"; after 200 polls"),
@@ -120,7 +136,7 @@ func coldStart(ctx context.Context, e *estate, runs int) ([]row, error) {
 }
 
 // cloneByHand reads every file with C git, in seconds.
-func (e *estate) cloneByHand(ctx context.Context) (float64, error) {
+func (e *host) cloneByHand(ctx context.Context) (float64, error) {
 	dir, err := os.MkdirTemp(e.dir, "clone-")
 	if err != nil {
 		return 0, fmt.Errorf("cannot make a folder: %w", err)
@@ -138,13 +154,13 @@ func (e *estate) cloneByHand(ctx context.Context) (float64, error) {
 }
 
 // polls measures git.poll and git.poll-10k-refs.
-func polls(ctx context.Context, e *estate, runs int) ([]row, error) {
+func polls(ctx context.Context, e *host, runs int) ([]row, error) {
 	first, err := e.pollRow(ctx, "git.poll", runs)
 	if err != nil {
 		return nil, err
 	}
 	err = fastImport(ctx, e.bare, func(w io.Writer) {
-		for i := range gitManyRefs {
+		for i := range manyRefs {
 			fmt.Fprintf(w, "reset refs/heads/many/%05d\nfrom refs/heads/main^0\n\n", i)
 		}
 	})
@@ -159,14 +175,14 @@ func polls(ctx context.Context, e *estate, runs int) ([]row, error) {
 }
 
 // pollRow is the cost of a poll that finds nothing new; one sample is the mean of many.
-func (e *estate) pollRow(ctx context.Context, name string, runs int) ([]row, error) {
+func (e *host) pollRow(ctx context.Context, name string, runs int) ([]row, error) {
 	const each = 50
 	w, err := e.worker(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer w.stop()
-	if _, err := w.do(gitOrder{Do: "read", Times: 3}); err != nil {
+	if _, err := w.do(estate.Order{Do: "read", Times: 3}); err != nil {
 		return nil, err
 	}
 	var ours, peers, bytes sample
@@ -175,7 +191,7 @@ func (e *estate) pollRow(ctx context.Context, name string, runs int) ([]row, err
 		if err != nil {
 			return nil, err
 		}
-		a, err := w.do(gitOrder{Do: "read", Times: each})
+		a, err := w.do(estate.Order{Do: "read", Times: each})
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +214,7 @@ func (e *estate) pollRow(ctx context.Context, name string, runs int) ([]row, err
 
 // newCommit measures git.new-commit: fetch it, find what it changed, read that.
 // Ours also parses it and joins it with what it refers to.
-func newCommit(ctx context.Context, e *estate, runs int) ([]row, error) {
+func newCommit(ctx context.Context, e *host, runs int) ([]row, error) {
 	w, err := e.worker(ctx)
 	if err != nil {
 		return nil, err
@@ -208,7 +224,7 @@ func newCommit(ctx context.Context, e *estate, runs int) ([]row, error) {
 	if err := errors.Join(os.MkdirAll(clone, 0o755), gitRun(ctx, clone, "clone", "-q", "--bare", "--single-branch", e.url(), ".")); err != nil {
 		return nil, err
 	}
-	if _, err := w.do(gitOrder{Do: "read"}); err != nil {
+	if _, err := w.do(estate.Order{Do: "read"}); err != nil {
 		return nil, err
 	}
 	var ours, peers sample
@@ -216,7 +232,7 @@ func newCommit(ctx context.Context, e *estate, runs int) ([]row, error) {
 		if err := e.commit(ctx); err != nil {
 			return nil, err
 		}
-		a, err := w.do(gitOrder{Do: "read"})
+		a, err := w.do(estate.Order{Do: "read"})
 		if err == nil && a.Commits != 1 {
 			err = fmt.Errorf("%d commits were seen instead of one", a.Commits)
 		}
@@ -233,7 +249,7 @@ func newCommit(ctx context.Context, e *estate, runs int) ([]row, error) {
 	return []row{compared("git.new-commit", "ms of processor time", ours, "git fetch, diff-tree and cat-file of the changed file, in a full clone", peers, ratioAtMost(0.25), "one plan of 10,000 changed; ours parses it and joins it with its clusters as well")}, nil
 }
 
-func (e *estate) fetchByHand(ctx context.Context, clone string) (float64, error) {
+func (e *host) fetchByHand(ctx context.Context, clone string) (float64, error) {
 	_, old, err := e.c(ctx, clone, "", "rev-parse", "refs/heads/main")
 	if err != nil {
 		return 0, err

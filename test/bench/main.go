@@ -64,16 +64,9 @@ func main() {
 	}
 }
 
-// processes are what this program is when it starts itself.
-var processes = map[string]func(context.Context, []string) error{
-	moverCommand: runMover,
-	serveCommand: func(_ context.Context, args []string) error { return runServer(args) },
-	workCommand:  runWorker,
-}
-
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && processes[args[0]] != nil {
-		return processes[args[0]](ctx, args[1:])
+	if len(args) > 0 && args[0] == moverCommand {
+		return runMover(ctx, args[1:])
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	bedFile := flags.String("bed", "/var/lib/tranship-bed/bed.json", "the bed's description, made by make bed-up")

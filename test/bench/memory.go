@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/tranship/tranship/executor/mover/engine"
+	"github.com/tranship/tranship/test/bench/estate"
 	"github.com/tranship/tranship/test/bench/shape"
 )
 
@@ -90,22 +89,6 @@ type measured struct {
 	PeakKiB int64
 }
 
-// peak is what the kernel has seen this process take at most, in KiB. The
-// figure that a parent gets of its child (ru_maxrss) is no use: until exec the
-// child has the parent's memory, and that counts there.
-func peak() (kib int64, err error) {
-	text, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, fmt.Errorf("cannot read how much memory this process took: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			return kib, nil
-		}
-	}
-	return 0, errors.New("/proc/self/status has no VmHWM")
-}
-
 func (l *lab) moverRequest(op engine.Op, v engine.VolumeRequest) (string, error) {
 	access, err := secret(l.bed.S3.AccessKeyFile)
 	if err != nil {
@@ -154,7 +137,7 @@ func runMover(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	kib, err := peak()
+	kib, err := estate.Peak()
 	if err != nil {
 		return err
 	}
