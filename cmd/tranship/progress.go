@@ -80,13 +80,11 @@ func (b *board) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 // askProgress reads what a daemon shows at GET /progress.
 func askProgress(ctx context.Context, daemon string) (map[string][]reconciler.Progress, error) {
-	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
-	defer stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(daemon, "/")+"/progress", nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the daemon at %s: %w", daemon, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the daemon: %w", err)
 	}
