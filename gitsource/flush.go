@@ -120,7 +120,10 @@ func (l *Ledger) flush(ctx context.Context, want int64) error {
 func (l *Ledger) persist(ctx context.Context, attempt func() (done bool, err error)) error {
 	var pause backoff
 	for {
-		done, err := attempt()
+		done, err := false, l.sealer.refresh(ctx)
+		if err == nil {
+			done, err = attempt()
+		}
 		l.mu.Lock()
 		l.health.LastError = err
 		l.mu.Unlock()
@@ -252,8 +255,12 @@ func (l *Ledger) build(batch []entry) (*draft, error) {
 			return nil, err
 		}
 	}
+	sums, err := l.check(root, files, ends(batch))
+	if err != nil {
+		return nil, err
+	}
 	own := []string{fmt.Sprintf("%s: %d", epochTrailer, epoch), fmt.Sprintf("%s: %s:%d", journalTrailer, id, batch[len(batch)-1].Seq)}
-	return l.draft(tip, root, files, commitMessage(batch, own))
+	return l.draft(tip, root, files, commitMessage(batch, append(own, sums...)))
 }
 
 // merge lays the entries over each other, the newest file winning, and adds
@@ -286,6 +293,14 @@ func (l *Ledger) merge(tip plumbing.Hash, batch []entry) (root plumbing.Hash, fi
 	return root, files, nil
 }
 
+// ends lists the records of a batch whose runs have ended.
+func ends(batch []entry) (files []string) {
+	for i := range batch {
+		files = append(files, batch[i].Ends...)
+	}
+	return files
+}
+
 func (l *Ledger) draft(tip, root plumbing.Hash, files map[string][]byte, message string) (*draft, error) {
 	if tip.IsZero() {
 		files[formatFile], files[readmeFile] = formatText(), []byte(readmeText)
@@ -305,6 +320,7 @@ func (l *Ledger) seal(b *builder, tip, tree plumbing.Hash, message string) (*dra
 	if !tip.IsZero() {
 		parents = []plumbing.Hash{tip}
 	}
+	b.sign = l.sealer.sign
 	hash, err := b.commit(tree, parents, who, message)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ type entry struct {
 	Logs     []logPiece        `json:"logs,omitempty"`
 	Subject  string            `json:"subject,omitempty"`
 	Trailers map[string]string `json:"trailers,omitempty"`
+	Ends     []string          `json:"ends,omitempty"` // records among Files whose run has ended
 }
 
 type logPiece struct {

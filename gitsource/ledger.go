@@ -44,6 +44,7 @@ type Ledger struct {
 	version string
 	seen    time.Duration
 	author  object.Signature
+	sealer  *sealer
 	batch   time.Duration
 
 	// turn is held by whoever talks to the server or moves the tip.
@@ -73,6 +74,10 @@ func OpenLedger(c Config) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
+	seal, err := newSealer(c)
+	if err != nil {
+		return nil, err
+	}
 	s, lock, err := c.cache("ledger")
 	if err != nil {
 		return nil, err
@@ -86,6 +91,7 @@ func OpenLedger(c Config) (*Ledger, error) {
 		seen: cmp.Or(c.SeenWithin, defaultSeenWithin), batch: defaultBatch, turn: make(chan struct{}, 1),
 		author: object.Signature{Name: cmp.Or(c.Spec.Ledger.AuthorName, "Tranship"), Email: cmp.Or(c.Spec.Ledger.AuthorEmail, "tranship@localhost")},
 		tip:    plumbing.NewHash(j.head.Tip),
+		sealer: seal,
 	}
 	if d := c.Spec.Ledger.BatchInterval; d != nil && d.Duration > 0 {
 		l.batch = d.Duration
@@ -133,7 +139,8 @@ func (l *Ledger) usable() error {
 }
 
 // Record appends a change to the journal, fsynced before it returns, and
-// queues it for the next commit. Secret values are taken out first.
+// queues it for the next commit. Secret values are taken out first. Where a run
+// has ended, the plan's LastDigest is set to that of the record as it is written.
 func (l *Ledger) Record(_ context.Context, c reconciler.Change) error {
 	if err := l.usable(); err != nil {
 		return err
@@ -167,19 +174,29 @@ func (l *Ledger) Record(_ context.Context, c reconciler.Change) error {
 }
 
 func (l *Ledger) encode(e *entry, c reconciler.Change) error {
+	for _, r := range c.Runs {
+		data, err := clean(l.redact, r, spec.EncodeRun, spec.DecodeRun)
+		if err != nil {
+			return fmt.Errorf("cannot record run %q: %w", r.Metadata.Name, err)
+		}
+		file := spec.RunPath(r)
+		e.Files[file] = string(data)
+		if r.Status.Ended == nil {
+			continue
+		}
+		e.Ends = append(e.Ends, file)
+		for _, p := range c.Plans {
+			if p.Recorded.LastRunPath == file {
+				p.Recorded.LastDigest = digestOf(data)
+			}
+		}
+	}
 	for _, p := range c.Plans {
 		data, err := clean(l.redact, p, spec.EncodeStatus, spec.DecodeStatus)
 		if err != nil {
 			return fmt.Errorf("cannot record plan %q: %w", p.Metadata.Name, err)
 		}
 		e.Files[statusPath(p.Metadata.Name)] = string(data)
-	}
-	for _, r := range c.Runs {
-		data, err := clean(l.redact, r, spec.EncodeRun, spec.DecodeRun)
-		if err != nil {
-			return fmt.Errorf("cannot record run %q: %w", r.Metadata.Name, err)
-		}
-		e.Files[spec.RunPath(r)] = string(data)
 	}
 	if c.Daemon == nil {
 		return nil

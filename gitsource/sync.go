@@ -145,7 +145,7 @@ func (l *Ledger) harmless(st step) error {
 		return err
 	}
 	return diffTrees(l.store, "", before, st.commit.TreeHash, func(c change) error {
-		if !strings.HasPrefix(c.path, "status/") && !strings.HasPrefix(c.path, "runs/") && c.path != formatFile {
+		if !strings.HasPrefix(c.path, "status/") && !strings.HasPrefix(c.path, "runs/") && c.path != formatFile && c.path != checkpointFile {
 			return nil
 		}
 		return fail(ErrLedgerEdited, nil, "cannot go on: commit %.12s by %s changed %s of the ledger by hand; revert it by resetting the branch, or run `tranship ledger adopt` to accept it",

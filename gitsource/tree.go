@@ -2,6 +2,7 @@ package gitsource
 
 import (
 	"fmt"
+	"io"
 	"sort"
 	"strings"
 
@@ -137,6 +138,7 @@ func splitPath(path string) []string {
 type builder struct {
 	s       *store
 	objects []plumbing.EncodedObject
+	sign    func(payload []byte) ([]byte, error) // commits; nil leaves them unsigned
 }
 
 func (b *builder) encode(kind plumbing.ObjectType, data []byte) plumbing.Hash {
@@ -211,6 +213,22 @@ func (b *builder) writeTree(old plumbing.Hash, byName map[string]object.TreeEntr
 // commit encodes a commit and returns its hash.
 func (b *builder) commit(tree plumbing.Hash, parents []plumbing.Hash, who object.Signature, message string) (plumbing.Hash, error) {
 	c := object.Commit{Author: who, Committer: who, Message: message, TreeHash: tree, ParentHashes: parents}
+	if b.sign != nil {
+		payload := &plumbing.MemoryObject{}
+		if err := c.EncodeWithoutSignature(payload); err != nil {
+			return plumbing.ZeroHash, fmt.Errorf("cannot encode a commit: %w", err)
+		}
+		r, _ := payload.Reader() // a MemoryObject always has one
+		signed, err := io.ReadAll(r)
+		if err != nil {
+			return plumbing.ZeroHash, fmt.Errorf("cannot encode a commit: %w", err)
+		}
+		signature, err := b.sign(signed)
+		if err != nil {
+			return plumbing.ZeroHash, fail(ErrMisconfigured, nil, "cannot sign the ledger's commit: %v", err)
+		}
+		c.PGPSignature = string(signature)
+	}
 	o := &plumbing.MemoryObject{}
 	if err := c.Encode(o); err != nil {
 		return plumbing.ZeroHash, fmt.Errorf("cannot encode a commit: %w", err)

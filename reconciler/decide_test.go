@@ -59,7 +59,7 @@ func (s *story) decide() PlanDecision {
 func (s *story) end(phase spec.RunPhase) {
 	end := metav1.NewMicroTime(s.at)
 	s.open.Status.Phase, s.open.Status.Ended = phase, &end
-	s.st = Ended(s.st, s.open, "runs/x.yaml", "sha256:x")
+	s.st = Ended(s.st, s.open, "runs/x.yaml")
 	s.open = nil
 }
 

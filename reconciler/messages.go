@@ -2,8 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -149,12 +147,7 @@ func (l *Loop) record(ctx context.Context, s *save) error {
 	c := Change{Runs: []*spec.Run{run}, Logs: s.logs, Message: runSubject(run), Trailers: runTrailers(run)}
 	st := l.rec.Plans[plan]
 	if s.ended {
-		data, err := spec.EncodeRun(run)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(data)
-		st = Ended(st, run, spec.RunPath(run), "sha256:"+hex.EncodeToString(sum[:]))
+		st = Ended(st, run, spec.RunPath(run))
 		c.Plans = []*spec.PlanStatus{st}
 	}
 	if !s.ended && st != nil && st.WaitsFor != nil { // it waits no more

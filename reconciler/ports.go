@@ -166,7 +166,8 @@ type Ledger interface {
 	// Load returns the newest record: Git's, overlaid with the journal's.
 	Load(ctx context.Context) (*Recorded, error)
 	// Record appends a change to the journal (fsynced before it returns) and
-	// queues it for the next commit.
+	// queues it for the next commit. It sets LastDigest of a plan whose last run is
+	// among the change's ended runs: what is written may differ by what was redacted.
 	Record(ctx context.Context, c Change) error
 	// Push returns nil once everything recorded so far is in Git. A higher
 	// epoch found there is ErrSuperseded: stop acting for ever. After

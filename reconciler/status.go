@@ -98,11 +98,12 @@ func Started(st *spec.PlanStatus, run *spec.Run) *spec.PlanStatus {
 	return c
 }
 
-// Ended notes a finished run. path and digest are of its record.
-func Ended(st *spec.PlanStatus, run *spec.Run, path, digest string) *spec.PlanStatus {
+// Ended notes a finished run. path is that of its record; its digest is the
+// ledger's to say, which knows what is written.
+func Ended(st *spec.PlanStatus, run *spec.Run, path string) *spec.PlanStatus {
 	c := copyStatus(st)
 	r, ok := &c.Recorded, run.Status.Phase == spec.RunSucceeded
-	r.OpenRun, r.LastRun, r.LastRunPath, r.LastDigest = "", run.Metadata.Name, path, digest
+	r.OpenRun, r.LastRun, r.LastRunPath, r.LastDigest = "", run.Metadata.Name, path, ""
 	c.WaitsFor = nil
 	c.Volumes = run.Facts.Volumes
 	c.LastFailure = ""

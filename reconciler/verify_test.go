@@ -17,7 +17,7 @@ func TestVerifyErrorsAreTold(t *testing.T) {
 	run.Status.Phase, run.Status.Ended = spec.RunSucceeded, &end
 	run.Facts.Volumes = []spec.Volume{{Namespace: "shop", Claim: "data", Verified: &spec.Verified{
 		Run: "shop-stage-1", Snapshot: "s1", Errors: 2, First: []string{`"a" differs`, `"b" is missing`}}}}
-	st := Ended(&spec.PlanStatus{}, run, "runs/x.yaml", "sha256:x")
+	st := Ended(&spec.PlanStatus{}, run, "runs/x.yaml")
 	c := find(st, "VerifyErrors")
 	if c == nil || c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, "shop/data") || !strings.Contains(c.Message, `"a" differs`) || !c.LastTransitionTime.Time.Equal(end.Time) {
 		t.Fatalf("condition %+v", c)
@@ -30,7 +30,7 @@ func TestVerifyErrorsAreTold(t *testing.T) {
 		t.Fatalf("a later run warns of what it did not find: %q", w)
 	}
 	run.Facts.Volumes[0].Verified = &spec.Verified{Run: "shop-stage-2", Snapshot: "s2", Complete: true}
-	if c := find(Ended(st, run, "runs/x.yaml", "sha256:x"), "VerifyErrors"); c != nil {
+	if c := find(Ended(st, run, "runs/x.yaml"), "VerifyErrors"); c != nil {
 		t.Fatalf("condition %+v although the copy is equal", c)
 	}
 }

@@ -47,6 +47,12 @@ type Ledger struct {
 	AuthorEmail string `json:"authorEmail,omitempty"`
 	// BatchInterval is how long records that no run waits for are gathered; default 5s.
 	BatchInterval *metav1.Duration `json:"batchInterval,omitempty"`
+	// SigningKey names a secret with the private key that signs every commit: entry
+	// identity (SSH) or openPGP, and password where it is locked.
+	SigningKey *SecretRef `json:"signingKey,omitempty"`
+	// Signers are the public keys that commits of the ledger may be signed with, those
+	// of earlier years included; `tranship audit verify` asks for one of them.
+	Signers []TrustedKey `json:"signers,omitempty"`
 }
 
 // The ways to a receiver of a direct transfer.

@@ -115,6 +115,10 @@ var configRules = map[string]rule{
 	"spec.ledger.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.ledger.credentials.key":  {name: secretKey},
 	"spec.ledger.authorName":       {name: authorName},
+	"spec.ledger.signingKey.from":  {need: "the name of a Secret in the daemon's namespace", name: subdomain},
+	"spec.ledger.signingKey.key":   {name: secretKey},
+	"spec.ledger.signers[].name":   {need: "a name for the key, which reports use", name: subdomain},
+	"spec.ledger.signers[].owner":  {need: "who holds the key", name: authorName},
 	"spec.ledger.authorEmail":      {name: authorEmail},
 	"spec.namespace":               {name: label},
 	"spec.mover.image":             {need: "the image that holds the tranship program; the Jobs that copy volumes run it", name: imageName},
@@ -132,6 +136,14 @@ func (c checker) config(s *DaemonConfigSpec) {
 	c.git("spec.ledger", &s.Ledger.Repository)
 	if s.Ledger.Path != "" {
 		c.addf("spec.ledger.path", "path goes with source only; the ledger has its own layout: remove it")
+	}
+	if k := s.Ledger.SigningKey; k != nil && k.Key != "" {
+		c.addf("spec.ledger.signingKey.key", "the entries of this Secret have fixed names, identity or openPGP, and password: remove key")
+	}
+	for i, k := range s.Ledger.Signers {
+		if (k.SSH == "") == (k.OpenPGP == "") {
+			c.addf(fmt.Sprintf("spec.ledger.signers[%d]", i), "a signer has one key: write either ssh or openPGP")
+		}
 	}
 	same := s.Ledger.URL == "" || sameRepository(s.Ledger.URL, s.Source.URL)
 	if branch := either(s.Ledger.Branch, DefaultLedgerBranch); same && branch == either(s.Source.Branch, DefaultBranch) {

@@ -112,8 +112,8 @@ func (r *remembering) values() [][]byte {
 	return slices.Clone(r.seen)
 }
 
-// gitEntries are what a Git credential may have.
-var gitEntries = []string{"username", "password", "bearerToken"}
+// gitEntries are what a Git credential or the key that signs the ledger may have.
+var gitEntries = []string{"username", "password", "bearerToken", "identity", "openPGP"}
 
 // entries gives gitsource the entries of a credential that exist.
 func (r *remembering) entries(ctx context.Context, from string) (map[string][]byte, error) {
