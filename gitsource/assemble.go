@@ -2,6 +2,7 @@ package gitsource
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/tranship/tranship/spec"
 )
@@ -62,6 +63,9 @@ func editedPlans(before, now *snapshot, changed []change) (names []string, ok bo
 			was := old.docs[i]
 			if d.Kind != spec.KindMigrationPlan || was.Kind != d.Kind || was.Name != d.Name || d.Object == nil || was.Object == nil {
 				return nil, false
+			}
+			if on := d.Object.(*spec.MigrationPlan).Spec.DependsOn; len(on) > 0 && !slices.Equal(on, was.Object.(*spec.MigrationPlan).Spec.DependsOn) {
+				return nil, false // it may close a cycle with plans that were not touched
 			}
 			names = append(names, d.Name)
 		}

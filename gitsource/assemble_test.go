@@ -34,6 +34,10 @@ func TestFollowingEqualsReadingAnew(t *testing.T) {
 			w.Write("plans/web.yml", strings.Replace(plan("web"), "spec: {", "spec: {dependsOn: [nobody], ", 1))
 		},
 		func() {
+			w.Write("plans/shop.yaml", strings.Replace(plan("shop"), "spec: {", "spec: {dependsOn: [web], ", 1))
+			w.Write("plans/web.yml", strings.Replace(plan("web"), "spec: {", "spec: {dependsOn: [shop], ", 1))
+		},
+		func() {
 			w.Write("plans/web.yml", strings.Replace(plan("web"), "targetCluster: new", "targetCluster: lost", 1))
 		},
 		func() { w.Write("plans/more.yaml", plan("blog")+"---\n"+plan("wiki")) },
@@ -51,10 +55,10 @@ func TestFollowingEqualsReadingAnew(t *testing.T) {
 		case 1: // everything whole again
 			edits[0]()
 			edits[1]()
-			edits[5]()
+			edits[6]()
 		default:
 			edits[rnd.IntN(3)]()
-			edits[9]()
+			edits[10]()
 		}
 		w.Push(fmt.Sprint(i))
 		d := read(t, often, since)

@@ -51,6 +51,7 @@ func AssembleWithin(limits Limits, docs []Document) (closures map[string]*Closur
 	for _, names := range a.names {
 		slices.Sort(names)
 	}
+	a.loops = a.cycles()
 	for _, name := range a.names[KindMigrationPlan] {
 		c, found := a.plan(name)
 		if len(found) > 0 {
@@ -74,6 +75,7 @@ type assembly struct {
 	byKey  map[string][]*Document
 	names  map[string][]string // by kind, each once
 	used   map[*Document]bool  // documents that a plan refers to
+	loops  *cycles
 }
 
 func (a *assembly) index(d *Document, counts map[string]int) {
@@ -188,10 +190,11 @@ func orAdd(r reference, names []string) string {
 func (a *assembly) dependencies(doc *Document, p *MigrationPlan) []Problem {
 	var out []Problem
 	for i, name := range p.Spec.DependsOn {
+		path := fmt.Sprintf("spec.dependsOn[%d]", i)
 		if name != "" && len(a.byKey[documentKey(KindMigrationPlan, name)]) == 0 {
-			out = append(out, doc.problem(fmt.Sprintf("spec.dependsOn[%d]", i),
-				fmt.Sprintf("there is no MigrationPlan %s%s", quote(name), meant(name, a.names[KindMigrationPlan]))))
+			out = append(out, doc.problem(path, fmt.Sprintf("there is no MigrationPlan %s%s", quote(name), meant(name, a.names[KindMigrationPlan]))))
 		}
+		out = append(out, a.loops.problem(doc, path, name)...)
 	}
 	return out
 }

@@ -36,9 +36,11 @@ func TestAProblemHoldsThePlansThatItConcerns(t *testing.T) {
 		says  []string
 		web   bool
 	}{
-		"unknown cluster":    {[]string{parts(t), with(t, shop, "spec.sourceCluster", "odl"), web}, []string{`b.yaml:15: spec.sourceCluster: there is no Cluster "odl"; did you mean "old"?`}, false},
-		"unknown hook":       {[]string{parts(t), with(t, shop, "spec.hooks[0].hook", "backup"), web}, []string{`there is no Hook "backup": write freeze-db`}, false},
-		"unknown plan":       {[]string{parts(t), with(t, shop, "spec.dependsOn", "[wbe]"), web}, []string{`spec.dependsOn[0]: there is no MigrationPlan "wbe"; did you mean "web"?`}, false},
+		"unknown cluster": {[]string{parts(t), with(t, shop, "spec.sourceCluster", "odl"), web}, []string{`b.yaml:15: spec.sourceCluster: there is no Cluster "odl"; did you mean "old"?`}, false},
+		"unknown hook":    {[]string{parts(t), with(t, shop, "spec.hooks[0].hook", "backup"), web}, []string{`there is no Hook "backup": write freeze-db`}, false},
+		"unknown plan":    {[]string{parts(t), with(t, shop, "spec.dependsOn", "[wbe]"), web}, []string{`spec.dependsOn[0]: there is no MigrationPlan "wbe"; did you mean "web"?`}, false},
+		"a cycle": {[]string{parts(t), with(t, shop, "spec.dependsOn", "[web]"), with(t, web, "spec.dependsOn", "[blog]"), with(t, web, "metadata.name", "blog", "spec.dependsOn", "[shop]")},
+			[]string{`b.yaml:7: spec.dependsOn[0]: plans that wait for each other never start: shop depends on web depends on blog depends on shop; remove one`}, true},
 		"no repository":      {[]string{clusterYAML + "---\n" + hookYAML, shop, web, with(t, clusterYAML, "metadata.name", "new")}, []string{`there is no ReplicationRepository "main": add a document`}, true},
 		"duplicate plan":     {[]string{parts(t), shop, web, shop}, []string{`b.yaml:4: metadata.name: MigrationPlan "shop" is also in d.yaml:1`, `d.yaml:4: metadata.name: MigrationPlan "shop" is also in b.yaml:1`}, false},
 		"duplicate cluster":  {[]string{parts(t), shop, web, clusterYAML}, []string{`Cluster "old" is also in a.yaml:1`, `Cluster "old" is also in d.yaml:1`}, true},
@@ -178,4 +180,52 @@ func checkOrder(t *rapid.T, docs []Document, closures map[string]*Closure, probl
 			t.Fatalf("another order changes plan %s", plan)
 		}
 	}
+}
+
+// Whatever refers to whatever: exactly the plans that can come back to
+// themselves are held, and nothing is said twice.
+func TestCyclesAreFound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 7).Draw(t, "plans")
+		to, docs := map[string][]string{}, []Document{}
+		for i := range n {
+			name := fmt.Sprint("p", i)
+			for j := range n {
+				if i != j && rapid.IntRange(0, 3).Draw(t, "edge") == 0 {
+					to[name] = append(to[name], fmt.Sprint("p", j))
+				}
+			}
+			p := &MigrationPlan{Metadata: Metadata{Name: name}, Spec: PlanSpec{DependsOn: to[name]}}
+			docs = append(docs, Document{Kind: KindMigrationPlan, Name: name, File: name, partial: p, Problems: []Problem{{Message: "not whole"}}})
+		}
+		_, problems, _, _ := Assemble(docs)
+		var reach func(from, goal string, seen map[string]bool) bool
+		reach = func(from, goal string, seen map[string]bool) bool {
+			for _, next := range to[from] {
+				if next == goal || !seen[next] {
+					if seen[next] = true; next == goal || reach(next, goal, seen) {
+						return true
+					}
+				}
+			}
+			return false
+		}
+		for name := range to {
+			said := 0
+			for _, p := range problems[name] {
+				if strings.Contains(p.Message, "wait for each other") {
+					said++
+				}
+			}
+			closing := 0
+			for _, next := range to[name] {
+				if reach(next, name, map[string]bool{}) {
+					closing++
+				}
+			}
+			if said != closing {
+				t.Fatalf("%s of %v: %d references close a cycle, %d are refused: %v", name, to, closing, said, problems[name])
+			}
+		}
+	})
 }
