@@ -156,23 +156,28 @@ func decodeLine(line []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// append gives the entry its number and puts it on disk. After an error the
-// file is as before.
-func (j *journal) append(e entry) error {
-	e.Seq, e.Epoch = j.head.Next, j.head.Epoch
-	line, err := encodeLine(e)
-	if err != nil {
-		return j.cannot(err)
+// append gives the entries their numbers and puts them on disk, with one sync.
+// After an error the file is as before.
+func (j *journal) append(entries ...entry) error {
+	var text []byte
+	for i := range entries {
+		entries[i].Seq, entries[i].Epoch = j.head.Next+int64(i), j.head.Epoch
+		line, err := encodeLine(entries[i])
+		if err != nil {
+			return j.cannot(err)
+		}
+		text = append(text, line...)
 	}
-	if _, err = j.f.WriteAt(line, j.size); err == nil {
+	_, err := j.f.WriteAt(text, j.size)
+	if err == nil {
 		err = j.f.Sync()
 	}
 	if err != nil {
 		return j.cannot(errors.Join(err, j.f.Truncate(j.size)))
 	}
-	j.size += int64(len(line))
-	j.head.Next++
-	j.entries = append(j.entries, e)
+	j.size += int64(len(text))
+	j.head.Next += int64(len(entries))
+	j.entries = append(j.entries, entries...)
 	return nil
 }
 

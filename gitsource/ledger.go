@@ -138,19 +138,42 @@ func (l *Ledger) usable() error {
 	return nil
 }
 
-// Record appends a change to the journal, fsynced before it returns, and
-// queues it for the next commit. Secret values are taken out first. Where a run
+// Record appends changes to the journal, fsynced together before it returns, and
+// queues them for the next commit. Secret values are taken out first. Where a run
 // has ended, the plan's LastDigest is set to that of the record as it is written.
-func (l *Ledger) Record(_ context.Context, c reconciler.Change) error {
+// After an error none of them counts.
+func (l *Ledger) Record(_ context.Context, changes ...reconciler.Change) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	entries := make([]entry, 0, len(changes))
+	for _, c := range changes {
+		e, err := l.entryOf(c)
+		if err != nil {
+			return err
+		}
+		if len(e.Files) > 0 || len(e.Logs) > 0 {
+			entries = append(entries, e)
+		}
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.superseded {
+		return fmt.Errorf("cannot write to the ledger: %w", reconciler.ErrSuperseded)
+	}
+	return l.j.append(entries...)
+}
+
+func (l *Ledger) entryOf(c reconciler.Change) (entry, error) {
 	e := entry{Files: map[string]string{}, Subject: l.redact.Known(c.Message), Trailers: maps.Clone(c.Trailers)}
 	for k, v := range e.Trailers {
 		e.Trailers[k] = l.redact.Known(v)
 	}
 	if err := l.encode(&e, c); err != nil {
-		return err
+		return e, err
 	}
 	for _, piece := range c.Logs {
 		text := l.redact.Text(piece.Text)
@@ -162,15 +185,7 @@ func (l *Ledger) Record(_ context.Context, c reconciler.Change) error {
 		}
 		e.Logs = append(e.Logs, logPiece{Path: logPath(piece.Plan, piece.Run, piece.Name, l.startOf(piece, c.Runs)), Text: text})
 	}
-	if len(e.Files) == 0 && len(e.Logs) == 0 {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.superseded {
-		return fmt.Errorf("cannot write to the ledger: %w", reconciler.ErrSuperseded)
-	}
-	return l.j.append(e)
+	return e, nil
 }
 
 func (l *Ledger) encode(e *entry, c reconciler.Change) error {

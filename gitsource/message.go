@@ -2,7 +2,6 @@ package gitsource
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -27,9 +26,10 @@ const (
 // where there are several; then every trailer value once.
 func commitMessage(batch []entry, own []string) string {
 	var subjects []string
+	seen := map[string]bool{"": true} // a batch may be of thousands
 	for _, e := range batch {
-		if s := oneLine(e.Subject, 200); s != "" && !slices.Contains(subjects, s) {
-			subjects = append(subjects, s)
+		if s := oneLine(e.Subject, 200); !seen[s] {
+			seen[s], subjects = true, append(subjects, s)
 		}
 	}
 	var b strings.Builder
@@ -50,10 +50,10 @@ func commitMessage(batch []entry, own []string) string {
 		b.WriteString("\n")
 	}
 	for _, key := range recordTrailers {
-		var said []string
+		said := map[string]bool{"": true}
 		for _, e := range batch {
-			if v := oneLine(e.Trailers[key], maxTrailer); v != "" && !slices.Contains(said, v) {
-				said = append(said, v)
+			if v := oneLine(e.Trailers[key], maxTrailer); !said[v] {
+				said[v] = true
 				b.WriteString(key + ": " + v + "\n")
 			}
 		}

@@ -18,6 +18,7 @@ type PlanInput struct {
 	Open     *spec.Run     // the run that is going on
 	Hold     *spec.Waiting // everything is held
 	Conflict *Clash        // the older plan that covers the same objects
+	Depends  []Dependency  // the plans of dependsOn, in its order
 	Commit   string        // the accepted tip
 	Approval *spec.Approval
 }
@@ -235,14 +236,14 @@ func stageDue(in *PlanInput) (verdict, bool) {
 	}
 	rec.CutoverFailed = false
 	if at := p.Stage.RequestedAt; at != nil && !at.After(in.Now) && (rec.HandledRequest == nil || rec.HandledRequest.Before(at)) {
-		if v, held := outside(in, spec.WindowStage); held {
+		if v, held := heldUp(in, spec.WindowStage); held {
 			return v, true
 		}
 		rec.HandledRequest = at
 		return verdict{start: order(in, spec.RunStage, nil), cond: reconciling("Staging", "a stage run was asked for")}, true
 	}
 	if p.Stage.Schedule == "" {
-		return verdict{}, false
+		return verdict{}.asked(in), true
 	}
 	sch, err := spec.ParseSchedule(p.Stage.Schedule, p.Stage.TimeZone)
 	if err != nil {
@@ -259,14 +260,30 @@ func stageDue(in *PlanInput) (verdict, bool) {
 		}
 	}
 	if run != nil && servable(in, *run) {
-		if v, held := outside(in, spec.WindowStage); held {
-			return v, true
+		if v, held := heldUp(in, spec.WindowStage); held {
+			return v.by(run.Add(p.Stage.StartingDeadlineOrDefault()).Add(time.Nanosecond)), true
 		}
 		slot := metav1.NewTime(*run)
 		rec.LastSlot = &slot
 		return verdict{start: order(in, spec.RunStage, &slot), cond: reconciling("Staging", "a stage run is due")}, true
 	}
-	return whenStaging(in, sch), true
+	return whenStaging(in, sch).asked(in), true
+}
+
+// by makes a verdict count until then at most.
+func (v verdict) by(then time.Time) verdict {
+	if v.wake.IsZero() || then.Before(v.wake) {
+		v.wake = then
+	}
+	return v
+}
+
+// asked makes it count until a stage run is asked for.
+func (v verdict) asked(in *PlanInput) verdict {
+	if at := in.Closure.Plan.Spec.Stage.RequestedAt; at != nil && at.After(in.Now) {
+		return v.by(at.Time)
+	}
+	return v
 }
 
 // clockDoubt is how far in the future a recorded slot is believed: a clock that

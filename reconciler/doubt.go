@@ -35,6 +35,7 @@ func (l *Loop) doubtful(say string) {
 	if l.doubt != nil {
 		return
 	}
+	l.askAll()
 	l.doubt = &spec.Waiting{Reason: reasonLedgerChanged, Message: say, Since: metav1.NewTime(l.clock.Now())}
 	l.log.Error("the ledger is not trusted: nothing starts until it is adopted or put right", "error", say)
 }
@@ -67,7 +68,7 @@ func (l *Loop) resume(ctx context.Context, run *spec.Run) {
 		l.log.Error("the run is not continued: its claims are live or it undoes, and the ledger is not trusted", "run", run.Metadata.Name)
 		return
 	}
-	d := l.newDriver()
+	d := l.newDriver(&run.Spec.Closure)
 	d.stop(fmt.Sprintf("%s: %s", reasonLedgerChanged, l.doubt.Message)) // before its first turn
 	l.drivers[run.Spec.Plan] = d
 	l.start(ctx, run)
@@ -83,7 +84,9 @@ func (l *Loop) trustAgain(ctx context.Context) {
 	if err != nil || rec.Changed != "" {
 		return
 	}
-	l.rec, l.hold, l.doubt, l.again = rec, rec.Daemon.Hold, nil, true
+	l.rec, l.hold, l.doubt, l.again, l.ground = rec, rec.Daemon.Hold, nil, true, nil
+	l.agenda.forget(func(plan string) bool { return rec.Plans[plan] != nil })
+	l.askAll()
 	clear(l.surveys) // the adopted ledger may know no volumes
 	l.log.Info("the ledger is trusted again")
 	for _, run := range rec.Open {

@@ -22,6 +22,7 @@ type driver struct {
 	clock    *steady
 	log      *slog.Logger
 	run      *spec.Run
+	pair     pair
 	cancel   chan string // at most one reason, from the loop
 	dead     chan string // at most one word that the target is gone, from the loop
 	why      string

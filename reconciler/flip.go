@@ -123,16 +123,17 @@ func toMigrated(in *PlanInput, f *spec.Flip) (verdict, bool) {
 		return v, true
 	}
 	if v, waits := mayNotStart(in); waits {
-		return v, true
+		return v.by(approvalEnd(in, f)), true
 	}
 	if nb := p.Cutover.NotBefore; nb != nil && in.Now.Before(nb.Time) {
-		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+stamp(nb.Time)), wake: nb.Time}, true
+		return verdict{cond: reconciling("NotBefore", "the cutover waits until "+stamp(nb.Time)), wake: nb.Time}.by(approvalEnd(in, f)), true
 	}
-	if v, waits := outside(in, spec.WindowCutover); waits {
-		if end := approvalEnd(in, f); v.wake.After(end) {
+	if v, waits := heldUp(in, spec.WindowCutover); waits {
+		end := approvalEnd(in, f)
+		if v.wake.After(end) {
 			v.cond = stalled(v.cond.reason, fmt.Sprintf("%s; the approval in %.12s ends before that, at %s: set cutover.notAfter and approve again", v.cond.message, f.Approval.Commit, stamp(end)))
 		}
-		return v, true
+		return v.by(end), true
 	}
 	o := order(in, spec.RunMigrate, nil)
 	o.Commit, o.Approval = f.Approval.Commit, &f.Approval

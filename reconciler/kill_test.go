@@ -141,7 +141,7 @@ func (w *world) Survey(context.Context, *spec.Closure, []spec.Volume) (Survey, e
 	return Survey{}, nil
 }
 func (w *world) Load(context.Context) (*Recorded, error)         { return nil, nil }
-func (w *world) Record(context.Context, Change) error            { return nil }
+func (w *world) Record(context.Context, ...Change) error         { return nil }
 func (w *world) Run(context.Context, string) (*spec.Run, error)  { return nil, nil }
 func (w *world) tell(_ *spec.Run, x *spec.Waiting, _ []Progress) { w.waiting = x }
 func (w *world) Now() time.Time                                  { return w.now }

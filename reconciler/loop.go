@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Config is what the loop is made of.
@@ -24,15 +22,17 @@ type Config struct {
 	// Interval gives the time until the next poll; asked anew each time, so
 	// that many daemons do not poll in step.
 	Interval func() time.Duration
-	// Concurrency is the number of runs at a time.
+	// Concurrency is the number of runs at a time, and PerPair how many of them
+	// between the same two clusters; zero is no limit. Undoing waits for neither.
 	Concurrency int
+	PerPair     int
 	Epoch       int64
 	Holder      string
 	Version     string
 }
 
-// Loop is the shell around the core: this file and drive.go are the only ones
-// with effects. One goroutine (Run) owns the statuses and the source; each
+// Loop is the shell around the core: this file, pass.go, messages.go and drive.go
+// have the effects. One goroutine (Run) owns the statuses and the source; each
 // run has a goroutine of its own, which talks to it by messages.
 type Loop struct {
 	Config
@@ -46,9 +46,8 @@ type Loop struct {
 	gates    chan gateQuestion
 	Trigger  chan struct{} // a poll is wanted now; never carries data
 
-	handled   *metav1.Time // when a poll was last asked for
-	again     bool         // the tip is to be judged anew
-	said      string       // the error of the newest read
+	again     bool   // the tip is to be judged anew
+	said      string // the error of the newest read
 	reading   bool
 	readAgain bool
 	asked     []gateQuestion
@@ -59,11 +58,20 @@ type Loop struct {
 	ground  *overlaps // of rec and want; nil: to be found out
 	hold    *spec.Waiting
 	doubt   *spec.Waiting       // the ledger is not trusted
+	agenda  *agenda             // which plans to ask about
+	queue   queue               // of runs without a slot
+	moved   bool                // the queue is to be looked at: it, or the slots, have changed
+	waiters map[string][]string // plans that name a plan in dependsOn, by that
+	writes  []writing
+	writing map[string]bool     // plans with something in writes
 	drivers map[string]*driver  // by plan
 	surveys map[string]surveyed // by plan
-	runs    sync.WaitGroup
-	stop    context.CancelCauseFunc
-	gone    chan struct{} // closed when the loop reads no more messages
+
+	toSurvey  []string // plans whose clusters are to be asked
+	surveying int      // that are being asked
+	runs      sync.WaitGroup
+	stop      context.CancelCauseFunc
+	gone      chan struct{} // closed when the loop reads no more messages
 
 	mu       sync.Mutex
 	lastRead time.Time
@@ -106,7 +114,8 @@ type gateQuestion struct {
 // New makes a loop; Run starts it.
 func New(c Config) *Loop {
 	return &Loop{Config: c, source: c.Source, ledger: c.Ledger, executor: c.Executor, clock: c.Clock, log: c.Log,
-		messages: make(chan message, 64), gates: make(chan gateQuestion), Trigger: make(chan struct{}, 1),
+		messages: make(chan message, batch), gates: make(chan gateQuestion), Trigger: make(chan struct{}, 1),
+		agenda: newAgenda(), queue: queue{waiting: map[string]*waiter{}}, writing: map[string]bool{},
 		drivers: map[string]*driver{}, surveys: map[string]surveyed{}, gone: make(chan struct{})}
 }
 
@@ -139,13 +148,12 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.trustAgain(ctx)
 			l.startRead(ctx)
 		case <-l.Trigger:
-			l.handled = &metav1.Time{Time: l.clock.Now().UTC()}
 			l.startRead(ctx)
 		case <-l.wake:
 			l.wake = nil
-			l.decideAll(ctx)
+			l.pass(ctx)
 		case m := <-l.messages:
-			l.handle(ctx, m)
+			l.handleAll(ctx, m)
 		case q := <-l.gates:
 			l.asked = append(l.asked, q)
 			l.startRead(ctx)
@@ -157,6 +165,61 @@ func (l *Loop) Run(ctx context.Context) error {
 	return nil
 }
 
+// startRead polls the branch in the background: a slow Git host must not hold
+// up a run that has stopped an application. A read that is wanted while one
+// is under way follows it.
+func (l *Loop) startRead(ctx context.Context) {
+	if l.reading {
+		l.readAgain = true
+		return
+	}
+	l.reading, l.readAgain = true, false
+	answers := l.asked
+	l.asked = nil
+	since := l.rec.Daemon.Accepted
+	l.runs.Add(1)
+	go func() {
+		defer l.runs.Done()
+		want, err := l.source.Read(ctx, since)
+		l.send(message{read: &readResult{want, err, answers}})
+	}()
+}
+
+// handleRead accepts what was read, answers those who asked, and decides.
+func (l *Loop) handleRead(ctx context.Context, r *readResult) {
+	l.reading = false
+	err := r.err
+	if err == nil {
+		err = l.accept(ctx, r.want)
+	}
+	l.mu.Lock()
+	l.readErr = err
+	if err == nil {
+		l.lastRead = l.clock.Now()
+	}
+	l.mu.Unlock()
+	for _, q := range r.asked {
+		if err != nil {
+			q.answer <- Gate{Reason: "TipUnreadable", Say: "the branch cannot be read, the application keeps running: " + err.Error()}
+			continue
+		}
+		q.answer <- JudgeGate(l.clock.Now(), q.run, l.want, l.rec.Plans[q.run.Spec.Plan], l.held())
+	}
+	if err != nil && ctx.Err() == nil && err.Error() != l.said { // once a sentence, not once a poll
+		l.log.Error("the manifests cannot be read", "error", err)
+	}
+	if l.said = ""; err != nil {
+		l.said = err.Error()
+	}
+	if l.readAgain {
+		l.startRead(ctx)
+	}
+	l.agenda.poll()
+	for plan := range l.drivers { // what their runs have come to may change the answer
+		l.agenda.ask(plan)
+	}
+}
+
 // accept records what the new commits mean.
 func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	if l.want != nil && want.Commit == l.want.Commit && !l.again {
@@ -165,98 +228,26 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	l.again = false
 	plans, daemon := AcceptAll(l.clock.Now(), l.rec, want)
 	daemon.Epoch, daemon.Holder, daemon.Version = l.Epoch, l.Holder, l.Version
-	daemon.LastHandledAt = cmp.Or(l.handled, daemon.LastHandledAt)
 	change := Change{Daemon: daemon, Plans: plans, Message: fmt.Sprintf("observe %.12s", want.Commit), Trailers: map[string]string{"Source-Commit": want.Commit}}
 	if err := l.ledger.Record(ctx, change); err != nil {
 		return l.note(err)
 	}
-	l.want, l.rec.Daemon, l.hold, l.ground = want, *daemon, daemon.Hold, nil
+	old, held := l.want, l.held()
+	l.want, l.rec.Daemon, l.hold = want, *daemon, daemon.Hold
 	for _, st := range plans {
 		l.rec.Plans[st.Metadata.Name] = st
+		l.agenda.ask(st.Metadata.Name)
 	}
 	l.recall(ctx)
+	l.askChanged(old, held)
 	l.log.Info("observed", "commit", want.Commit, "plans", len(want.Closures), "problems", len(want.Problems))
 	return nil
-}
-
-// decideAll asks the core about every plan and sets the alarm for the next
-// instant at which time alone may change an answer.
-func (l *Loop) decideAll(ctx context.Context) {
-	if l.want == nil {
-		return
-	}
-	var next time.Time
-	for plan := range l.rec.Plans {
-		if wake := l.decide(ctx, plan); !wake.IsZero() && (next.IsZero() || wake.Before(next)) {
-			next = wake
-		}
-	}
-	l.wake = nil
-	if !next.IsZero() {
-		l.wake = l.clock.After(max(next.Sub(l.clock.Now()), 0))
-	}
-}
-
-// decide asks the core about one plan and does what it says. A start is not
-// recorded here: the run is, once it is frozen, together with the status.
-func (l *Loop) decide(ctx context.Context, plan string) time.Time {
-	d := l.drivers[plan]
-	if d != nil && !d.driving {
-		return time.Time{} // being prepared
-	}
-	in := l.input(plan)
-	dec := Decide(in)
-	switch {
-	case dec.Start != nil && dec.Start.Kind != spec.RunRollback && len(l.drivers) >= l.Concurrency:
-		st := copyStatus(in.Status)
-		summarize(st, &in, reconciling("WaitsForSlot", fmt.Sprintf("%d runs are going on, as many as the configuration allows", len(l.drivers))))
-		l.keep(ctx, st)
-		return in.Now.Add(5 * time.Second)
-	case dec.Start != nil:
-		l.launch(ctx, dec.Start)
-		return dec.Wake
-	}
-	l.keep(ctx, dec.Status)
-	switch {
-	case dec.Cancel != "" && d != nil:
-		d.stop(dec.Cancel)
-	case in.Open == nil && in.Closure != nil && l.surveys[plan].due(dec.Status.Digest, in.Now):
-		l.surveys[plan] = surveyed{digest: dec.Status.Digest}
-		l.survey(ctx, plan, in.Closure, dec.Status.Volumes)
-	}
-	return dec.Wake
-}
-
-// input is all that the decision about a plan depends on, as of now.
-func (l *Loop) input(plan string) PlanInput {
-	st := l.rec.Plans[plan]
-	if l.ground == nil {
-		l.ground = newOverlaps(l.want, l.rec)
-	}
-	return PlanInput{Now: l.clock.Now(), Plan: plan, Closure: l.want.Closures[plan], Problems: l.want.Problems[plan], Status: st, Hold: l.held(),
-		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: l.ground.conflict(plan, l.want, l.rec), Open: l.rec.Open[st.Recorded.OpenRun]}
-}
-
-// keep records a status when it says something new.
-func (l *Loop) keep(ctx context.Context, st *spec.PlanStatus) {
-	plan := st.Metadata.Name
-	if same(l.rec.Plans[plan], st) {
-		return
-	}
-	change := Change{Plans: []*spec.PlanStatus{st}, Message: fmt.Sprintf("status of %s: %s", plan, reasonOf(st)), Trailers: map[string]string{"Migration-Plan": plan}}
-	if err := l.ledger.Record(ctx, change); err != nil {
-		l.log.Error("a status could not be recorded", "plan", plan, "error", l.note(err))
-		return
-	}
-	l.know(plan, st)
-	c := find(st, "Ready")
-	l.Notifier.Notify(Event{Plan: plan, State: string(c.Status), Reason: c.Reason, Message: c.Message})
 }
 
 // launch looks at the clusters and freezes a run; the frozen run is recorded
 // by the loop, in one change with the plan's status.
 func (l *Loop) launch(ctx context.Context, o *Order) {
-	l.drivers[o.Plan] = l.newDriver()
+	l.drivers[o.Plan] = l.newDriver(o.Closure)
 	o.Epoch = l.Epoch
 	path := l.rec.Plans[o.Plan].Recorded.CutoverPath
 	l.runs.Add(1)
@@ -289,20 +280,11 @@ func (l *Loop) prepare(ctx context.Context, o *Order, cutover string) message {
 	return m
 }
 
-func (l *Loop) survey(ctx context.Context, plan string, c *spec.Closure, volumes []spec.Volume) {
-	l.runs.Add(1)
-	go func() {
-		defer l.runs.Done()
-		s, err := l.executor.Survey(ctx, c, volumes)
-		l.send(message{plan: plan, survey: &s, err: err})
-	}()
-}
-
 // start drives a recorded run.
 func (l *Loop) start(ctx context.Context, run *spec.Run) {
 	d := l.drivers[run.Spec.Plan]
 	if d == nil {
-		d = l.newDriver()
+		d = l.newDriver(&run.Spec.Closure)
 		l.drivers[run.Spec.Plan] = d
 	}
 	d.run, d.driving = run, true
@@ -313,8 +295,8 @@ func (l *Loop) start(ctx context.Context, run *spec.Run) {
 	}()
 }
 
-func (l *Loop) newDriver() *driver {
-	return &driver{shell: l, ledger: l.ledger, executor: l.executor, clock: newSteady(l.clock), log: l.log, cancel: make(chan string, 1), dead: make(chan string, 1)}
+func (l *Loop) newDriver(c *spec.Closure) *driver {
+	return &driver{shell: l, pair: pairOf(c), ledger: l.ledger, executor: l.executor, clock: newSteady(l.clock), log: l.log, cancel: make(chan string, 1), dead: make(chan string, 1)}
 }
 
 // stop asks the run to undo itself; the first reason counts.

@@ -25,6 +25,7 @@ type memory struct {
 	err     error
 	pushed  error  // what a push answers
 	strange string // how the ledger was changed
+	records int    // calls of Record
 }
 
 func newMemory() *memory {
@@ -43,20 +44,23 @@ func (m *memory) Load(context.Context) (*Recorded, error) {
 	return r, nil
 }
 
-func (m *memory) Record(_ context.Context, c Change) error {
+func (m *memory) Record(_ context.Context, changes ...Change) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
 		return m.err
 	}
-	if c.Daemon != nil {
-		m.daemon = *c.Daemon
-	}
-	for _, p := range c.Plans {
-		m.plans[p.Metadata.Name] = p
-	}
-	for _, r := range c.Runs {
-		m.runs[r.Metadata.Name] = r
+	m.records++
+	for _, c := range changes {
+		if c.Daemon != nil {
+			m.daemon = *c.Daemon
+		}
+		for _, p := range c.Plans {
+			m.plans[p.Metadata.Name] = p
+		}
+		for _, r := range c.Runs {
+			m.runs[r.Metadata.Name] = r
+		}
 	}
 	return nil
 }
@@ -76,12 +80,6 @@ func (m *memory) Run(_ context.Context, path string) (*spec.Run, error) {
 		}
 	}
 	return nil, fmt.Errorf("no run at %s", path)
-}
-
-func (m *memory) status() spec.DaemonStatus {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.daemon
 }
 
 func (m *memory) reason(plan string) string {
@@ -236,25 +234,6 @@ func TestLoopServesTheWholeLife(t *testing.T) {
 			t.Errorf("%s was made %d times", e, n)
 		}
 	}
-}
-
-// Whoever asks for a poll finds in the next status when that was heard.
-func TestLoopNotesWhoAsked(t *testing.T) {
-	b, m := &branch{}, newMemory()
-	b.commit(closureIn(spec.Staged, 1))
-	l, stop := daemonLoop(t, b, m, &cluster{made: map[string]int{}})
-	defer func() { _ = stop() }()
-	before := time.Now().Add(-time.Second)
-	eventually(t, "the first commit", func() bool { return m.status().Accepted != "" })
-	if m.status().LastHandledAt != nil {
-		t.Error("nobody asked")
-	}
-	l.Trigger <- struct{}{}
-	eventually(t, "the request is taken", func() bool { return len(l.Trigger) == 0 })
-	l.Trigger <- struct{}{} // taken in the turn after the first
-	eventually(t, "the request is taken", func() bool { return len(l.Trigger) == 0 })
-	b.commit(closureIn(spec.Staged, 1))
-	eventually(t, "the second commit", func() bool { return m.status().LastHandledAt != nil && m.status().LastHandledAt.After(before) })
 }
 
 func TestLoopContinuesAfterARestart(t *testing.T) {

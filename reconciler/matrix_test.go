@@ -124,6 +124,7 @@ type happening struct {
 	hold     *spec.Waiting
 	problems []spec.Problem
 	conflict *Clash
+	depends  []Dependency
 	frozen   bool // no stage run or cutover may start
 }
 
@@ -178,6 +179,10 @@ var planEvents = []struct {
 		s.at = s.at.Add(time.Hour)
 		return happening{conflict: &Clash{Plan: "older"}, frozen: true}
 	}},
+	{"a plan that it depends on is behind", func(s *story) happening {
+		s.at = s.at.Add(time.Hour)
+		return happening{depends: []Dependency{{Plan: "platform", Stages: true}}, frozen: true}
+	}},
 	{"a step of the run is done", func(s *story) happening { s.step(spec.StepDone); return happening{} }},
 	{"a step of the run fails", func(s *story) happening { s.step(spec.StepFailed); return happening{} }},
 	{"the run succeeds", func(s *story) happening { s.over(spec.RunSucceeded); return happening{} }},
@@ -228,7 +233,7 @@ func (s *story) answer(h happening) PlanDecision {
 		c = nil
 	}
 	return Decide(PlanInput{Now: s.at, Plan: "shop", Closure: c, Problems: h.problems, Status: s.st, Open: s.open, Hold: h.hold,
-		Conflict: h.conflict, Commit: "tip", Approval: &spec.Approval{Commit: "tip", Time: metav1.NewTime(s.at)}})
+		Conflict: h.conflict, Depends: h.depends, Commit: "tip", Approval: &spec.Approval{Commit: "tip", Time: metav1.NewTime(s.at)}})
 }
 
 // TestEveryStateMeetsEveryEvent decides for every state of a plan and every
@@ -324,7 +329,7 @@ const statesHead = `# Every state of a plan, and every event
 What the daemon answers: the reason of the plan's Ready condition, and whether a run starts or is undone.
 Made and held by TestEveryStateMeetsEveryEvent, which also demands, without exception: never two runs of
 a plan; nothing starts while everything is held; no stage run or cutover starts on a plan that is
-suspended, broken, removed or in conflict; no cutover, rollback or close without an approval that has not
+suspended, broken, removed, in conflict or behind a plan that it depends on; no cutover, rollback or close without an approval that has not
 been used; nothing on a closed plan; the same approval or slot never starts twice. The plans here have a
 schedule on the hour and rollback.targetWrites: Discard where they say RolledBack. A daemon that was killed
 is one that knows what was recorded, and nothing else. Where the ledger was edited, the table says what becomes

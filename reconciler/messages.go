@@ -17,21 +17,19 @@ func (l *Loop) handle(ctx context.Context, m message) {
 	case m.read != nil:
 		l.handleRead(ctx, m.read)
 	case m.saved != nil:
-		m.saved.done <- l.record(ctx, m.saved)
-		if m.saved.ended {
-			l.decideAll(ctx)
-		}
+		l.record(ctx, m.saved)
 	case m.waiting != nil:
 		if m.waiting.Reason == reasonLedgerChanged {
 			l.doubtful(m.waiting.Message)
-			l.decideAll(ctx)
 		}
-		l.noteWaiting(ctx, m.run, m.waiting)
+		l.noteWaiting(m.run, m.waiting)
 		l.Notifier.Progress(m.run.Spec.Plan, m.progress)
 	case m.order != nil:
 		l.begin(ctx, m)
 	case m.survey != nil:
-		l.noteSurvey(ctx, m)
+		l.surveying--
+		l.survey(ctx)
+		l.noteSurvey(m)
 	case m.word != nil:
 		l.hear(ctx, *m.word)
 	}
@@ -65,7 +63,6 @@ func (l *Loop) hear(ctx context.Context, w word) {
 	}
 	if w.changed != "" {
 		l.doubtful(w.changed)
-		l.decideAll(ctx)
 		return
 	}
 	if w.acknowledge != "" {
@@ -86,10 +83,9 @@ func (l *Loop) hear(ctx context.Context, w word) {
 		if st.Recorded.Unrecorded {
 			st = copyStatus(st)
 			st.Recorded.Unrecorded, st.Recorded.State = false, st.Recorded.SeenState
-			l.keep(ctx, st)
+			l.keep(st)
 		}
 	}
-	l.decideAll(ctx)
 }
 
 func (l *Loop) letGo(plan string) {
@@ -142,41 +138,51 @@ func logsOf(run *spec.Run, step, text string) []Log {
 }
 
 // record writes a run and, where it changes, its plan's status in one change.
-func (l *Loop) record(ctx context.Context, s *save) error {
+// Who asked for it hears of it when that is on disk.
+func (l *Loop) record(ctx context.Context, s *save) {
 	run, plan := s.run, s.run.Spec.Plan
 	c := Change{Runs: []*spec.Run{run}, Logs: s.logs, Message: runSubject(run), Trailers: runTrailers(run)}
 	st := l.rec.Plans[plan]
-	if s.ended {
+	switch {
+	case s.ended:
 		st = Ended(st, run, spec.RunPath(run))
 		c.Plans = []*spec.PlanStatus{st}
-	}
-	if !s.ended && st != nil && st.WaitsFor != nil { // it waits no more
+	case st != nil && st.WaitsFor != nil: // it waits no more
 		st = copyStatus(st)
 		st.WaitsFor = nil
 		c.Plans = []*spec.PlanStatus{st}
 	}
-	if err := l.ledger.Record(ctx, c); err != nil {
-		return l.note(err)
-	}
+	l.write(plan, c, func(err error) {
+		if err == nil {
+			l.recorded(ctx, s, st)
+		}
+		s.done <- err
+	})
+}
+
+// recorded takes over what a run has recorded.
+func (l *Loop) recorded(ctx context.Context, s *save, st *spec.PlanStatus) {
+	run := s.run
 	l.tellStep(run)
 	l.rec.Open[run.Metadata.Name] = run
 	if s.ended {
 		delete(l.rec.Open, run.Metadata.Name)
-		delete(l.drivers, plan)
+		l.free(run.Spec.Plan)
+		l.agenda.ask(run.Spec.Plan)
 	}
-	if st != nil {
-		l.know(plan, st)
+	if st != nil && st != l.rec.Plans[run.Spec.Plan] {
+		l.know(run.Spec.Plan, st)
 	}
-	if s.ended {
-		l.runs.Add(1)
-		go func() { // people wait for the outcome; the next run does not
-			defer l.runs.Done()
-			if err := l.note(l.ledger.Push(ctx)); errors.Is(err, ErrLedgerChanged) {
-				l.LedgerChanged(err)
-			}
-		}()
+	if !s.ended {
+		return
 	}
-	return nil
+	l.runs.Add(1)
+	go func() { // people wait for the outcome; the next run does not
+		defer l.runs.Done()
+		if err := l.note(l.ledger.Push(ctx)); errors.Is(err, ErrLedgerChanged) {
+			l.LedgerChanged(err)
+		}
+	}()
 }
 
 // tellStep notifies of the step whose state changed last.
@@ -233,19 +239,19 @@ func runTrailers(run *spec.Run) map[string]string {
 func (l *Loop) begin(ctx context.Context, m message) {
 	plan := m.plan
 	if errors.Is(m.err, ErrLedgerChanged) {
-		delete(l.drivers, plan)
+		l.free(plan)
 		l.hear(ctx, word{changed: m.err.Error()})
 		return
 	}
 	if m.err != nil || m.survey.Problem != "" {
-		delete(l.drivers, plan)
-		l.keep(ctx, l.cannotStart(plan, m))
+		l.free(plan)
+		l.keep(l.cannotStart(plan, m))
 		return
 	}
 	dec := Decide(l.input(plan))
 	if dec.Start == nil {
-		delete(l.drivers, plan)
-		l.keep(ctx, dec.Status)
+		l.free(plan)
+		l.keep(dec.Status)
 		return
 	}
 	if dec.Start.Kind != m.order.Kind || dec.Start.Closure.Digest() != m.order.Closure.Digest() { // what was prepared is something else
@@ -257,15 +263,17 @@ func (l *Loop) begin(ctx context.Context, m message) {
 	run := Freeze(l.clock.Now(), *o, dec.Status)
 	st := Started(dec.Status, run)
 	c := Change{Plans: []*spec.PlanStatus{st}, Runs: []*spec.Run{run}, Message: runSubject(run), Trailers: runTrailers(run)}
-	if err := l.ledger.Record(ctx, c); err != nil {
-		delete(l.drivers, plan)
-		l.log.Error("a run could not be recorded", "run", run.Metadata.Name, "error", l.note(err))
-		return
-	}
-	l.rec.Open[run.Metadata.Name] = run
-	l.know(plan, st)
-	l.Notifier.Notify(Event{Plan: plan, Run: run.Metadata.Name, State: string(run.Status.Phase), Reason: "Started", Message: "frozen from commit " + run.Spec.Commit})
-	l.start(ctx, run)
+	l.write(plan, c, func(err error) {
+		if err != nil {
+			l.free(plan)
+			l.log.Error("a run could not be recorded", "run", run.Metadata.Name, "error", err)
+			return
+		}
+		l.rec.Open[run.Metadata.Name] = run
+		l.know(plan, st)
+		l.Notifier.Notify(Event{Plan: plan, Run: run.Metadata.Name, State: string(run.Status.Phase), Reason: "Started", Message: "frozen from commit " + run.Spec.Commit})
+		l.start(ctx, run)
+	})
 }
 
 // cannotStart says in the status why the run that is wanted does not start;
@@ -288,7 +296,7 @@ func (l *Loop) cannotStart(plan string, m message) *spec.PlanStatus {
 // are part of the work would be a commit each.
 const worthTelling = 10 * time.Second
 
-func (l *Loop) noteWaiting(ctx context.Context, run *spec.Run, w *spec.Waiting) {
+func (l *Loop) noteWaiting(run *spec.Run, w *spec.Waiting) {
 	st := l.rec.Plans[run.Spec.Plan]
 	if st == nil || l.clock.Now().Sub(w.Since.Time) < worthTelling {
 		return
@@ -298,10 +306,10 @@ func (l *Loop) noteWaiting(ctx context.Context, run *spec.Run, w *spec.Waiting) 
 	}
 	st = copyStatus(st)
 	st.WaitsFor = w
-	l.keep(ctx, st)
+	l.keep(st)
 }
 
-func (l *Loop) noteSurvey(ctx context.Context, m message) {
+func (l *Loop) noteSurvey(m message) {
 	st := l.rec.Plans[m.plan]
 	if st == nil {
 		return
@@ -310,6 +318,7 @@ func (l *Loop) noteSurvey(ctx context.Context, m message) {
 	if asked && m.survey.Pending && st.Recorded.State != spec.Migrated && st.Recorded.State != spec.Closed {
 		s.again = l.clock.Now().Add(pendingAgain)
 		l.surveys[m.plan] = s
+		l.agenda.sooner(m.plan, l.clock.Now(), s.again)
 	}
 	if st.Recorded.OpenRun != "" {
 		return
@@ -318,7 +327,8 @@ func (l *Loop) noteSurvey(ctx context.Context, m message) {
 	c := metav1.Condition{Type: "Checked", Status: metav1.ConditionTrue, Reason: "Checked", LastTransitionTime: metav1.NewTime(l.clock.Now()),
 		Message: fmt.Sprintf("both clusters answer; %d volumes are covered", len(m.survey.Volumes))}
 	if m.err != nil || m.survey.Problem != "" {
-		delete(l.surveys, m.plan) // the next pass looks again
+		delete(l.surveys, m.plan) // the next poll looks again
+		l.agenda.askLater(m.plan)
 	}
 	switch {
 	case m.err != nil:
@@ -329,7 +339,7 @@ func (l *Loop) noteSurvey(ctx context.Context, m message) {
 		st.Volumes = keepCopied(m.survey.Volumes, st.Volumes)
 	}
 	setCondition(st, c)
-	l.keep(ctx, st)
+	l.keep(st)
 }
 
 // keepCopied adds recorded volumes whose claim is gone from the source to

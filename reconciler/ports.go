@@ -165,10 +165,11 @@ type Log struct {
 type Ledger interface {
 	// Load returns the newest record: Git's, overlaid with the journal's.
 	Load(ctx context.Context) (*Recorded, error)
-	// Record appends a change to the journal (fsynced before it returns) and
-	// queues it for the next commit. It sets LastDigest of a plan whose last run is
-	// among the change's ended runs: what is written may differ by what was redacted.
-	Record(ctx context.Context, c Change) error
+	// Record appends changes to the journal (fsynced before it returns, all of
+	// them together) and queues them for the next commit. After an error none of
+	// them counts. It sets LastDigest of a plan whose last run is among a change's
+	// ended runs: what is written may differ by what was redacted.
+	Record(ctx context.Context, changes ...Change) error
 	// Push returns nil once everything recorded so far is in Git. A higher
 	// epoch found there is ErrSuperseded: stop acting for ever. After
 	// ErrLedgerChanged it fails until somebody has adopted the ledger.

@@ -8,14 +8,6 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// know takes over a status that is recorded.
-func (l *Loop) know(plan string, st *spec.PlanStatus) {
-	l.rec.Plans[plan] = st
-	if l.ground != nil {
-		l.ground.set(plan, l.want, l.rec)
-	}
-}
-
 // recall finds out what plans have hold of whose documents do not say it, in
 // records of versions that did not keep it: from the record of the run that took
 // hold. It is recorded then, so that each is asked for once.

@@ -38,7 +38,8 @@ func TestARollbackWaitsForNoSlot(t *testing.T) {
 		st.Recorded.Cutover, st.Recorded.CutoverPath = "shop-migrate-1", "runs/x.yaml"
 		l := idle(c, st)
 		l.drivers["web"] = &driver{driving: true}
-		l.decide(t.Context(), "shop")
+		l.agenda.ask("shop")
+		l.pass(t.Context())
 		if starts := l.drivers["shop"] != nil; starts != (to == spec.RolledBack) {
 			t.Errorf("to %s: starts %v, says %s", to, starts, reasonOf(l.rec.Plans["shop"]))
 		}
@@ -52,13 +53,13 @@ func TestAnotherRunIsWantedMeanwhile(t *testing.T) {
 	at := metav1.NewTime(time.Now().Add(-time.Second))
 	c := closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.Stage.RequestedAt = &at })
 	l := idle(c, newStatus("shop"))
-	l.drivers["shop"] = l.newDriver()
+	l.drivers["shop"] = l.newDriver(c)
 	l.begin(t.Context(), message{plan: "shop", order: &Order{Kind: spec.RunMigrate, Plan: "shop", Closure: closureIn(spec.Migrated, 1)}, survey: &Survey{}})
 	l.runs.Wait()
 	if done := l.rec.Plans["shop"].Recorded.HandledRequest; l.drivers["shop"] == nil || done != nil {
 		t.Fatalf("prepared %v, taken for done %v", l.drivers["shop"] != nil, done)
 	}
-	l.begin(t.Context(), <-l.messages)
+	l.handleAll(t.Context(), <-l.messages)
 	if run := l.rec.Open["shop-stage-1"]; run == nil || l.rec.Plans["shop"].Recorded.HandledRequest == nil {
 		t.Fatalf("%+v", l.rec.Open)
 	}

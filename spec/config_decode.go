@@ -19,6 +19,7 @@ const (
 	DefaultBatchInterval = 5 * time.Second
 	DefaultGitOutage     = 3 * time.Minute
 	DefaultConcurrency   = 10
+	DefaultPerPair       = 5
 )
 
 // DecodeConfig reads the daemon's configuration strictly and fills defaults
@@ -91,6 +92,9 @@ func (c *DaemonConfig) setDefaults() {
 	if s.Concurrency == 0 {
 		s.Concurrency = DefaultConcurrency
 	}
+	if s.ConcurrencyPerPair == 0 {
+		s.ConcurrencyPerPair = DefaultPerPair
+	}
 }
 
 var (
@@ -127,11 +131,7 @@ var configRules = map[string]rule{
 	"spec.mover.bytesPerSecond":    {name: quantity},
 	"spec.mover.holderImage":       {name: imageName},
 	"spec.mover.kubeletRoot":       {name: absolutePath},
-	"spec.webhooks[].type": {need: "who sends it: GitHub, GitLab, Gitea, Bitbucket, BitbucketServer or Generic",
-		enum: []string{WebhookGitHub, WebhookGitLab, WebhookGitea, WebhookBitbucket, WebhookBitbucketServer, WebhookGeneric}},
-	"spec.webhooks[].secret.from": {need: "the name of a Secret in the daemon's namespace with the key token", name: subdomain},
-	"spec.webhooks[].secret.key":  {name: secretKey},
-	"spec.mover.receiver":         {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
+	"spec.mover.receiver":          {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
 }
 
 // config holds the rules about several fields of the configuration.
@@ -156,7 +156,7 @@ func (c checker) config(s *DaemonConfigSpec) {
 	for path, n := range map[string]int{
 		"spec.limits.namespaces": s.Limits.Namespaces, "spec.limits.pods": s.Limits.Pods, "spec.limits.volumes": s.Limits.Volumes,
 		"spec.limits.moversPerCluster": s.Limits.MoversPerCluster, "spec.limits.moversPerPlan": s.Limits.MoversPerPlan,
-		"spec.concurrency": s.Concurrency, "spec.mover.parallel": s.Mover.Parallel,
+		"spec.concurrency": s.Concurrency, "spec.concurrencyPerPair": s.ConcurrencyPerPair, "spec.mover.parallel": s.Mover.Parallel,
 	} {
 		if n < 0 {
 			c.addf(path, "%s must be 0 (the default) or more, not %d", leafName(path), n)

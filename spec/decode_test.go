@@ -183,7 +183,7 @@ func TestDecodeConfigFillsDefaults(t *testing.T) {
 	s := c.Spec
 	if s.Ledger.URL != s.Source.URL || s.Source.Branch != "main" || s.Ledger.Branch != "tranship/ledger" || s.Namespace != "tranship-system" ||
 		s.Interval.Duration != 30*time.Second || s.Ledger.BatchInterval.Duration != 5*time.Second || s.GitOutage.Duration != 3*time.Minute ||
-		s.Limits != (Limits{10, 100, 100, 20, 10}) || s.Concurrency != 10 || s.Mover.HolderImage != s.Mover.Image {
+		s.Limits != (Limits{10, 100, 100, 20, 10}) || s.Concurrency != 10 || s.ConcurrencyPerPair != 5 || s.Mover.HolderImage != s.Mover.Image {
 		t.Errorf("defaults: %+v", s)
 	}
 	c, _ = DecodeConfig("c.yaml", []byte(with(t, configYAML, "spec.ledger", "{url: 'https://x/ledger.git'}", "spec.source.credentials", "{from: a}", "spec.limits", "{pods: 5, moversPerPlan: 7}")))

@@ -168,5 +168,5 @@ var planSupports = map[string]support{
 	"spec.rollback.targetWrites": otherThan("what was written on the target is not copied back; write Discard", "Discard"),
 
 	"spec.existing":    otherThan("objects on the target that are not ours are never changed; write Fail or Skip", "Fail", "Skip"),
-	"spec.dependsOn[]": set("plans do not wait for each other; remove it, and flip the plans one after the other"),
+	"spec.dependsOn[]": full,
 }

@@ -48,7 +48,6 @@ func TestEveryRuleIsAboutAField(t *testing.T) {
 func TestNotSupported(t *testing.T) {
 	const override = "spec.volumes.overrides[0]"
 	for _, tc := range []struct{ path, value, at, say string }{
-		{"spec.dependsOn", "[shop2]", "spec.dependsOn[0]", "do not wait for each other"},
 		{"spec.existing", "Update", "spec.existing", "existing: Update"},
 		{"spec.cutover", "{onFailure: Stop}", "spec.cutover.onFailure", "goes back to the source"},
 		{"spec.rollback", "{targetWrites: CopyBack}", "spec.rollback.targetWrites", "write Discard"},

@@ -133,7 +133,9 @@ type PlanSpec struct {
 	Cutover               Cutover               `json:"cutover,omitempty"`
 	Rollback              Rollback              `json:"rollback,omitempty"`
 	Existing              ExistingPolicy        `json:"existing,omitempty"` // default Fail
-	DependsOn             []string              `json:"dependsOn,omitempty"`
+	// DependsOn names plans that come first: a cutover waits until each of them is
+	// migrated, a stage run until each was staged once.
+	DependsOn []string `json:"dependsOn,omitempty"`
 }
 
 // Suspend stops new stage runs and cutovers, with a reason for people.
