@@ -51,8 +51,7 @@ func (s *store) open() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the Git cache: %w; give the daemon a writable --data-dir", err)
 	}
-	s.st = filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
-		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})
+	s.attach()
 	if err := s.st.Init(); err != nil {
 		return fmt.Errorf("cannot make the Git cache in %s: %w; give the daemon a writable --data-dir", s.dir, err)
 	}
@@ -60,6 +59,12 @@ func (s *store) open() error {
 	loose, err2 := filepath.Glob(filepath.Join(s.dir, "objects", "??", "*"))
 	s.packs, s.loose = len(packs), len(loose)
 	return errors.Join(err, err2)
+}
+
+// attach reads and writes the repository in dir; it touches nothing yet.
+func (s *store) attach() {
+	s.st = filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
+		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})
 }
 
 // reset empties the store.
@@ -205,15 +210,29 @@ func (s *store) size(h plumbing.Hash) (int64, error) {
 }
 
 func (s *store) blob(h plumbing.Hash) (data []byte, err error) {
+	return s.content(plumbing.BlobObject, h)
+}
+
+// raw is an object's content, which must be what its name is the hash of: a
+// person's clone was not filled by us.
+func (s *store) raw(kind plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
+	data, err := s.content(kind, h)
+	if err == nil && plumbing.ComputeHash(kind, data) != h {
+		err = fail(ErrUnreachable, nil, "cannot read %s %s: its content is damaged; run git fsck, and clone again", kind, h)
+	}
+	return data, err
+}
+
+func (s *store) content(kind plumbing.ObjectType, h plumbing.Hash) (data []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o, err := s.st.EncodedObject(plumbing.BlobObject, h)
+	o, err := s.st.EncodedObject(kind, h)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read blob %s: %w", h, err)
+		return nil, fmt.Errorf("cannot read %s %s: %w", kind, h, err)
 	}
 	rd, err := o.Reader()
 	if err != nil {
-		return nil, fmt.Errorf("cannot read blob %s: %w", h, err)
+		return nil, fmt.Errorf("cannot read %s %s: %w", kind, h, err)
 	}
 	defer func() { err = errors.Join(err, rd.Close()) }()
 	return io.ReadAll(rd)
