@@ -107,7 +107,7 @@ func TestFourWritersLoseAndDoubleNothing(t *testing.T) {
 		l.epoch, l.holder = 1, "a"
 		writers = append(writers, l)
 	}
-	const records = 25
+	const records = 100
 	ctx := testContext(t)
 	var wg sync.WaitGroup
 	for w, l := range writers {
@@ -116,7 +116,7 @@ func TestFourWritersLoseAndDoubleNothing(t *testing.T) {
 				c := planChange(fmt.Sprintf("w%d-%d", w, i), "x")
 				c.Logs = []reconciler.Log{{Plan: "shared", Run: "shared-stage-1", Name: "all.log", Text: fmt.Sprintf("w%d-%d\n", w, i)}}
 				err := l.Record(context.Background(), c)
-				if i%5 == w { // each at its own pace
+				if i%20 == w { // each at its own pace
 					err = errors.Join(err, l.Push(ctx))
 				}
 				if err != nil {
