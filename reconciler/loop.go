@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Config is what the loop is made of.
@@ -46,8 +48,9 @@ type Loop struct {
 	gates    chan gateQuestion
 	Trigger  chan struct{} // a poll is wanted now; never carries data
 
-	again     bool   // the tip is to be judged anew
-	said      string // the error of the newest read
+	handled   *metav1.Time // when a poll was last asked for
+	again     bool         // the tip is to be judged anew
+	said      string       // the error of the newest read
 	reading   bool
 	readAgain bool
 	asked     []gateQuestion
@@ -148,6 +151,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.trustAgain(ctx)
 			l.startRead(ctx)
 		case <-l.Trigger:
+			l.handled = &metav1.Time{Time: l.clock.Now().UTC()}
 			l.startRead(ctx)
 		case <-l.wake:
 			l.wake = nil
@@ -165,61 +169,6 @@ func (l *Loop) Run(ctx context.Context) error {
 	return nil
 }
 
-// startRead polls the branch in the background: a slow Git host must not hold
-// up a run that has stopped an application. A read that is wanted while one
-// is under way follows it.
-func (l *Loop) startRead(ctx context.Context) {
-	if l.reading {
-		l.readAgain = true
-		return
-	}
-	l.reading, l.readAgain = true, false
-	answers := l.asked
-	l.asked = nil
-	since := l.rec.Daemon.Accepted
-	l.runs.Add(1)
-	go func() {
-		defer l.runs.Done()
-		want, err := l.source.Read(ctx, since)
-		l.send(message{read: &readResult{want, err, answers}})
-	}()
-}
-
-// handleRead accepts what was read, answers those who asked, and decides.
-func (l *Loop) handleRead(ctx context.Context, r *readResult) {
-	l.reading = false
-	err := r.err
-	if err == nil {
-		err = l.accept(ctx, r.want)
-	}
-	l.mu.Lock()
-	l.readErr = err
-	if err == nil {
-		l.lastRead = l.clock.Now()
-	}
-	l.mu.Unlock()
-	for _, q := range r.asked {
-		if err != nil {
-			q.answer <- Gate{Reason: "TipUnreadable", Say: "the branch cannot be read, the application keeps running: " + err.Error()}
-			continue
-		}
-		q.answer <- JudgeGate(l.clock.Now(), q.run, l.want, l.rec.Plans[q.run.Spec.Plan], l.held())
-	}
-	if err != nil && ctx.Err() == nil && err.Error() != l.said { // once a sentence, not once a poll
-		l.log.Error("the manifests cannot be read", "error", err)
-	}
-	if l.said = ""; err != nil {
-		l.said = err.Error()
-	}
-	if l.readAgain {
-		l.startRead(ctx)
-	}
-	l.agenda.poll()
-	for plan := range l.drivers { // what their runs have come to may change the answer
-		l.agenda.ask(plan)
-	}
-}
-
 // accept records what the new commits mean.
 func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	if l.want != nil && want.Commit == l.want.Commit && !l.again {
@@ -228,6 +177,7 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	l.again = false
 	plans, daemon := AcceptAll(l.clock.Now(), l.rec, want)
 	daemon.Epoch, daemon.Holder, daemon.Version = l.Epoch, l.Holder, l.Version
+	daemon.LastHandledAt = cmp.Or(l.handled, daemon.LastHandledAt)
 	change := Change{Daemon: daemon, Plans: plans, Message: fmt.Sprintf("observe %.12s", want.Commit), Trailers: map[string]string{"Source-Commit": want.Commit}}
 	if err := l.ledger.Record(ctx, change); err != nil {
 		return l.note(err)

@@ -82,6 +82,12 @@ func (m *memory) Run(_ context.Context, path string) (*spec.Run, error) {
 	return nil, fmt.Errorf("no run at %s", path)
 }
 
+func (m *memory) status() spec.DaemonStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.daemon
+}
+
 func (m *memory) reason(plan string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -234,6 +240,25 @@ func TestLoopServesTheWholeLife(t *testing.T) {
 			t.Errorf("%s was made %d times", e, n)
 		}
 	}
+}
+
+// Whoever asks for a poll finds in the next status when that was heard.
+func TestLoopNotesWhoAsked(t *testing.T) {
+	b, m := &branch{}, newMemory()
+	b.commit(closureIn(spec.Staged, 1))
+	l, stop := daemonLoop(t, b, m, &cluster{made: map[string]int{}})
+	defer func() { _ = stop() }()
+	before := time.Now().Add(-time.Second)
+	eventually(t, "the first commit", func() bool { return m.status().Accepted != "" })
+	if m.status().LastHandledAt != nil {
+		t.Error("nobody asked")
+	}
+	l.Trigger <- struct{}{}
+	eventually(t, "the request is taken", func() bool { return len(l.Trigger) == 0 })
+	l.Trigger <- struct{}{} // taken in the turn after the first
+	eventually(t, "the request is taken", func() bool { return len(l.Trigger) == 0 })
+	b.commit(closureIn(spec.Staged, 1))
+	eventually(t, "the second commit", func() bool { return m.status().LastHandledAt != nil && m.status().LastHandledAt.After(before) })
 }
 
 func TestLoopContinuesAfterARestart(t *testing.T) {

@@ -29,6 +29,26 @@ type DaemonConfigSpec struct {
 	// GitOutage is how long a run waits for a push that it needs before it
 	// goes back to the source; a plan's cutover.gitOutage wins. Default 3m.
 	GitOutage *metav1.Duration `json:"gitOutage,omitempty"`
+	// Webhooks let a Git host ask for a poll at once; --listen serves them.
+	Webhooks []Webhook `json:"webhooks,omitempty"`
+}
+
+// The kinds of webhook: how the sender proves that it knows the secret.
+const (
+	WebhookGitHub          = "GitHub"
+	WebhookGitLab          = "GitLab"
+	WebhookGitea           = "Gitea" // and Forgejo
+	WebhookBitbucket       = "Bitbucket"
+	WebhookBitbucketServer = "BitbucketServer" // and Data Center
+	WebhookGeneric         = "Generic"
+)
+
+// Webhook is one sender that may ask for a poll. What it sends is never looked
+// at otherwise.
+type Webhook struct {
+	Type string `json:"type"`
+	// Secret is shared with the sender, at least 16 characters; default key "token".
+	Secret SecretRef `json:"secret"`
 }
 
 // Repository is a Git repository. Credentials default keys: "username" and

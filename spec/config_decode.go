@@ -131,7 +131,11 @@ var configRules = map[string]rule{
 	"spec.mover.bytesPerSecond":    {name: quantity},
 	"spec.mover.holderImage":       {name: imageName},
 	"spec.mover.kubeletRoot":       {name: absolutePath},
-	"spec.mover.receiver":          {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
+	"spec.webhooks[].type": {need: "who sends it: GitHub, GitLab, Gitea, Bitbucket, BitbucketServer or Generic",
+		enum: []string{WebhookGitHub, WebhookGitLab, WebhookGitea, WebhookBitbucket, WebhookBitbucketServer, WebhookGeneric}},
+	"spec.webhooks[].secret.from": {need: "the name of a Secret in the daemon's namespace with the key token", name: subdomain},
+	"spec.webhooks[].secret.key":  {name: secretKey},
+	"spec.mover.receiver":         {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
 }
 
 // config holds the rules about several fields of the configuration.

@@ -182,6 +182,9 @@ var configCases = []ruleCase{
 	set1(KindDaemonConfig, "spec.limits", "{namespaces: -1}", "spec.limits.namespaces", "0 (the default) or more"),
 	set1(KindDaemonConfig, "spec.limits", "{moversPerPlan: -1}", "spec.limits.moversPerPlan", "0 (the default) or more"),
 	set1(KindDaemonConfig, "spec.namespace", "Tranship", "spec.namespace", "namespace must be"),
+	set1(KindDaemonConfig, "spec.webhooks", "[{secret: {from: a}}]", "spec.webhooks[0].type", "type is missing"),
+	set1(KindDaemonConfig, "spec.webhooks", "[{type: github, secret: {from: a}}]", "spec.webhooks[0].type", "GitHub"),
+	set1(KindDaemonConfig, "spec.webhooks", "[{type: GitHub}]", "spec.webhooks[0].secret.from", "from is missing"),
 	set1(KindDaemonConfig, "spec.limit", "{}", "spec.limit", `did you mean "limits"?`),
 	set1(KindDaemonConfig, "apiVersion", "tranship.dev/v2", "", "newer than what this release reads"),
 }

@@ -130,4 +130,6 @@ type DaemonStatus struct {
 	Accepted  string         `json:"accepted,omitempty"`  // newest accepted commit
 	// Acknowledged is a commit that a person took over with `tranship acknowledge`.
 	Acknowledged string `json:"acknowledged,omitempty"`
+	// LastHandledAt is when somebody last asked for a poll: a webhook, POST /reconcile or SIGHUP.
+	LastHandledAt *metav1.Time `json:"lastHandledAt,omitempty"`
 }

@@ -57,7 +57,7 @@ func runCommand() *cobra.Command {
 	}
 	f.common.bind(c)
 	c.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/tranship", "journal and Git cache; keep it on a disk that survives restarts")
-	c.Flags().StringVar(&f.listen, "listen", ":9440", "address of /healthz, /readyz and /metrics; empty for none")
+	c.Flags().StringVar(&f.listen, "listen", ":9440", "address of /healthz, /readyz, /metrics, /progress, /hook/ and /reconcile; empty for none")
 	c.Flags().StringVar(&f.tokenFile, "reconcile-token-file", "", "file with the bearer token that allows POST /reconcile")
 	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take the ledger over from another daemon that is known to be gone")
 	c.Flags().StringVar(&f.lease, "lease", "", "NAMESPACE/NAME of the Lease that all daemons of this ledger share; one acts, the others wait")
@@ -118,6 +118,9 @@ func (f *runFlags) run(ctx context.Context, log *slog.Logger) error {
 // open acquires the ledger and wires everything to it.
 func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	cfg := d.config.get()
+	if len(cfg.Spec.Webhooks) > 0 && f.listen == "" {
+		return errors.New("spec.webhooks has entries, and --listen is empty: give the address at which they arrive")
+	}
 	git := gitConfig(cfg, f.dataDir, d.secrets, d.log)
 	if d.ledger, err = gitsource.OpenLedger(git); err != nil {
 		return err
@@ -143,7 +146,8 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 		Source: d.source, Ledger: d.ledger, Executor: d.executor, Clock: clock{}, Notifier: told, Log: d.log,
 		Interval: func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }, Concurrency: cfg.Spec.Concurrency, PerPair: cfg.Spec.ConcurrencyPerPair, Epoch: d.epoch, Holder: holder, Version: version,
 	})
-	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, progress: told.board, profile: f.profile}
+	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, progress: told.board, hooks: newWebhooks(d, registry), profile: f.profile}
+	d.server.hooks.refresh(ctx)
 	if f.tokenFile != "" {
 		if d.server.token, err = readToken(f.tokenFile); err != nil {
 			return errors.Join(err, d.ledger.Close(), d.source.Close())

@@ -20,13 +20,14 @@ import (
 // daemon stops calling itself ready.
 const missed = 3
 
-// server answers probes, metrics and the request to poll now.
+// server answers probes, metrics and requests to poll now.
 type server struct {
 	loop     *reconciler.Loop
 	interval time.Duration
 	token    []byte // bearer token of POST /reconcile; empty: no such path
 	registry *prometheus.Registry
 	progress http.Handler // of the copies that are going on
+	hooks    *webhooks
 	profile  bool
 }
 
@@ -35,6 +36,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /progress", s.progress)
+	mux.Handle("POST "+webhookPaths, s.hooks)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	if len(s.token) > 0 {
 		mux.HandleFunc("POST /reconcile", s.authorized(func(*http.Request) { trigger(s.loop) }))
