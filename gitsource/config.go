@@ -73,7 +73,11 @@ func (c *Config) ledger() (*remote, error) {
 	if src := c.Spec.Source; repo.URL == src.URL && (branch == src.Branch || src.Branch == "" && branch == defaultBranch) {
 		return nil, fail(ErrMisconfigured, nil, "cannot use branch %q for the ledger: it is the branch that people merge to; choose another ledger.branch", branch)
 	}
-	return newRemote(repo, branch, c.Secrets, c.AllowLoopbackHTTP)
+	r, err := newRemote(repo, branch, c.Secrets, c.AllowLoopbackHTTP)
+	if err == nil {
+		r.most = urgentRest
+	}
+	return r, err
 }
 
 // cache opens the store called name below the data directory, for this

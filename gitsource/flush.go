@@ -33,6 +33,8 @@ func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
 		err := l.usable()
 		switch batch := l.pending(); {
 		case err != nil:
+		case l.remote.resting(maxRest) > 0: // no run waits here, so the server gets what it asked for
+			continue
 		case worthCommit(batch, idle):
 			err = l.round(ctx)
 		case idle:

@@ -158,6 +158,10 @@ func TestPushFaults(t *testing.T) {
 	cases := map[string]func(s *gittest.Server, r *gittest.Repo){
 		"lost reply":  func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 1, gittest.LostReply(nil)) },
 		"500":         func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 2, gittest.Answer(500)) },
+		"502":         func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 2, gittest.Answer(502)) },
+		"409":         func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 2, gittest.Answer(409)) },
+		"429":         func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 2, gittest.Later(429, "0")) },
+		"403 for now": func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 1, gittest.Answer(403)) },
 		"401 for now": func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 1, gittest.Answer(401)) },
 		"cut answer":  func(s *gittest.Server, _ *gittest.Repo) { s.Inject(receivePack, 1, gittest.Truncated(5)) },
 		"stale tip": func(s *gittest.Server, r *gittest.Repo) {

@@ -40,11 +40,14 @@ type remote struct {
 	secrets SecretReader
 	timeout time.Duration
 	client  *http.Client
+	now     func() time.Time
+	most    time.Duration // that the server may ask for with Retry-After
 
 	mu    sync.Mutex
 	proto int              // 0 not asked yet, else 1 (v0 and v1) or 2
 	fetch *capability.List // what git-upload-pack offers
 	push  *capability.List // what git-receive-pack offers
+	rest  rest             // what the server asked for
 }
 
 // newRemote checks the configuration; it does no I/O. insecure allows plain
@@ -81,7 +84,7 @@ func newRemote(cfg spec.Repository, branch string, secrets SecretReader, insecur
 	if cfg.Timeout != nil && cfg.Timeout.Duration > 0 {
 		timeout = cfg.Timeout.Duration
 	}
-	r := &remote{url: where, branch: name, creds: cfg.Credentials, secrets: secrets, timeout: timeout}
+	r := &remote{url: where, branch: name, creds: cfg.Credentials, secrets: secrets, timeout: timeout, now: time.Now, most: maxRest}
 	r.client = &http.Client{Transport: transport(pool, timeout), CheckRedirect: r.redirected}
 	return r, nil
 }
@@ -170,6 +173,9 @@ type call struct {
 }
 
 func (r *remote) do(ctx context.Context, c call) (io.ReadCloser, error) {
+	if left := r.resting(r.most); left > 0 {
+		return nil, fail(ErrUnreachable, nil, "cannot use %s: the server has too much to do and asked not to be asked; the next attempt is in %s", r.url, left.Round(time.Second))
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	res, err := r.send(ctx, c)
 	if err != nil {
@@ -227,6 +233,7 @@ func (r *remote) status(res *http.Response, c call) error {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		return fail(ErrNotFound, nil, "cannot find the repository %s; correct the url, or give the credentials' account access (many servers hide what it may not see)", r.url)
 	default:
+		r.remember(func() { r.rest = askedRest(code, res.Header, r.now()) })
 		return fail(ErrUnreachable, nil, "cannot use %s: the server answered %d %s; try later or ask its administrator", r.url, code, http.StatusText(code))
 	}
 	if got := res.Header.Get("Content-Type"); got != c.wants {

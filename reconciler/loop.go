@@ -51,6 +51,7 @@ type Loop struct {
 	handled   *metav1.Time // when a poll was last asked for
 	again     bool         // the tip is to be judged anew
 	said      string       // the error of the newest read
+	patience  patience
 	reading   bool
 	readAgain bool
 	asked     []gateQuestion
@@ -142,14 +143,19 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.resume(ctx, run)
 	}
 	l.startRead(ctx)
-	timer := l.clock.After(l.Interval())
+	interval := l.Interval()
+	timer := l.clock.After(interval)
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-timer:
-			timer = l.clock.After(l.Interval())
+			due := l.patience.tick(interval, len(l.drivers) > 0)
+			interval = l.Interval()
+			timer = l.clock.After(interval)
 			l.trustAgain(ctx)
-			l.startRead(ctx)
+			if due {
+				l.startRead(ctx)
+			}
 		case <-l.Trigger:
 			l.handled = &metav1.Time{Time: l.clock.Now().UTC()}
 			l.startRead(ctx)

@@ -1,6 +1,42 @@
 package reconciler
 
-import "context"
+import (
+	"context"
+	"time"
+)
+
+// The longest pauses between two polls that fail: of an idle daemon, and while
+// runs are going on, which a commit may want to cancel.
+const (
+	maxReadPause  = 15 * time.Minute
+	busyReadPause = time.Minute
+)
+
+// patience counts polls, so that a server which fails is asked more and more
+// rarely: after the first, second, fourth and so on interval.
+type patience struct {
+	failed int // reads in a row
+	ticks  int // intervals since the newest of them
+}
+
+// tick says whether a poll is due after one more interval.
+func (p *patience) tick(interval time.Duration, busy bool) bool {
+	p.ticks++
+	limit := maxReadPause
+	if busy {
+		limit = busyReadPause
+	}
+	wait := 1 << min(max(p.failed-1, 0), 20)
+	return p.ticks >= min(wait, int(limit/max(interval, 1)))
+}
+
+// read notes how a read ended, whoever asked for it.
+func (p *patience) read(err error) {
+	p.ticks = 0
+	if p.failed++; err == nil {
+		p.failed = 0
+	}
+}
 
 // startRead polls the branch in the background: a slow Git host must not hold
 // up a run that has stopped an application. A read that is wanted while one
@@ -26,6 +62,7 @@ func (l *Loop) startRead(ctx context.Context) {
 func (l *Loop) handleRead(ctx context.Context, r *readResult) {
 	l.reading = false
 	err := r.err
+	l.patience.read(err)
 	if err == nil {
 		err = l.accept(ctx, r.want)
 	}

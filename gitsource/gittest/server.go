@@ -176,6 +176,14 @@ func Answer(status int) Fault {
 	}
 }
 
+// Later replies with a status and the header Retry-After instead of Git.
+func Later(status int, retryAfter string) Fault {
+	return func(w http.ResponseWriter, _ *http.Request, _ func(http.ResponseWriter)) {
+		w.Header().Set("Retry-After", retryAfter)
+		http.Error(w, "fault", status)
+	}
+}
+
 // Slow waits before Git acts, or until the client gives up.
 func Slow(d time.Duration) Fault {
 	return func(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter)) {
