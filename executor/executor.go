@@ -165,12 +165,7 @@ func (x *Executor) explain(c reconciler.Call, err error) error {
 
 // Survey implements reconciler.Executor.
 func (x *Executor) Survey(ctx context.Context, closure *spec.Closure, recorded []spec.Volume) (reconciler.Survey, error) {
-	c := reconciler.Call{Run: &spec.Run{
-		Metadata: closure.Plan.Metadata,
-		Spec:     spec.RunSpec{Plan: closure.Plan.Metadata.Name, Closure: *closure},
-		Facts:    spec.Facts{Volumes: recorded},
-	}, Verb: "survey"}
-	e, err := x.env(ctx, c, kube.Verb{})
+	e, err := x.env(ctx, question(closure, recorded), kube.Verb{})
 	if a, ok := kube.IsAccessError(err); ok {
 		return reconciler.Survey{Volumes: recorded, Reason: a.Reason, Problem: a.Message}, nil
 	}
@@ -178,6 +173,15 @@ func (x *Executor) Survey(ctx context.Context, closure *spec.Closure, recorded [
 		return reconciler.Survey{}, err
 	}
 	return survey(ctx, e)
+}
+
+// question is a call about a plan that has no run.
+func question(closure *spec.Closure, recorded []spec.Volume) reconciler.Call {
+	return reconciler.Call{Run: &spec.Run{
+		Metadata: closure.Plan.Metadata,
+		Spec:     spec.RunSpec{Plan: closure.Plan.Metadata.Name, Closure: *closure},
+		Facts:    spec.Facts{Volumes: recorded},
+	}, Verb: "survey"}
 }
 
 func survey(ctx context.Context, e *kube.Env) (reconciler.Survey, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
@@ -36,9 +37,15 @@ type store struct {
 	dir string
 
 	mu    sync.Mutex
-	st    *filesystem.Storage
+	st    objects
 	packs int
 	loose int
+}
+
+// objects is where a store has its objects and references.
+type objects interface {
+	storage.Storer
+	io.Closer
 }
 
 // openStore opens the store in dir, or makes an empty one.
@@ -51,8 +58,7 @@ func (s *store) open() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the Git cache: %w; give the daemon a writable --data-dir", err)
 	}
-	s.attach()
-	if err := s.st.Init(); err != nil {
+	if err := s.attach().Init(); err != nil {
 		return fmt.Errorf("cannot make the Git cache in %s: %w; give the daemon a writable --data-dir", s.dir, err)
 	}
 	packs, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*.pack"))
@@ -62,9 +68,11 @@ func (s *store) open() error {
 }
 
 // attach reads and writes the repository in dir; it touches nothing yet.
-func (s *store) attach() {
-	s.st = filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
+func (s *store) attach() *filesystem.Storage {
+	st := filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
 		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})
+	s.st = st
+	return st
 }
 
 // reset empties the store.

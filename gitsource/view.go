@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
 
@@ -22,6 +23,8 @@ type View struct {
 	dir  string
 	tip  plumbing.Hash
 	when time.Time
+
+	shared bool // the store is somebody else's
 }
 
 // LogFile is one log of a run.
@@ -69,7 +72,15 @@ func OpenView(ctx context.Context, c Config) (v *View, err error) {
 }
 
 // Close removes the temporary directory.
-func (v *View) Close() error { return errors.Join(v.rec.s.close(), os.RemoveAll(v.dir)) }
+func (v *View) Close() error {
+	if v.shared {
+		return nil
+	}
+	return errors.Join(v.rec.s.close(), os.RemoveAll(v.dir))
+}
+
+// Recorded is everything that the daemon would load.
+func (v *View) Recorded() (*reconciler.Recorded, error) { return v.rec.load() }
 
 // Commit is the ledger's commit that is shown, and when it was made.
 func (v *View) Commit() (hash string, when time.Time) { return v.tip.String(), v.when }

@@ -107,22 +107,29 @@ func (l *Loop) serve(ctx context.Context) {
 
 // input is all that the decision about a plan depends on, as of now.
 func (l *Loop) input(plan string) PlanInput {
-	st, c := l.rec.Plans[plan], l.want.Closures[plan]
 	if l.ground == nil {
 		l.ground = newOverlaps(l.want, l.rec)
 	}
-	in := PlanInput{Now: l.clock.Now(), Plan: plan, Closure: c, Problems: l.want.Problems[plan], Status: st, Hold: l.held(),
-		Commit: l.want.Commit, Approval: &l.want.Approval, Conflict: l.ground.conflict(plan, l.want, l.rec), Open: l.rec.Open[st.Recorded.OpenRun]}
+	in := inputOf(plan, l.want, l.rec, l.ground)
+	in.Now, in.Hold = l.clock.Now(), l.held()
+	return in
+}
+
+// inputOf gathers what Git and the ledger say of a plan.
+func inputOf(plan string, want *Desired, rec *Recorded, ground *overlaps) PlanInput {
+	st, c := rec.Plans[plan], want.Closures[plan]
+	in := PlanInput{Plan: plan, Closure: c, Problems: want.Problems[plan], Status: st,
+		Commit: want.Commit, Approval: &want.Approval, Conflict: ground.conflict(plan, want, rec), Open: rec.Open[st.Recorded.OpenRun]}
 	if c == nil {
 		return in
 	}
 	for _, on := range c.Plan.Spec.DependsOn {
-		d := Dependency{Plan: on, Status: l.rec.Plans[on], Stages: true}
-		if c := l.want.Closures[on]; c != nil {
+		d := Dependency{Plan: on, Status: rec.Plans[on], Stages: true}
+		if c := want.Closures[on]; c != nil {
 			d.Stages = c.Plan.Spec.Stage.Schedule != "" || c.Plan.Spec.Stage.RequestedAt != nil
 		}
 		if d.Status != nil {
-			d.Open = l.rec.Open[d.Status.Recorded.OpenRun]
+			d.Open = rec.Open[d.Status.Recorded.OpenRun]
 		}
 		in.Depends = append(in.Depends, d)
 	}

@@ -74,7 +74,7 @@ func TestCounts(t *testing.T) {
 		item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: shop}}"),
 		item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: b, namespace: shop}}"),
 	}
-	counts := countSource(items, []spec.Volume{{Claim: "a", Action: "copy"}, {Claim: "b", Action: "skip"}})
+	counts := CountSource(items, []spec.Volume{{Claim: "a", Action: "copy"}, {Claim: "b", Action: "skip"}})
 	got := fmt.Sprint(WithTarget(counts, map[string]int{"Deployment.apps": 1, "Route.route.openshift.io": 4}))
 	if want := "[{ConfigMap 1 0} {Deployment.apps 2 1} {PersistentVolumeClaim 1 0}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)

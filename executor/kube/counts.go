@@ -10,8 +10,8 @@ import (
 // claimKind is the name under which claims are counted.
 const claimKind = "PersistentVolumeClaim"
 
-// countSource counts what the plan moves, by kind.
-func countSource(items []Item, volumes []spec.Volume) []spec.Count {
+// CountSource counts what a plan moves, by kind.
+func CountSource(items []Item, volumes []spec.Volume) []spec.Count {
 	n := map[string]int{}
 	for _, i := range items {
 		if !DefaultAccount(i) {

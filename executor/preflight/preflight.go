@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/executor/mover"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	"golang.org/x/sync/errgroup"
@@ -67,19 +68,27 @@ var details = []check{
 	{"clocks", clocks},
 }
 
-// Findings asks everything. It is what the verb, `tranship plan` and the
-// survey of a plan have in common.
-func Findings(ctx context.Context, e *kube.Env) ([]Finding, error) {
+// Inspection is all that is known of a plan before anything is done.
+type Inspection struct {
+	Findings []Finding
+	// Covered and Volumes are what the plan moves; both are nil where the
+	// findings make the question meaningless.
+	Covered []kube.Item
+	Volumes *mover.Discovery
+}
+
+// Inspect asks everything. It is what the verb and `tranship plan` have in common.
+func Inspect(ctx context.Context, e *kube.Env) (Inspection, error) {
 	s := &state{Env: e}
 	found, err := ask(ctx, s, basics)
 	if err != nil || slices.ContainsFunc(found, func(f Finding) bool { return !f.Warning }) {
-		return found, err
+		return Inspection{Findings: found}, err
 	}
 	if err := s.read(ctx); err != nil {
-		return nil, err
+		return Inspection{}, err
 	}
 	more, err := ask(ctx, s, details)
-	return append(found, more...), err
+	return Inspection{Findings: append(found, more...), Covered: s.covered, Volumes: &s.volumes}, err
 }
 
 // ask runs the checks side by side and keeps the table's order.
@@ -102,11 +111,11 @@ func ask(ctx context.Context, s *state, table []check) ([]Finding, error) {
 }
 
 func look(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	found, err := Findings(ctx, e)
+	all, err := Inspect(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	return verdict(e, found), nil
+	return verdict(e, all.Findings), nil
 }
 
 // passingPatience is how long a run waits for what passes by itself, such as
