@@ -290,7 +290,7 @@ func (l *Ledger) merge(tip plumbing.Hash, batch []entry) (root plumbing.Hash, fi
 		}
 		// Joined once more before anything is hashed: a secret that was split
 		// between two pieces is whole only here.
-		files[path] = appendLog(now, l.redact.Text(text))
+		files[path] = appendLog(now, l.redact.After(string(now), text))
 	}
 	return root, files, nil
 }

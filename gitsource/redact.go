@@ -2,10 +2,7 @@ package gitsource
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,16 +18,15 @@ const (
 )
 
 // Redactor takes secret values out of text before it is hashed, journalled or
-// committed (safety property 11). It knows the values it is given in their
-// raw, base64, URL- and JSON-escaped forms, and the usual shapes of
-// credentials. Safe for concurrent use.
+// committed (safety property 11). It knows the values it is given in every
+// spelling of spellings.go, also when they are broken into lines, and the usual
+// shapes of credentials. Safe for concurrent use.
 type Redactor struct {
 	values func() [][]byte
 
 	mu    sync.Mutex
 	seen  [][]byte
-	forms *strings.Replacer
-	raw   []string
+	index *index
 }
 
 // NewRedactor makes a redactor. values gives every secret value that is known
@@ -52,110 +48,110 @@ var shapes = []struct {
 	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/_.~=-]{16,}`), "${1} " + redacted},
 	{regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)[^\s:/@"'<>]*:[^\s@"'<>]+@`), "${1}" + redacted + "@"},
 	{regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)[^\s:/@"'<>]+@`), "${1}" + redacted + "@"},
+	{regexp.MustCompile(`\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|glpat-[A-Za-z0-9_-]{20,})`), redacted},
 	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*`), redacted},
 	{regexp.MustCompile(`(?i)\b((?:[a-z0-9]+[_-])*(?:token|password|passwd|client-key-data|secret[_-]?key|access[_-]?key|client[_-]?secret)["']?\s*[:=]\s*["']?)[^\s"',}<][^\s"',}]{5,}`), "${1}" + redacted},
 }
 
 // Text returns s without secrets. Text that is not UTF-8, or holds NUL bytes,
 // cannot be searched reliably and is dropped, with a note in its place.
-func (r *Redactor) Text(s string) string {
+func (r *Redactor) Text(s string) string { return r.After("", s) }
+
+// After is Text for a piece of a log: before is what the log holds already, so
+// that a secret does not survive because it came in two pieces. Of such a secret
+// it takes out the part that is in s.
+func (r *Redactor) After(before, s string) string {
 	if s == "" {
 		return s
 	}
 	if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
 		return fmt.Sprintf("<dropped: %d bytes that are not text>\n", len(s))
 	}
-	s = r.replacer().Replace(s)
+	x := r.known()
+	if n := 2*x.longest + 1024; len(before) > n { // room for line breaks and indentation
+		before = before[len(before)-n:]
+	}
+	s = mask(before+s, x.spans(before+s), len(before))
 	for _, shape := range shapes {
 		s = shape.find.ReplaceAllString(s, shape.put)
 	}
 	return s
 }
 
-// Holds says whether data contains a form of a known secret value.
-func (r *Redactor) Holds(data []byte) bool {
-	r.replacer()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.raw, func(form string) bool { return bytes.Contains(data, []byte(form)) })
+// mask writes a mark for every span, in what comes after the first skip bytes.
+func mask(s string, secrets []span, skip int) string {
+	var b strings.Builder
+	at := skip
+	for _, x := range secrets {
+		if x.to <= at {
+			continue
+		}
+		b.WriteString(s[at:max(x.from, at)])
+		b.WriteString(redacted)
+		at = x.to
+	}
+	if at == skip {
+		return s[skip:]
+	}
+	b.WriteString(s[at:])
+	return b.String()
 }
+
+// Holds says whether data contains a form of a known secret value.
+func (r *Redactor) Holds(data []byte) bool { return len(r.known().spans(string(data))) > 0 }
 
 // Known returns s without the forms of known secret values. Unlike Text it
 // touches nothing else, so it is fit for sentences in records.
-func (r *Redactor) Known(s string) string { return r.replacer().Replace(s) }
+func (r *Redactor) Known(s string) string { return mask(s, r.known().spans(s), 0) }
 
-func (r *Redactor) replacer() *strings.Replacer {
+// known is the index of the values that there are now.
+func (r *Redactor) known() *index {
 	values := r.values()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.forms != nil && slices.EqualFunc(values, r.seen, bytes.Equal) {
-		return r.forms
+	if r.index != nil && slices.EqualFunc(values, r.seen, bytes.Equal) {
+		return r.index
 	}
-	r.seen = make([][]byte, len(values))
-	set := map[string]bool{}
-	for i, v := range values {
-		r.seen[i] = bytes.Clone(v)
+	r.seen = values
+	patterns := map[string]bool{}
+	for _, v := range values {
 		for _, part := range parts(v) {
-			for _, form := range formsOf(part) {
-				set[form] = true
+			for _, form := range spellings(part) {
+				patterns[form] = true
+				for _, f := range folds {
+					if kept, at := without(f, form); at != nil {
+						patterns[string(kept)] = true
+					}
+				}
 			}
 		}
 	}
-	r.raw = r.raw[:0]
-	for form := range set {
-		r.raw = append(r.raw, form)
-	}
-	// The longest first: a replacer takes the first of its patterns that fits.
-	slices.SortFunc(r.raw, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(b) - len(a)
-		}
-		return strings.Compare(a, b)
-	})
-	pairs := make([]string, 0, 2*len(r.raw))
-	for _, form := range r.raw {
-		pairs = append(pairs, form, redacted)
-	}
-	r.forms = strings.NewReplacer(pairs...)
-	return r.forms
+	r.index = newIndex(patterns)
+	return r.index
 }
 
-// parts are a value without surrounding white space and, for values of several
-// lines (keys, kubeconfigs), those lines that nobody else would write.
-func parts(v []byte) []string {
-	whole := strings.TrimSpace(string(v))
-	if len(whole) < minSecret {
-		return nil
+// WorthRedacting says whether a value of somebody else's Secret can be told from
+// ordinary words: at least 8 bytes, 5 of them different, and either 20 of them
+// or more than one kind of character. The name of a database or host is often
+// in a Secret, and taking it out of every sentence would leave none to read.
+func WorthRedacting(v []byte) bool {
+	v = bytes.TrimSpace(v)
+	if len(v) < minSecret {
+		return false
 	}
-	out := []string{whole}
-	for _, line := range strings.Split(whole, "\n") {
-		if line = strings.TrimSpace(line); len(line) >= 24 && line != whole && !strings.ContainsAny(line, " \t") {
-			out = append(out, line)
+	different, kinds := map[byte]bool{}, map[int]bool{}
+	for _, c := range v {
+		different[c] = true
+		switch {
+		case 'a' <= c && c <= 'z':
+			kinds[0] = true
+		case 'A' <= c && c <= 'Z':
+			kinds[1] = true
+		case '0' <= c && c <= '9':
+			kinds[2] = true
+		case c != '-' && c != '_' && c != '.':
+			kinds[3] = true
 		}
 	}
-	return out
-}
-
-// formsOf lists how a value may be spelt.
-func formsOf(v string) []string {
-	forms := []string{v, url.QueryEscape(v), url.PathEscape(v), base64.StdEncoding.EncodeToString([]byte(v)), base64.URLEncoding.EncodeToString([]byte(v))}
-	for _, html := range []bool{true, false} {
-		var b bytes.Buffer
-		e := json.NewEncoder(&b)
-		e.SetEscapeHTML(html)
-		if e.Encode(v) == nil {
-			forms = append(forms, strings.Trim(strings.TrimSpace(b.String()), `"`))
-		}
-	}
-	// Inside something longer, such as base64(user:password), a value starts at
-	// one of three places of a base64 group. Only the characters that depend on
-	// the value alone are looked for.
-	for shift, skip := range []int{0, 2, 3} {
-		padded := append(make([]byte, shift), v...)
-		end := len(padded) * 8 / 6
-		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-			forms = append(forms, enc.EncodeToString(padded)[skip:end])
-		}
-	}
-	return forms
+	return len(different) >= 5 && (len(v) >= 20 || len(kinds) > 1)
 }
