@@ -72,7 +72,7 @@ type AuditReport struct {
 // ledger could not be read or the options make no sense, not that something is
 // wrong with it.
 func Audit(ctx context.Context, c Config, o AuditOptions) (*AuditReport, error) {
-	a := &auditor{plans: map[string]*planTrail{}, runs: map[string]*runTrail{}, journals: map[string]int64{}, report: &AuditReport{Findings: []Finding{}, Signed: map[string]int{}}}
+	a := &auditor{plans: map[string]*planTrail{}, runs: map[string]*runTrail{}, journals: map[string]int64{}, years: map[plumbing.Hash]plumbing.Hash{}, gaps: map[plumbing.Hash]string{}, report: &AuditReport{Findings: []Finding{}, Signed: map[string]int{}}}
 	signers := o.Signers
 	if signers == nil {
 		signers = c.Spec.Ledger.Signers
@@ -100,7 +100,7 @@ func Audit(ctx context.Context, c Config, o AuditOptions) (*AuditReport, error) 
 		return nil, err
 	}
 	defer func() { _ = a.s.close() }()
-	return a.report, a.walk(tip, o.From)
+	return a.report, a.walk(ctx, tip, o.From)
 }
 
 // open finds the ledger and the plans.
@@ -116,6 +116,14 @@ func (a *auditor) open(ctx context.Context, c Config, o AuditOptions, tmp string
 		a.report.Ledger = o.Dir + " branch " + ledger
 		if a.s, tip, err = openClone(o.Dir, ledger); err != nil {
 			return tip, err
+		}
+		a.bring = func(context.Context, plumbing.Hash) error { return nil }
+		a.tipOf = func(_ context.Context, branch string) (plumbing.Hash, error) {
+			s, h, err := openClone(o.Dir, branch)
+			if err == nil {
+				err = s.close()
+			}
+			return h, err
 		}
 		other := o.Plans
 		if other == "" {
@@ -136,11 +144,15 @@ func (a *auditor) open(ctx context.Context, c Config, o AuditOptions, tmp string
 	if a.s, tip, err = fetchAll(ctx, r, filepath.Join(tmp, "ledger")); err != nil {
 		return tip, err
 	}
-	r, err = c.source()
+	a.bring = func(ctx context.Context, h plumbing.Hash) error { return r.download(ctx, a.s, h, 0) }
+	a.tipOf = func(ctx context.Context, branch string) (plumbing.Hash, error) {
+		return r.on(plumbing.NewBranchReferenceName(branch)).tip(ctx)
+	}
+	src, err := c.source()
 	if err != nil {
 		return tip, err
 	}
-	s, at, err := fetchAll(ctx, r, filepath.Join(tmp, "plans"))
+	s, at, err := fetchAll(ctx, src, filepath.Join(tmp, "plans"))
 	if err == nil {
 		a.source, err = ancestors(s, at)
 		err = errors.Join(err, s.close())
@@ -242,6 +254,11 @@ type auditor struct {
 	source map[plumbing.Hash]bool // nil: not known
 	report *AuditReport
 
+	tipOf func(ctx context.Context, branch string) (plumbing.Hash, error)
+	bring func(ctx context.Context, h plumbing.Hash) error
+	years map[plumbing.Hash]plumbing.Hash // first commit of a year: last of the one before
+	gaps  map[plumbing.Hash]string        // first commit of a year: what is wrong with the one before
+
 	at       int // number of the commit that is looked at
 	commit   plumbing.Hash
 	epoch    int64
@@ -277,7 +294,7 @@ func (a *auditor) find(path, want, format string, args ...any) {
 }
 
 // walk looks at every commit of the first-parent line, oldest first.
-func (a *auditor) walk(tip plumbing.Hash, from string) error {
+func (a *auditor) walk(ctx context.Context, tip plumbing.Hash, from string) error {
 	var line []plumbing.Hash
 	for at := tip; !at.IsZero(); {
 		line = append(line, at)
@@ -285,9 +302,10 @@ func (a *auditor) walk(tip plumbing.Hash, from string) error {
 		if err != nil {
 			return err
 		}
-		at = plumbing.ZeroHash
 		if len(c.ParentHashes) > 0 {
 			at = c.ParentHashes[0]
+		} else {
+			at = a.yearBefore(ctx, at, c.Message)
 		}
 	}
 	slices.Reverse(line)

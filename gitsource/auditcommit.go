@@ -1,7 +1,9 @@
 package gitsource
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -28,8 +30,15 @@ func (a *auditor) examine(h plumbing.Hash) error {
 	said := trailersOf(c.Message)
 	a.author(c, said)
 	v := &visit{auditor: a, tree: c.TreeHash, said: said}
-	if len(c.ParentHashes) > 0 {
-		p, _, err := a.read(c.ParentHashes[0])
+	if why := a.gaps[h]; why != "" {
+		a.find("", "kept as it was: the first commit of a year names it", "%s", why)
+	}
+	from := c.ParentHashes
+	if last, ok := a.years[h]; ok {
+		from, v.first = []plumbing.Hash{last}, true
+	}
+	if len(from) > 0 {
+		p, _, err := a.read(from[0])
 		if err != nil {
 			return err
 		}
@@ -165,6 +174,25 @@ type visit struct {
 	said         map[string][]string
 	changes      []change
 	ends         []ended
+	first        bool // of a year, and compared with the last of the one before
+}
+
+// yearBefore is the commit that the first one of a year goes on from; zero where
+// it is the first of all, or the one before is not there.
+func (a *auditor) yearBefore(ctx context.Context, h plumbing.Hash, message string) plumbing.Hash {
+	last, branch, ok := previousOf(message)
+	if !ok {
+		return plumbing.ZeroHash
+	}
+	if tip, err := a.tipOf(ctx, branch); err != nil || tip != last {
+		a.gaps[h] = fmt.Sprintf("branch %s does not end in commit %s, the last of the year before", oneLine(branch, 100), last)
+	}
+	if !a.s.has(last) && (a.bring(ctx, last) != nil || !a.s.has(last)) {
+		a.gaps[h] = fmt.Sprintf("commit %s, the last of the year before, cannot be read; what came before was not verified", last)
+		return plumbing.ZeroHash
+	}
+	a.years[h] = last
+	return last
 }
 
 // files looks at every changed file, records of runs first: what a status says is
@@ -178,18 +206,46 @@ func (v *visit) files() error {
 			v.find(ch.path, "a regular file", "its mode is %s", m)
 			continue
 		}
+		if v.first && ch.path != yearFile && !v.past(ch) {
+			v.find(ch.path, "as in the year before: its first commit changes nothing", "the file was changed when the year began")
+			continue
+		}
 		if look := v.rule(ch.path); look != nil {
 			if err := look(ch); err != nil {
 				return err
 			}
 		}
 	}
+	if err := v.carried(); err != nil {
+		return err
+	}
 	return v.checkpoints()
+}
+
+// carried checks that the first commit of a year has what statuses refer to.
+func (v *visit) carried() error {
+	if !v.first {
+		return nil
+	}
+	files, err := needed(v.s, v.before)
+	if err != nil { // a status that cannot be read was found where it was written
+		return nil
+	}
+	for _, p := range slices.Sorted(maps.Keys(files)) {
+		at, err := fileAt(v.s, v.tree, p)
+		if err != nil {
+			return err
+		}
+		if at != files[p] {
+			v.find(p, "as in the year before: a status refers to it", "the file was not carried over into the new year")
+		}
+	}
+	return nil
 }
 
 // rule is what has to hold of a file; nil where another place has looked at it.
 func (v *visit) rule(file string) func(change) error {
-	named := map[string]func(change) error{checkpointFile: nil, daemonFile: v.daemon, formatFile: v.fixed, readmeFile: v.fixed}
+	named := map[string]func(change) error{checkpointFile: nil, daemonFile: v.daemon, formatFile: v.fixed, readmeFile: v.fixed, yearFile: v.year}
 	if look, ok := named[file]; ok {
 		return look
 	}
@@ -214,6 +270,23 @@ func (v *visit) fixed(ch change) error {
 	return nil
 }
 
+func (v *visit) year(ch change) error {
+	if v.first {
+		return nil
+	}
+	return v.fixed(ch)
+}
+
+// past says that a file of a run that has ended stays behind in the old year.
+func (v *visit) past(ch change) bool {
+	record := ch.path
+	if rest, ok := strings.CutPrefix(ch.path, "logs/"); ok {
+		record = "runs/" + path.Dir(rest) + ".yaml"
+	}
+	run := v.runs[record]
+	return v.first && ch.new.Hash.IsZero() && run != nil && run.ended
+}
+
 func (v *visit) blobs(ch change) (old, now []byte, err error) {
 	if !ch.old.Hash.IsZero() {
 		if old, err = v.s.raw(plumbing.BlobObject, ch.old.Hash); err != nil {
@@ -231,7 +304,9 @@ func (v *visit) log(ch change) error {
 	file := "runs/" + strings.TrimPrefix(path.Dir(ch.path), "logs/") + ".yaml"
 	run := v.runs[file]
 	if ch.new.Hash.IsZero() {
-		v.find(ch.path, "as it was", "the log was deleted")
+		if !v.past(ch) {
+			v.find(ch.path, "as it was", "the log was deleted")
+		}
 		return nil
 	}
 	endsHere := slices.ContainsFunc(v.ends, func(e ended) bool { return e.path == file })

@@ -30,6 +30,9 @@ func (v *visit) records() error {
 		if !strings.HasPrefix(ch.path, "runs/") {
 			continue
 		}
+		if v.past(ch) {
+			continue
+		}
 		if ch.new.Hash.IsZero() {
 			v.find(ch.path, "as it was: records stay for ever", "the record was deleted")
 			delete(v.runs, ch.path)

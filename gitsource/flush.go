@@ -20,7 +20,7 @@ import (
 // Other failures are logged and tried again: the journal keeps everything. Those
 // that are reconciler.ErrLedgerChanged go to changed as well, each time.
 func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
-	var last time.Time // of a successful exchange
+	var last, year time.Time // of a successful exchange, and before which no new year is begun
 	for ctx.Err() == nil {
 		t := time.NewTimer(l.batch*9/10 + rand.N(l.batch/5+1))
 		select {
@@ -47,6 +47,7 @@ func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
 		}
 		if err == nil {
 			last = time.Now()
+			l.turnYear(ctx, &year)
 		} else if ctx.Err() == nil {
 			l.log.Warn("the ledger could not be pushed; the journal keeps the records", "error", err)
 		}
@@ -305,6 +306,10 @@ func ends(batch []entry) (files []string) {
 
 func (l *Ledger) draft(tip, root plumbing.Hash, files map[string][]byte, message string) (*draft, error) {
 	if tip.IsZero() {
+		var err error
+		if files[yearFile], err = yearText(l.now().UTC().Year(), nil); err != nil {
+			return nil, err
+		}
 		files[formatFile], files[readmeFile] = formatText(), []byte(readmeText)
 	}
 	b := &builder{s: l.store}

@@ -33,6 +33,9 @@ the daemon's memory: do not edit, rebase or delete it. ` + "`tranship status`" +
 - ` + "`runs/`" + `: one record for every run, by year, month and plan
 - ` + "`logs/`" + `: the logs of the runs, without secret values, cut to 256 KiB each
 
+Each year begins with a commit that names the last one of the year before, which
+is kept in a branch with the year's number.
+
 If somebody had to change it by hand, ` + "`tranship ledger adopt`" + ` accepts the result.
 `
 

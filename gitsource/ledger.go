@@ -46,6 +46,8 @@ type Ledger struct {
 	author  object.Signature
 	sealer  *sealer
 	batch   time.Duration
+	now     func() time.Time // for the year only
+	never   bool             // begin a new year
 
 	// turn is held by whoever talks to the server or moves the tip.
 	turn chan struct{}
@@ -91,7 +93,7 @@ func OpenLedger(c Config) (*Ledger, error) {
 		seen: cmp.Or(c.SeenWithin, defaultSeenWithin), batch: defaultBatch, turn: make(chan struct{}, 1),
 		author: object.Signature{Name: cmp.Or(c.Spec.Ledger.AuthorName, "Tranship"), Email: cmp.Or(c.Spec.Ledger.AuthorEmail, "tranship@localhost")},
 		tip:    plumbing.NewHash(j.head.Tip),
-		sealer: seal,
+		sealer: seal, now: time.Now, never: c.Spec.Ledger.Rotation == spec.RotationNever,
 	}
 	if d := c.Spec.Ledger.BatchInterval; d != nil && d.Duration > 0 {
 		l.batch = d.Duration

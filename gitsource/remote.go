@@ -89,6 +89,11 @@ func newRemote(cfg spec.Repository, branch string, secrets SecretReader, insecur
 	return r, nil
 }
 
+// on is another branch of the same repository.
+func (r *remote) on(branch plumbing.ReferenceName) *remote {
+	return &remote{url: r.url, branch: branch, creds: r.creds, secrets: r.secrets, timeout: r.timeout, client: r.client}
+}
+
 func transport(pool *x509.CertPool, timeout time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,

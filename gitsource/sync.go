@@ -64,6 +64,11 @@ func (l *Ledger) advance(ctx context.Context, tip plumbing.Hash) error {
 	if err != nil {
 		return err
 	}
+	if !base.IsZero() && !h.linked {
+		if h, err = l.acrossYears(ctx, base, tip); err != nil {
+			return err
+		}
+	}
 	if err := l.knownFormat(tip); err != nil {
 		return err
 	}
@@ -145,7 +150,7 @@ func (l *Ledger) harmless(st step) error {
 		return err
 	}
 	return diffTrees(l.store, "", before, st.commit.TreeHash, func(c change) error {
-		if !strings.HasPrefix(c.path, "status/") && !strings.HasPrefix(c.path, "runs/") && c.path != formatFile && c.path != checkpointFile {
+		if !strings.HasPrefix(c.path, "status/") && !strings.HasPrefix(c.path, "runs/") && c.path != formatFile && c.path != checkpointFile && c.path != yearFile {
 			return nil
 		}
 		return fail(ErrLedgerEdited, nil, "cannot go on: commit %.12s by %s changed %s of the ledger by hand; revert it by resetting the branch, or run `tranship ledger adopt` to accept it",

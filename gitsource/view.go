@@ -19,6 +19,7 @@ import (
 // View reads a ledger from Git alone, for the command line. It shows one
 // commit; open another for newer records. Safe for concurrent use.
 type View struct {
+	r    *remote
 	rec  *records
 	dir  string
 	tip  plumbing.Hash
@@ -35,7 +36,7 @@ type LogFile struct {
 
 // OpenView fetches the newest commit of the ledger into a temporary directory,
 // which Close removes. Config.DataDir is not used.
-func OpenView(ctx context.Context, c Config) (v *View, err error) {
+func OpenView(ctx context.Context, c Config) (*View, error) {
 	r, err := c.ledger()
 	if err != nil {
 		return nil, err
@@ -47,6 +48,11 @@ func OpenView(ctx context.Context, c Config) (v *View, err error) {
 	if tip.IsZero() {
 		return nil, fail(ErrBranchMissing, nil, "cannot find branch %s of %s: no daemon has written there yet; start the daemon, or correct ledger.branch", r.branch.Short(), r.url)
 	}
+	return viewAt(ctx, r, tip)
+}
+
+// viewAt fetches one commit of a ledger.
+func viewAt(ctx context.Context, r *remote, tip plumbing.Hash) (v *View, err error) {
 	dir, err := os.MkdirTemp("", "tranship-ledger-")
 	if err != nil {
 		return nil, err
@@ -67,7 +73,7 @@ func OpenView(ctx context.Context, c Config) (v *View, err error) {
 	if err != nil {
 		return nil, err
 	}
-	v = &View{rec: &records{s: s, root: commit.TreeHash}, dir: dir, tip: tip, when: commit.Committer.When}
+	v = &View{r: r, rec: &records{s: s, root: commit.TreeHash}, dir: dir, tip: tip, when: commit.Committer.When}
 	return v, knownFormat(s, commit.TreeHash, r)
 }
 
@@ -81,6 +87,25 @@ func (v *View) Close() error {
 
 // Recorded is everything that the daemon would load.
 func (v *View) Recorded() (*reconciler.Recorded, error) { return v.rec.load() }
+
+// Older is the last commit of the year before, which the caller closes too; nil
+// where this is the first year. Records that nothing refers to any more are there only.
+func (v *View) Older(ctx context.Context) (*View, error) {
+	y, err := yearAt(v.rec.s, v.rec.root)
+	if err != nil || y.Previous == nil {
+		return nil, err
+	}
+	last := plumbing.NewHash(y.Previous.Commit)
+	r := v.r.on(plumbing.NewBranchReferenceName(y.Previous.Branch))
+	tip, err := r.tip(ctx)
+	if err == nil && tip != last {
+		err = fail(ErrLedgerRewritten, nil, "cannot read the ledger of the year before: branch %s of %s must end in commit %s; push it there again", oneLine(y.Previous.Branch, 100), r.url, last)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return viewAt(ctx, r, last)
+}
 
 // Commit is the ledger's commit that is shown, and when it was made.
 func (v *View) Commit() (hash string, when time.Time) { return v.tip.String(), v.when }

@@ -70,6 +70,9 @@ type Ledger struct {
 	AuthorEmail string `json:"authorEmail,omitempty"`
 	// BatchInterval is how long records that no run waits for are gathered; default 5s.
 	BatchInterval *metav1.Duration `json:"batchInterval,omitempty"`
+	// Rotation is Yearly (default): with the first change of a year the branch begins
+	// anew, and the old one stays as <branch>-<year>; or Never.
+	Rotation string `json:"rotation,omitempty"`
 	// SigningKey names a secret with the private key that signs every commit: entry
 	// identity (SSH) or openPGP, and password where it is locked.
 	SigningKey *SecretRef `json:"signingKey,omitempty"`
@@ -77,6 +80,12 @@ type Ledger struct {
 	// of earlier years included; `tranship audit verify` asks for one of them.
 	Signers []TrustedKey `json:"signers,omitempty"`
 }
+
+// The rotations of a ledger.
+const (
+	RotationYearly = "Yearly"
+	RotationNever  = "Never"
+)
 
 // The ways to a receiver of a direct transfer.
 const (

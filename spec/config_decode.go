@@ -119,6 +119,7 @@ var configRules = map[string]rule{
 	"spec.ledger.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.ledger.credentials.key":  {name: secretKey},
 	"spec.ledger.authorName":       {name: authorName},
+	"spec.ledger.rotation":         {enum: []string{RotationYearly, RotationNever}},
 	"spec.ledger.signingKey.from":  {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.ledger.signingKey.key":   {name: secretKey},
 	"spec.ledger.signers[].name":   {need: "a name for the key, which reports use", name: subdomain},

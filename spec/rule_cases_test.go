@@ -166,6 +166,7 @@ var configCases = []ruleCase{
 	set1(KindDaemonConfig, "spec.ledger", "{url: 'https://GIT.example.com/plans/', branch: main}", "spec.ledger.branch", "people merge to"),
 	set1(KindDaemonConfig, "spec.ledger.path", "x", "spec.ledger.path", "its own layout"),
 	set1(KindDaemonConfig, "spec.ledger.authorEmail", "nobody", "spec.ledger.authorEmail", "e-mail"),
+	set1(KindDaemonConfig, "spec.ledger.rotation", "Monthly", "spec.ledger.rotation", "Yearly"),
 	set1(KindDaemonConfig, "spec.ledger.signingKey", "{}", "spec.ledger.signingKey.from", "name of a Secret"),
 	set1(KindDaemonConfig, "spec.ledger.signingKey", "{from: sign, key: mine}", "spec.ledger.signingKey.key", "fixed names"),
 	set1(KindDaemonConfig, "spec.ledger.signers", "[{owner: Bot, ssh: ssh-ed25519 AAAA}]", "spec.ledger.signers[0].name", "a name for the key"),

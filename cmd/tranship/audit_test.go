@@ -147,3 +147,33 @@ func TestAuditVerifyAndHistory(t *testing.T) {
 		}
 	}
 }
+
+// What a new year of the ledger has no more is told from the year before.
+func TestHistoryAndLogsGoOnInOlderYears(t *testing.T) {
+	a := newAudited(t)
+	const ledger = "refs/heads/tranship/ledger"
+	old := a.repo.Git("rev-parse", ledger)
+	year := a.repo.Input("apiVersion: "+spec.APIVersion+"\nkind: LedgerYear\nyear: 2027\nprevious:\n  branch: tranship/ledger-2026\n  commit: "+old+"\n", "hash-object", "-w", "--stdin")
+	var entries []string
+	for _, line := range strings.Split(a.repo.Git("ls-tree", ledger), "\n") {
+		if !strings.HasSuffix(line, "\truns") && !strings.HasSuffix(line, "\tyear.yaml") {
+			entries = append(entries, line)
+		}
+	}
+	tree := a.repo.Input(strings.Join(append(entries, "100644 blob "+year+"\tyear.yaml"), "\n")+"\n", "mktree")
+	a.repo.Git("update-ref", "refs/heads/tranship/ledger-2026", old)
+	a.repo.Git("update-ref", ledger, a.repo.Git("commit-tree", "-m", "Begin the ledger of 2027", tree))
+	from := []string{"--config", a.config, "--secrets-dir", a.secrets, "shop"}
+	for want, c := range map[string]*cobra.Command{"stage run shop-stage-1 succeeded in 7s": historyCommand(), "run       shop-stage-1  Succeeded": logsCommand()} {
+		if out, code := a.run(c, from...); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("exit %d: %s", code, out)
+		}
+	}
+	if out, code := a.run(logsCommand(), append(from, "shop-stage-9")...); code == 0 || !strings.Contains(out, "it has: runs/2026/11/") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	a.repo.Git("update-ref", "-d", "refs/heads/tranship/ledger-2026")
+	if out, code := a.run(historyCommand(), from...); code == 0 || !strings.Contains(out, "branch tranship/ledger-2026") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ func historyCommand() *cobra.Command {
 				return err
 			}
 			defer v.Close()
-			told, err := tellings(v, args, when)
+			told, err := tellings(c.Context(), v, args, when)
 			if err != nil {
 				return err
 			}
@@ -116,7 +117,7 @@ type telling struct {
 }
 
 // tellings reads the plans that are asked for, or all of them, by name.
-func tellings(v *gitsource.View, names []string, when period) ([]telling, error) {
+func tellings(ctx context.Context, v *gitsource.View, names []string, when period) ([]telling, error) {
 	plans, err := v.Plans()
 	if err != nil {
 		return nil, err
@@ -124,29 +125,52 @@ func tellings(v *gitsource.View, names []string, when period) ([]telling, error)
 	if len(names) == 0 {
 		names = slices.Sorted(maps.Keys(plans))
 	}
-	out := []telling{}
 	for _, name := range names {
-		st := plans[name]
-		if st == nil {
+		if plans[name] == nil {
 			return nil, fmt.Errorf("the ledger has no plan %s; it has %s", name, strings.Join(slices.Sorted(maps.Keys(plans)), ", "))
 		}
-		paths, err := v.Runs(name)
-		if err != nil {
-			return nil, err
-		}
-		var runs []*spec.Run
-		for _, p := range paths {
-			run, err := v.Run(name, p)
-			if err != nil {
-				return nil, err
-			}
-			if run.Spec.Plan == name && when.holds(run.Status.Started.Time) {
-				runs = append(runs, run)
-			}
-		}
-		out = append(out, tellingOf(st, runs))
 	}
-	return out, nil
+	runs := map[string][]*spec.Run{}
+	seen := map[string]bool{} // the newest year first: there a record is as it ended
+	err = eachYear(ctx, v, func(v *gitsource.View) (bool, error) {
+		_, made := v.Commit()
+		if made.Before(when.from) { // all that is in there began before
+			return false, nil
+		}
+		for _, name := range names {
+			if err := collect(v, name, when, seen, runs); err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	out := []telling{}
+	for _, name := range names {
+		out = append(out, tellingOf(plans[name], runs[name]))
+	}
+	return out, err
+}
+
+// collect adds the runs of a plan that began in a period.
+func collect(v *gitsource.View, name string, when period, seen map[string]bool, runs map[string][]*spec.Run) error {
+	paths, err := v.Runs(name)
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		if seen[p] {
+			continue
+		}
+		seen[p] = true
+		run, err := v.Run(name, p)
+		if err != nil {
+			return err
+		}
+		if run.Spec.Plan == name && when.holds(run.Status.Started.Time) {
+			runs[name] = append(runs[name], run)
+		}
+	}
+	return nil
 }
 
 func tellingOf(st *spec.PlanStatus, runs []*spec.Run) telling {

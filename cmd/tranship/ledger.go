@@ -35,16 +35,35 @@ func (f *ledgerFlags) view(ctx context.Context) (*gitsource.View, error) {
 	return gitsource.OpenView(ctx, gitConfig(cfg, "", s, slog.New(slog.DiscardHandler)))
 }
 
+// eachYear looks at a ledger, and at those of the years before as long as more is
+// wanted.
+func eachYear(ctx context.Context, v *gitsource.View, look func(*gitsource.View) (more bool, err error)) error {
+	more, err := look(v)
+	if err != nil || !more {
+		return err
+	}
+	older, err := v.Older(ctx)
+	if err != nil || older == nil {
+		return err
+	}
+	defer older.Close()
+	return eachYear(ctx, older, look)
+}
+
 // newestRun is the open run of a plan, or else its last one; nil when it never ran.
 func newestRun(v *gitsource.View, st *spec.PlanStatus) (*spec.Run, error) {
-	name := st.Recorded.OpenRun
-	if name == "" {
-		name = st.Recorded.LastRun
-	}
+	name := newestName(st)
 	if name == "" {
 		return nil, nil
 	}
 	return v.Run(st.Metadata.Name, name)
+}
+
+func newestName(st *spec.PlanStatus) string {
+	if st.Recorded.OpenRun != "" {
+		return st.Recorded.OpenRun
+	}
+	return st.Recorded.LastRun
 }
 
 func ledgerCommand() *cobra.Command {
