@@ -58,8 +58,11 @@ func (l *Ledger) adopt(ctx context.Context) error {
 			return err
 		}
 	}
-	message := commitMessage([]entry{{Subject: "Adopt the ledger as it is"}},
-		[]string{fmt.Sprintf("%s: %d", epochTrailer, seen.Epoch), fmt.Sprintf("%s: %s", adoptTrailer, tip)})
+	own := []string{fmt.Sprintf("%s: %d", epochTrailer, seen.Epoch), fmt.Sprintf("%s: %s", adoptTrailer, tip)}
+	if by := oneLine(l.person, maxTrailer); by != "" {
+		own = append(own, personTrailer+": "+by)
+	}
+	message := commitMessage([]entry{{Subject: "Adopt the ledger as it is"}}, own)
 	c, err := l.seal(b, tip, tree, message)
 	if err != nil {
 		return err

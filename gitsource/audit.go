@@ -45,7 +45,7 @@ type Finding struct {
 // Adoption is one `tranship ledger adopt`.
 type Adoption struct {
 	Commit  string    `json:"commit"`
-	By      string    `json:"by"` // the committer, as the commit says
+	By      string    `json:"by"` // as the commit says: who ran the command, or else its committer
 	Time    time.Time `json:"time"`
 	Accepts string    `json:"accepts"` // the commit that was the tip
 }

@@ -141,8 +141,11 @@ func (a *auditor) author(c *object.Commit, said map[string][]string) {
 }
 
 func (a *auditor) adoption(c *object.Commit, said map[string][]string, changes bool) {
-	accepts := said[adoptTrailer][0]
-	a.report.Adoptions = append(a.report.Adoptions, Adoption{Commit: c.Hash.String(), By: person(c.Committer), Time: c.Committer.When.UTC(), Accepts: accepts})
+	accepts, by := said[adoptTrailer][0], person(c.Committer)
+	if names := said[personTrailer]; len(names) > 0 {
+		by = oneLine(strings.Join(names, ", "), maxTrailer)
+	}
+	a.report.Adoptions = append(a.report.Adoptions, Adoption{Commit: c.Hash.String(), By: by, Time: c.Committer.When.UTC(), Accepts: accepts})
 	var parent plumbing.Hash
 	if len(c.ParentHashes) > 0 {
 		parent = c.ParentHashes[0]

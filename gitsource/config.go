@@ -24,6 +24,8 @@ type Config struct {
 	// whatever is written. May be nil.
 	SecretValues func() [][]byte
 	Version      string // of this program, for status/_daemon.yaml
+	// Person is who adopts a ledger, for its record; empty where nobody does.
+	Person string
 	// SeenWithin is how long another daemon counts as alive after it last wrote
 	// to the ledger; zero means ten minutes.
 	SeenWithin time.Duration

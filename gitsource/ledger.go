@@ -44,6 +44,7 @@ type Ledger struct {
 	version string
 	seen    time.Duration
 	author  object.Signature
+	person  string
 	sealer  *sealer
 	batch   time.Duration
 	now     func() time.Time // for the year only
@@ -89,7 +90,7 @@ func OpenLedger(c Config) (*Ledger, error) {
 		return nil, errors.Join(err, s.close(), lock.Close())
 	}
 	l := &Ledger{
-		remote: r, store: s, lock: lock, j: j, redact: NewRedactor(c.SecretValues), log: c.log(), version: c.Version,
+		remote: r, store: s, lock: lock, j: j, redact: NewRedactor(c.SecretValues), log: c.log(), version: c.Version, person: c.Person,
 		seen: cmp.Or(c.SeenWithin, defaultSeenWithin), batch: defaultBatch, turn: make(chan struct{}, 1),
 		author: object.Signature{Name: cmp.Or(c.Spec.Ledger.AuthorName, "Tranship"), Email: cmp.Or(c.Spec.Ledger.AuthorEmail, "tranship@localhost")},
 		tip:    plumbing.NewHash(j.head.Tip),

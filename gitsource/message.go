@@ -16,6 +16,7 @@ const (
 	epochTrailer   = "Tranship-Epoch"   // a commit without it is not a daemon's
 	journalTrailer = "Tranship-Journal" // <journal>:<newest entry in this commit>
 	adoptTrailer   = "Tranship-Adopt"   // the tip that a person accepted
+	personTrailer  = "Tranship-Adopted-By"
 
 	maxSubject  = 72
 	maxSubjects = 50 // listed in the body of a batch

@@ -140,6 +140,13 @@ func TestAuditVerifyAndHistory(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 0 || len(report.Findings) != 0 || len(report.Before) != 3 || report.Before[0].Commit != edited {
 		t.Errorf("exit %d, %v: %s", code, err, out)
 	}
+	if out, code := a.run(ledgerCommand(), append(from, "adopt", "--by", "Olga of the platform team")...); code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	adopted := a.repo.Git("rev-parse", "tranship/ledger")
+	if out, code := a.run(auditCommand(), url...); code != 1 || !strings.Contains(out, "adopted     "+adopted[:12]+" by Olga of the platform team at ") || !strings.Contains(out, "accepts the ledger as it was at "+edited[:12]+"\n") {
+		t.Errorf("exit %d: %s", code, out)
+	}
 	for _, args := range [][]string{{"--repository", t.TempDir()}, {"--known", "x", "--repository", clone.Dir}, {"--allowed-signers", "/nonexistent", "--repository", clone.Dir},
 		{"--openpgp-key", a.key, "--repository", clone.Dir}, {"--config", "/nonexistent"}, append(from, "--plans-repository", clone.Dir)} {
 		if out, code := a.run(auditCommand(), append([]string{"verify"}, args...)...); code != 2 {

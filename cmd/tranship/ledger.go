@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"strings"
 	"time"
 
@@ -50,6 +51,18 @@ func eachYear(ctx context.Context, v *gitsource.View, look func(*gitsource.View)
 	return eachYear(ctx, older, look)
 }
 
+// runsThis names the account and the machine of whoever runs this program.
+func runsThis() string {
+	name := "somebody"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
 // newestRun is the open run of a plan, or else its last one; nil when it never ran.
 func newestRun(v *gitsource.View, st *spec.PlanStatus) (*spec.Run, error) {
 	name := newestName(st)
@@ -70,6 +83,7 @@ func ledgerCommand() *cobra.Command {
 	c := &cobra.Command{Use: "ledger", Short: "Look after the ledger"}
 	var from ledgerFlags
 	var to daemonFlags
+	var by string
 	adopt := &cobra.Command{
 		Use:   "adopt",
 		Short: "Accept the ledger as it is, after somebody edited or rewrote it",
@@ -93,7 +107,11 @@ func ledgerCommand() *cobra.Command {
 				return err
 			}
 			defer os.RemoveAll(dir)
-			l, err := gitsource.OpenLedger(gitConfig(cfg, dir, s, slog.New(slog.DiscardHandler)))
+			git := gitConfig(cfg, dir, s, slog.New(slog.DiscardHandler))
+			if git.Person = by; by == "" {
+				git.Person = runsThis()
+			}
+			l, err := gitsource.OpenLedger(git)
 			if err != nil {
 				return err
 			}
@@ -101,6 +119,7 @@ func ledgerCommand() *cobra.Command {
 			return l.Adopt(c.Context())
 		},
 	}
+	adopt.Flags().StringVar(&by, "by", "", "who accepts it, for the record; default the account and the machine that run this")
 	from.bind(adopt)
 	to.bind(adopt, "")
 	c.AddCommand(adopt)
