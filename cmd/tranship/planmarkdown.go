@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"html"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/tranship/tranship/spec"
@@ -53,9 +52,9 @@ func summary(r *planReport) string {
 	}
 	list(&b, "", problemsOf(r.Problems))
 	list(&b, "", r.Notes)
-	fmt.Fprintf(&b, "<sub>At %s, against commit %.12s", r.Time.UTC().Format(time.RFC3339), r.Against)
+	fmt.Fprintf(&b, "<sub>Against commit %s", prose(shorten(r.Against, 12))) // no time: what says the same is not posted again
 	if r.Ledger != "" {
-		fmt.Fprintf(&b, ", with the ledger at %.12s", r.Ledger)
+		fmt.Fprintf(&b, ", with the ledger at %s", prose(shorten(r.Ledger, 12)))
 	}
 	b.WriteString(".</sub>\n\n")
 	return b.String()
