@@ -39,11 +39,12 @@ func packages() []map[string]kube.Verb {
 
 // Executor implements reconciler.Executor on real clusters.
 type Executor struct {
-	verbs    map[string]kube.Verb
-	pool     *kube.Pool
-	secrets  kube.Secrets
-	settings func() kube.Settings
-	log      *slog.Logger
+	verbs     map[string]kube.Verb
+	pool      *kube.Pool
+	secrets   kube.Secrets
+	settings  func() kube.Settings
+	log       *slog.Logger
+	knowledge knowledge
 }
 
 var _ reconciler.Executor = (*Executor)(nil)
@@ -68,8 +69,9 @@ func (x *Executor) Look(ctx context.Context, c reconciler.Call) (reconciler.Obse
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	unknown := x.knowledge.refresh(ctx, e)
 	o, err := v.Look(ctx, e)
-	return o, x.explain(c, err)
+	return withheld(o, unknown), x.explain(c, err)
 }
 
 // Ensure implements reconciler.Executor.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 
@@ -81,35 +80,6 @@ func (l *live) reload() error {
 	defer l.mu.Unlock()
 	l.now = cfg
 	return nil
-}
-
-// remembering keeps every value that was read, so that the ledger can redact
-// it wherever it turns up. Safe for concurrent use.
-type remembering struct {
-	kube.Secrets
-	mu   sync.Mutex
-	seen [][]byte
-}
-
-// Read implements kube.Secrets.
-func (r *remembering) Read(ctx context.Context, ref spec.SecretRef, defaultKey string) ([]byte, error) {
-	v, err := r.Secrets.Read(ctx, ref, defaultKey)
-	if err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v = bytes.TrimSpace(v)
-	if !slices.ContainsFunc(r.seen, func(b []byte) bool { return bytes.Equal(b, v) }) {
-		r.seen = append(r.seen, bytes.Clone(v))
-	}
-	return v, nil
-}
-
-func (r *remembering) values() [][]byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.seen)
 }
 
 // gitEntries are what a Git credential or the key that signs the ledger may have.

@@ -139,6 +139,10 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 		return errors.Join(err, d.ledger.Close())
 	}
 	d.executor = executor.New(d.secrets, d.settings, d.log)
+	d.executor.Tell(func(plan string, side spec.Side, values [][]byte) {
+		kept, plain := d.secrets.learn(plan, side, values)
+		d.log.Info("values of Secrets are redacted", "plan", plan, "side", side, "values", kept, "tooPlain", plain)
+	})
 	registry := prometheus.NewRegistry()
 	told := newMetrics(registry, d.log)
 	spread := jitter.Percent(0.1, nil)
@@ -152,6 +156,7 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 		if d.server.token, err = readToken(f.tokenFile); err != nil {
 			return errors.Join(err, d.ledger.Close(), d.source.Close())
 		}
+		d.secrets.keep(d.server.token)
 	}
 	return nil
 }
