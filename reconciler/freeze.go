@@ -73,7 +73,7 @@ func RunName(plan string, kind spec.RunKind, number int) string {
 
 func freezeFacts(o Order) *FreezeFacts {
 	p := &o.Closure.Plan.Spec
-	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Hooks: map[spec.Phase]bool{}}
+	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
 	for _, v := range o.Volumes {
 		f.Volumes = f.Volumes || v.Action == "copy"
 		f.Moves = f.Moves || v.Action == "move"

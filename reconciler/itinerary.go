@@ -93,6 +93,7 @@ type FreezeFacts struct {
 	Direct    bool // at least one of them goes from mover to mover
 	Snapshots bool // at least one of them is copied by snapshot
 	Quiesce   bool
+	Updates   bool                // what is on the target and not ours is updated
 	Hooks     map[spec.Phase]bool // phases with a hook that runs in this kind of run
 }
 
@@ -106,6 +107,9 @@ func hasDirect(f *FreezeFacts) bool    { return f.Direct }
 // standsBy: the two movers of a direct transfer are started together, when both
 // sides are ready for it.
 func standsBy(f *FreezeFacts) bool { return f.Volumes && f.Quiesce && !f.Direct }
+
+func updatesEarly(f *FreezeFacts) bool { return f.Updates && noPreRestoreHooks(f) }
+func updatesLate(f *FreezeFacts) bool  { return f.Updates && hasPreRestoreHooks(f) }
 
 func hasHooks(f *FreezeFacts) bool           { return len(f.Hooks) > 0 }
 func hooksIn(p spec.Phase) Fact              { return func(f *FreezeFacts) bool { return f.Hooks[p] } }
@@ -176,6 +180,8 @@ var migrateSteps = []StepDef{
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},
 	{Name: "restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoTarget: true, When: noPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero."},
+	{Name: "update", Verb: "kube.update", Undo: "kube.update-undo", UndoTarget: true, When: updatesEarly, Intent: true, Timeout: medium, Retries: 2,
+		Help: "Updates what is on the target and not ours to what the source has, with every workload held at zero, after remembering what it was."},
 	{Name: "movers", Verb: "mover.stand-by", Undo: "mover.stop-upload", UndoBefore: true, UndoFirst: true, When: standsBy, Gate: true, Timeout: short,
 		Help: "Starts the movers of the last copy, so that they only have to be told after the stop."},
 	{Name: "retain", Verb: "workload.retain", Undo: "workload.retain-undo", When: hasClaims, Intent: true, Timeout: short, Retries: 2,
@@ -202,6 +208,8 @@ var migrateSteps = []StepDef{
 		Help: "Runs the PreRestore hooks."},
 	{Name: "late-restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoTarget: true, When: hasPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero, after the PreRestore hooks."},
+	{Name: "late-update", Verb: "kube.update", Undo: "kube.update-undo", UndoTarget: true, When: updatesLate, Intent: true, Timeout: medium, Retries: 2,
+		Help: "Updates what is on the target and not ours to what the source has, with every workload held at zero, after remembering what it was."},
 	{Name: "late-list-again", Verb: "kube.list-again", NoUndo: "what it applies is removed with the restored objects", When: hasPreRestoreHooks, Timeout: short, Retries: 2,
 		Help: "Applies to the target what changed on the source since the backup."},
 	{Name: "move", Verb: "mover.move", Undo: "mover.move-undo", UndoBefore: true, When: movesVolumes, Intent: true, Push: true, PushTimeout: outage, Timeout: medium, Retries: 2,

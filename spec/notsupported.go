@@ -167,6 +167,6 @@ var planSupports = map[string]support{
 	"spec.rollback.keepVolumes":  full,
 	"spec.rollback.targetWrites": otherThan("what was written on the target is not copied back; write Discard", "Discard"),
 
-	"spec.existing":    otherThan("objects on the target that are not ours are never changed; write Fail or Skip", "Fail", "Skip"),
+	"spec.existing":    full,
 	"spec.dependsOn[]": full,
 }

@@ -155,6 +155,9 @@ type Facts struct {
 	// Skipped are objects of the target that were there before, are not of this
 	// plan, and were left as they are (existing: Skip).
 	Skipped []Object `json:"skipped,omitempty"`
+	// Updated are objects of the target that were there before, are not of this
+	// plan, and were made what the source has (existing: Update).
+	Updated []Object `json:"updated,omitempty"`
 	Counts  []Count  `json:"counts,omitempty"`
 	Changes []Change `json:"changes,omitempty"`
 }

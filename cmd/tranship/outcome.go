@@ -35,6 +35,10 @@ func tellOutcome(w io.Writer, run *spec.Run) error {
 		x := f.Skipped[n]
 		return fmt.Sprintf("%s %s was on the target before and is left as it is", x.Kind, strings.TrimPrefix(x.Namespace+"/"+x.Name, "/"))
 	})
+	lines(w, len(f.Updated), "updated", func(n int) string {
+		x := f.Updated[n]
+		return fmt.Sprintf("%s %s was on the target before and is made what the source has; a rollback puts it back", x.Kind, strings.TrimPrefix(x.Namespace+"/"+x.Name, "/"))
+	})
 	lines(t, len(f.Changes), "changed", func(n int) string { return sayChange(&f.Changes[n]) })
 	return t.Flush()
 }

@@ -59,6 +59,7 @@ func asPaused(i, source Item, stopped []spec.Workload) Item {
 
 // autoscaler is one object of the source and what the target has of it.
 type autoscaler struct {
+	source Item
 	want   Item // as it shall be on the target
 	gvr    schema.GroupVersionResource
 	target *Item
@@ -75,7 +76,7 @@ func autoscalers(ctx context.Context, e *Env) ([]autoscaler, error) {
 	}
 	var all []autoscaler
 	for _, i := range items {
-		a := autoscaler{want: e.Marked(asPaused(Portable(i, e.Mapping()), i, e.Run.Facts.Workloads))}
+		a := autoscaler{source: i, want: asPaused(Portable(i, e.Mapping()), i, e.Run.Facts.Workloads)}
 		if a.gvr, err = e.Target.resource(a.want); err != nil {
 			return nil, e.Target.wrap(err, "find out about %s %s", a.want.GetAPIVersion(), a.want.GetKind())
 		}
@@ -93,6 +94,7 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 		return reconciler.Observation{}, err
 	}
 	created := slices.Clone(e.Run.Facts.Created)
+	updated := slices.Clone(e.Run.Facts.Updated)
 	var missing []string
 	found := map[string]int{}
 	for _, a := range all {
@@ -101,22 +103,24 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 			found[a.want.groupKind().String()]++
 		}
 		switch {
-		case a.target == nil:
+		case a.target == nil, e.updates() && !ofThisMove(e, *a.target) && NotUpdated(a.source, *a.target) == "":
 			missing = append(missing, name)
+		case updatedBy(e, *a.target):
+			updated = append(updated, a.target.Record(spec.Target))
 		case ofThisMove(e, *a.target):
 			r := a.target.Record(spec.Target)
 			created = append(slices.DeleteFunc(created, func(o spec.Object) bool { return keyOfRecord(o) == keyOfRecord(r) }), r)
-		case e.Plan().ExistingOrDefault() == spec.ExistingFail:
+		case e.Plan().ExistingOrDefault() != spec.ExistingSkip:
 			return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: name,
 				Message: fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it and start the cutover again", name, e.Target.Name, e.Run.Spec.Plan)}, nil
 		}
 	}
 	if len(missing) > 0 {
-		return reconciler.Observation{Message: "to be created: " + limited(missing, ", ")}, nil
+		return reconciler.Observation{Message: "to be created or updated: " + limited(missing, ", ")}, nil
 	}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("%d autoscalers are on the target", len(all))}
 	if len(all) > 0 {
-		o.Facts = &spec.Facts{Created: created, Counts: WithTarget(e.Run.Facts.Counts, found)}
+		o.Facts = &spec.Facts{Created: created, Updated: updated, Counts: WithTarget(e.Run.Facts.Counts, found)}
 	}
 	return o, nil
 }
@@ -128,9 +132,15 @@ func ensureAutoscalers(ctx context.Context, e *Env) error {
 	}
 	for _, a := range all {
 		if a.target != nil {
+			if !e.updates() || ofThisMove(e, *a.target) {
+				continue
+			}
+			if err := supersede(ctx, e, a.source, a.want, *a.target); err != nil {
+				return err
+			}
 			continue
 		}
-		_, err := e.Target.Dynamic.Resource(a.gvr).Namespace(a.want.GetNamespace()).Create(ctx, a.want.Unstructured, metav1.CreateOptions{})
+		_, err := e.Target.Dynamic.Resource(a.gvr).Namespace(a.want.GetNamespace()).Create(ctx, e.Marked(a.want).Unstructured, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return e.Target.wrap(err, "create %s", Describe(a.want.Record(spec.Target)))
 		}
@@ -165,7 +175,7 @@ func lookAutoscalersUndo(ctx context.Context, e *Env) (reconciler.Observation, e
 		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing of this run scales workloads of the target"}, nil
 	}
 	if slices.ContainsFunc(items, func(i Item) bool { return i.GetDeletionTimestamp() == nil }) {
-		return reconciler.Observation{Message: "to be removed: " + namesOf(items, maxNamed)}, nil
+		return reconciler.Observation{Message: "to be removed or put back: " + namesOf(items, maxNamed)}, nil
 	}
 	name := Describe(items[0].Record(spec.Target))
 	return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: name,
@@ -178,7 +188,12 @@ func ensureAutoscalersUndo(ctx context.Context, e *Env) error {
 		return err
 	}
 	for _, i := range items {
-		if err := e.Target.Delete(ctx, i.Record(spec.Target)); err != nil {
+		if updatedBy(e, i) {
+			err = e.putBackNow(ctx, i)
+		} else {
+			err = e.Target.Delete(ctx, i.Record(spec.Target))
+		}
+		if err != nil {
 			return err
 		}
 	}

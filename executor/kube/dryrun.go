@@ -97,17 +97,34 @@ func tryCreate(ctx context.Context, e *Env, i Item) (refusal string, silent bool
 		return "", false, err
 	}
 	_, err = e.Target.Dynamic.Resource(gvr).Namespace(held.GetNamespace()).Create(ctx, held.Unstructured, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if apierrors.IsAlreadyExists(err) {
+		return existing(ctx, e, i, held, gvr)
+	}
+	return answered(e.Target, Describe(i.Record(spec.Source)), err)
+}
+
+// tryUpdate asks the same of an update in place: what cannot be changed in an
+// object is refused while the application still runs.
+func tryUpdate(ctx context.Context, e *Env, source, held, have Item) (refusal string, silent bool, err error) {
+	if why := NotUpdated(source, have); why != "" {
+		return fmt.Sprintf("%s is not updated: %s; remove it, or leave it as it is with existing: Skip", Describe(have.Record(spec.Target)), why), false, nil
+	}
+	want := e.onto(Item{have.GVR, held.DeepCopy()}, have)
+	_, err = e.Target.Dynamic.Resource(have.GVR).Namespace(have.GetNamespace()).Update(ctx, want.Unstructured, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: fieldManager})
+	return answered(e.Target, Describe(have.Record(spec.Target))+" is not updated", err)
+}
+
+// answered sorts what an API server says to a dry run.
+func answered(c *Cluster, object string, err error) (refusal string, silent bool, _ error) {
 	switch {
 	case err == nil:
 		return "", false, nil
-	case apierrors.IsAlreadyExists(err):
-		return existing(ctx, e, held, gvr)
 	case apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "does not support dry run"):
 		return "", true, nil
 	case definite(err):
-		return fmt.Sprintf("%s: %s", Describe(i.Record(spec.Source)), apiMessage(err)), false, nil
+		return fmt.Sprintf("%s: %s", object, apiMessage(err)), false, nil
 	}
-	return "", false, e.Target.wrap(err, "dry-run the creation of %s %s/%s", i.GetKind(), held.GetNamespace(), i.GetName())
+	return "", false, c.wrap(err, "dry-run %s", object)
 }
 
 // definite says that asking again gives the same answer.

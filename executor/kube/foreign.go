@@ -27,10 +27,11 @@ func Foreign(e *Env, covered, target []Item) (source, there []Item) {
 	return source, there
 }
 
-// WithoutForeign drops the objects that the plan leaves as they are on the
-// target (existing: Skip); under every other policy it returns items.
+// WithoutForeign drops the objects that Velero does not restore, because the plan
+// leaves what is in their place on the target as it is (existing: Skip) or
+// updates it itself (existing: Update).
 func WithoutForeign(ctx context.Context, e *Env, items []Item) ([]Item, error) {
-	if e.Plan().ExistingOrDefault() != spec.ExistingSkip {
+	if e.Plan().ExistingOrDefault() == spec.ExistingFail {
 		return items, nil
 	}
 	target, err := e.Target.ListAll(ctx, e.Namespaces(spec.Target), "")

@@ -23,6 +23,7 @@ type difference struct {
 	late    []string      // workloads and claims that came too late to be part of the move
 	foreign []string      // of the target: in the way, and not of this plan
 	skipped []spec.Object // of the target: the same, and the plan leaves them as they are
+	updated []spec.Object // of the target: they were there before, and are as they should be
 	covered []Item        // of the source, now that it has stopped
 	created []spec.Object // of the target, by this run; the record, brought up to date
 
@@ -131,11 +132,9 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 		case t == nil:
 			d.apply = append(d.apply, i)
 		case !ofThisMove(e, *t):
-			if e.Plan().ExistingOrDefault() == spec.ExistingSkip {
-				d.skipped = append(d.skipped, t.Record(spec.Target))
-			} else {
-				d.foreign = append(d.foreign, Describe(t.Record(spec.Target)))
-			}
+			d.met(e, i, *t)
+		case WasThere(e, *t) && settled(i, *t, e.Translation()):
+			d.updated = append(d.updated, t.Record(spec.Target))
 		case settled(i, *t, e.Translation()):
 			d.found = append(d.found, t.Record(spec.Target))
 		default:
@@ -143,6 +142,18 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 		}
 	}
 	return d, nil
+}
+
+// met sorts an object of the target that is in the way of the source's i.
+func (d *difference) met(e *Env, i, there Item) {
+	switch {
+	case e.Plan().ExistingOrDefault() == spec.ExistingSkip:
+		d.skipped = append(d.skipped, there.Record(spec.Target))
+	case e.updates() && !workload(i) && NotUpdated(i, there) == "": // what runs pods was to be held before the stop
+		d.apply = append(d.apply, i)
+	default:
+		d.foreign = append(d.foreign, Describe(there.Record(spec.Target)))
+	}
 }
 
 // ofThisMove also knows what Velero restored but could not annotate.
@@ -204,7 +215,7 @@ func lookListAgain(ctx context.Context, e *Env) (reconciler.Observation, error) 
 	case len(d.apply)+len(d.remove) > 0:
 		return reconciler.Observation{Message: fmt.Sprintf("%d objects changed on the source since the backup, %d are gone", len(d.apply), len(d.remove))}, nil
 	}
-	facts := &spec.Facts{Created: d.created, Skipped: d.skipped, Counts: CountSource(d.covered, e.Run.Facts.Volumes), Changes: Changes(asTheyRan(d.covered, e.Run.Facts.Workloads), e.Translation())}
+	facts := &spec.Facts{Created: d.created, Skipped: d.skipped, Updated: d.updated, Counts: CountSource(d.covered, e.Run.Facts.Volumes), Changes: Changes(asTheyRan(d.covered, e.Run.Facts.Workloads), e.Translation())}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Facts: facts, Message: "the target has what the source had when it stopped"}
 	if len(d.skipped) > 0 {
 		o.Message += fmt.Sprintf(", but for %d objects that were there before and are left as they are (existing: Skip)", len(d.skipped))
@@ -235,8 +246,11 @@ func ensureListAgain(ctx context.Context, e *Env) error {
 
 // apply makes an object of the target equal to the source's, held back.
 func apply(ctx context.Context, e *Env, source Item) error {
-	want := e.Marked(Held(source, e.Translation()))
+	want := Held(source, e.Translation())
 	annotations := want.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
 	annotations[AnnotationApplied] = Digest(source, e.Translation())
 	want.SetAnnotations(annotations)
 	gvr, err := e.Target.resource(want)
@@ -252,12 +266,16 @@ func apply(ctx context.Context, e *Env, source Item) error {
 		return err
 	}
 	if have == nil {
+		want = e.Marked(want)
 		_, err = objects.Create(ctx, want.Unstructured, metav1.CreateOptions{})
 		return e.Target.wrap(err, "create %s", Describe(want.Record(spec.Target)))
 	}
-	keepOwn(want, *have)
-	_, err = objects.Update(ctx, want.Unstructured, metav1.UpdateOptions{})
-	if apierrors.IsInvalid(err) && OfRun(e, have) && !workload(source) {
+	if !ofThisMove(e, *have) {
+		return supersede(ctx, e, source, want, *have)
+	}
+	want = e.onto(want, *have)
+	_, err = objects.Update(ctx, want.Unstructured, metav1.UpdateOptions{FieldManager: fieldManager})
+	if apierrors.IsInvalid(err) && OfRun(e, have) && !WasThere(e, have) && !workload(source) {
 		// A field that cannot be changed: the source's object was replaced, so
 		// this run's copy is replaced too; the next round creates it.
 		return e.Target.Delete(ctx, have.Record(spec.Target))
@@ -305,6 +323,9 @@ func keepOwn(want, have Item) {
 			}
 		}
 	}
+	if want.groupKind() == (schema.GroupKind{Kind: "ServiceAccount"}) {
+		keepTokens(want, have)
+	}
 	labels := want.GetLabels()
 	for k, v := range have.GetLabels() {
 		if strings.HasPrefix(k, veleroPrefix) {
@@ -312,4 +333,21 @@ func keepOwn(want, have Item) {
 		}
 	}
 	want.SetLabels(labels)
+}
+
+// keepTokens carries over the tokens and registry credentials of a
+// ServiceAccount, which its own cluster has made.
+func keepTokens(want, have Item) {
+	if own, ok := have.Object["secrets"]; ok {
+		want.Object["secrets"] = own
+	}
+	pull, _, _ := unstructured.NestedSlice(want.Object, "imagePullSecrets")
+	eachMap(have.Object, func(m map[string]any) {
+		if ref, _ := m["name"].(string); strings.HasPrefix(ref, have.GetName()+"-dockercfg-") {
+			pull = append(pull, m)
+		}
+	}, "imagePullSecrets")
+	if len(pull) > 0 {
+		want.Object["imagePullSecrets"] = pull
+	}
 }

@@ -75,7 +75,7 @@ func TestOrigin(t *testing.T) {
 }
 
 // TestForeignObjectsAreSkipped: under existing: Skip what is not ours stays,
-// and is named in the record.
+// and is named in the record; under Update it is changed, unless it runs pods.
 func TestForeignObjectsAreSkipped(t *testing.T) {
 	run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Kind: spec.RunMigrate, Number: 1}}
 	run.Spec.Closure.Plan.Spec.Namespaces = []spec.NamespaceMapping{{Name: "shop", TargetName: "store"}}
@@ -92,11 +92,22 @@ func TestForeignObjectsAreSkipped(t *testing.T) {
 		t.Errorf("foreign: %d, %d", len(source), len(there))
 	}
 	find := func(Item) (*Item, error) { return &target[0], nil }
-	for policy, want := range map[spec.ExistingPolicy][2]int{spec.ExistingFail: {1, 0}, spec.ExistingSkip: {0, 1}, spec.ExistingUpdate: {1, 0}} {
+	for policy, want := range map[spec.ExistingPolicy][3]int{spec.ExistingFail: {1, 0, 0}, spec.ExistingSkip: {0, 1, 0}, spec.ExistingUpdate: {0, 0, 1}} {
 		run.Spec.Closure.Plan.Spec.Existing = policy
 		d, err := diff(e, covered[:1], time.Now(), find)
-		if err != nil || len(d.foreign) != want[0] || len(d.skipped) != want[1] || len(d.apply) != 0 {
+		if err != nil || len(d.foreign) != want[0] || len(d.skipped) != want[1] || len(d.apply) != want[2] {
 			t.Errorf("%s: %v, foreign %d, skipped %d, apply %d", policy, err, len(d.foreign), len(d.skipped), len(d.apply))
 		}
+	}
+	deployment := item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: late, namespace: store}}")
+	d, err := diff(e, []Item{deployment}, time.Now(), func(Item) (*Item, error) { return &deployment, nil })
+	if err != nil || len(d.foreign) != 1 || len(d.apply) != 0 {
+		t.Errorf("a workload that appears after the update: %v, foreign %d, apply %d", err, len(d.foreign), len(d.apply))
+	}
+	before := cm("store", "theirs")
+	before.SetAnnotations(map[string]string{AnnotationPlan: "shop", AnnotationFormer: "x", AnnotationApplied: Digest(covered[0], e.Translation())})
+	d, err = diff(e, covered[:1], time.Now(), func(Item) (*Item, error) { return &before, nil })
+	if err != nil || len(d.updated) != 1 || len(d.found) != 0 {
+		t.Errorf("what was there before counts as made by the run: %v, updated %d, found %d", err, len(d.updated), len(d.found))
 	}
 }

@@ -79,13 +79,16 @@ func (c *Cluster) get(ctx context.Context, gvr schema.GroupVersionResource, name
 
 // existing judges an object of the target whose name is taken: fine when this
 // plan put it there.
-func existing(ctx context.Context, e *Env, held Item, gvr schema.GroupVersionResource) (string, bool, error) {
+func existing(ctx context.Context, e *Env, source, held Item, gvr schema.GroupVersionResource) (string, bool, error) {
 	have, err := e.Target.get(ctx, gvr, held.GetNamespace(), held.GetName())
 	if err != nil || have == nil || OfPlan(e, have) {
 		return "", false, err
 	}
-	if e.Plan().ExistingOrDefault() != spec.ExistingFail {
+	switch e.Plan().ExistingOrDefault() {
+	case spec.ExistingSkip:
 		return "", false, nil
+	case spec.ExistingUpdate:
+		return tryUpdate(ctx, e, source, held, *have)
 	}
 	return fmt.Sprintf("%s: it exists already and is not of plan %s", Describe(have.Record(spec.Target)), e.Run.Spec.Plan), false, nil
 }

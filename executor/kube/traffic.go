@@ -120,11 +120,14 @@ func Address(i Item) string {
 }
 
 func factsOf(e *Env, all []lead) *spec.Facts {
-	f := &spec.Facts{Skipped: slices.Clone(e.Run.Facts.Skipped)}
+	f := &spec.Facts{Skipped: slices.Clone(e.Run.Facts.Skipped), Updated: slices.Clone(e.Run.Facts.Updated)}
 	found := map[string]int{}
 	for _, l := range all {
 		f.Traffic = append(f.Traffic, l.entry)
-		if l.foreign && !slices.ContainsFunc(f.Skipped, func(o spec.Object) bool { return keyOfRecord(o) == keyOfRecord(l.entry.Object) }) {
+		if l.target != nil && updatedBy(e, *l.target) && !slices.ContainsFunc(f.Updated, func(o spec.Object) bool { return o.UID == string(l.target.GetUID()) }) {
+			f.Updated = append(f.Updated, l.target.Record(spec.Target))
+		}
+		if l.foreign && !e.updates() && !slices.ContainsFunc(f.Skipped, func(o spec.Object) bool { return keyOfRecord(o) == keyOfRecord(l.entry.Object) }) {
 			f.Skipped = append(f.Skipped, l.target.Record(spec.Target))
 		}
 		if l.open && Traffic(l.source) { // the others were counted with what was restored
@@ -146,6 +149,8 @@ func lookTraffic(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	for _, l := range all {
 		switch {
 		case l.foreign && skips: // it stays as it is, and is in the record
+		case l.foreign && e.updates() && NotUpdated(l.source, *l.target) == "":
+			closed = append(closed, Describe(l.entry.Object))
 		case l.foreign:
 			o.Seen, o.Final, o.Reason, o.Object = reconciler.Broken, true, "ExistingObject", Describe(l.entry.Object)
 			o.Message = fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it, then create the source's by hand", o.Object, e.Target.Name, e.Run.Spec.Plan)
@@ -179,7 +184,7 @@ func ensureTraffic(ctx context.Context, e *Env) error {
 		return err
 	}
 	for _, l := range all {
-		if l.open || l.foreign {
+		if l.open || l.foreign && !e.updates() {
 			continue
 		}
 		if err := openLead(ctx, e, l); err != nil {
@@ -190,16 +195,19 @@ func ensureTraffic(ctx context.Context, e *Env) error {
 }
 
 func openLead(ctx context.Context, e *Env, l lead) error {
-	want := e.Marked(Portable(l.source, e.Mapping()))
+	want := Portable(l.source, e.Mapping())
 	objects := e.Target.Dynamic.Resource(GVROf(l.entry.Object)).Namespace(want.GetNamespace())
 	if l.target == nil {
-		_, err := objects.Create(ctx, want.Unstructured, metav1.CreateOptions{})
+		_, err := objects.Create(ctx, e.Marked(want).Unstructured, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return nil // the next Look judges it
 		}
 		return e.Target.wrap(err, "create %s", Describe(l.entry.Object))
 	}
-	keepOwn(want, *l.target)
+	if l.foreign {
+		return supersede(ctx, e, l.source, want, *l.target)
+	}
+	want = e.onto(want, *l.target)
 	_, err := objects.Update(ctx, want.Unstructured, metav1.UpdateOptions{})
 	if apierrors.IsInvalid(err) && strings.Contains(err.Error(), "nodePort") {
 		// The author's node port is taken on the target: any other will do, the
@@ -251,6 +259,12 @@ func ensureTrafficUndo(ctx context.Context, e *Env) error {
 		return err
 	}
 	for _, i := range open {
+		if Traffic(i) && updatedBy(e, i) {
+			if err := e.putBackNow(ctx, i); err != nil {
+				return err
+			}
+			continue
+		}
 		if Traffic(i) {
 			if err := e.Target.Delete(ctx, i.Record(spec.Target)); err != nil {
 				return err

@@ -9,6 +9,8 @@ func Verbs() map[string]Verb {
 		"kube.namespaces-undo":  {Look: lookNamespacesUndo, Ensure: ensureNamespacesUndo},
 		"kube.dry-run":          {Look: lookDryRun},
 		"kube.list-again":       {Look: lookListAgain, Ensure: ensureListAgain},
+		"kube.update":           {Look: lookUpdate, Ensure: ensureUpdate},
+		"kube.update-undo":      {Look: lookUpdateUndo, Ensure: ensureUpdateUndo, Needs: []spec.Side{spec.Target}},
 		"kube.autoscalers":      {Look: lookAutoscalers, Ensure: ensureAutoscalers},
 		"kube.autoscalers-undo": {Look: lookAutoscalersUndo, Ensure: ensureAutoscalersUndo, Needs: []spec.Side{spec.Target}},
 		"kube.traffic":          {Look: lookTraffic, Ensure: ensureTraffic},

@@ -20,6 +20,8 @@ const plain = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: 
 
 const pod = "{containers: [{name: c, image: none}], restartPolicy: Never}"
 
+const stopped = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 0, selector: {matchLabels: {a: a}}, template: {metadata: {labels: {a: a}}, spec: {containers: [{name: c, image: none}]}}}}"
+
 // TestBedPreflight asks the real clusters about plans that cannot be carried
 // out; each finding names its objects.
 func TestBedPreflight(t *testing.T) {
@@ -56,7 +58,19 @@ func TestBedPreflight(t *testing.T) {
 		},
 		"existing object": {source: plain, target: plain, labels: map[string]string{}, reason: "ExistingObject", says: []string{"target ConfigMap"}},
 		"existing object, skipped": {source: plain, target: plain, labels: map[string]string{}, change: func(e *kube.Env) { e.Plan().Existing = spec.ExistingSkip },
-			says: []string{"with warnings", "target ConfigMap", "left as they are"}},
+			warnings: []string{"with warnings", "target ConfigMap", "left as they are"}},
+		"existing object, updated": {source: plain, target: plain, labels: map[string]string{}, change: func(e *kube.Env) { e.Plan().Existing = spec.ExistingUpdate },
+			warnings: []string{"with warnings", "made what the source has", "target ConfigMap"}},
+		"existing object, of another plan": {source: strings.ReplaceAll(plain, "metadata: {", "metadata: {annotations: {tranship.dev/plan-name: other}, "), labels: map[string]string{},
+			target: strings.ReplaceAll(plain, "metadata: {", "metadata: {annotations: {tranship.dev/plan-name: other}, "),
+			change: func(e *kube.Env) { e.Plan().Existing = spec.ExistingUpdate }, reason: "ExistingObject", says: []string{"is not updated: it belongs to another plan"}},
+		"existing workload, updated": {source: stopped, target: strings.Replace(stopped, "replicas: 0", "replicas: 1", 1), labels: map[string]string{},
+			change: func(e *kube.Env) {
+				e.Plan().Existing = spec.ExistingUpdate
+				bedtest.Await(t, "the target's own pod", func() bool {
+					return bedtest.Field(t, e.Target, e.Namespaces(spec.Target)[0], "apps/v1:deployments", "web", "status", "replicas") == "1"
+				})
+			}, warnings: []string{"stops these before it stops the source", "/web (1 pods)"}},
 		"published names": {source: "{apiVersion: v1, kind: Service, metadata: {name: door, annotations: {external-dns.alpha.kubernetes.io/hostname: door.example.com}}, spec: {ports: [{port: 80}]}}",
 			says: []string{"with warnings", "external-dns", "/door (door.example.com)"}},
 		"namespace differs": {source: plain, labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},

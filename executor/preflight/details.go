@@ -300,24 +300,6 @@ func jobs(s *state) []Finding {
 	return found
 }
 
-// existingObjects refuses to meet others' objects on the target, or says that
-// they stay as they are.
-func existingObjects(_ context.Context, s *state) ([]Finding, error) {
-	_, there := kube.Foreign(s.Env, s.covered, s.target)
-	if len(there) == 0 {
-		return nil, nil
-	}
-	var taken []string
-	for _, t := range there {
-		taken = append(taken, kube.Describe(t.Record(spec.Target)))
-	}
-	say := fmt.Sprintf("on cluster %s there are already, and not of plan %s: %s; ", s.Target.Name, s.Run.Spec.Plan, names(taken))
-	if s.Plan().ExistingOrDefault() == spec.ExistingSkip {
-		return []Finding{{Reason: "ExistingObject", Object: taken[0], Warning: true, Message: say + "they are left as they are, and the source's are not moved (existing: Skip)"}}, nil
-	}
-	return []Finding{{Reason: "ExistingObject", Object: taken[0], Message: say + "remove them, map the namespace to another name, or leave them as they are with existing: Skip"}}, nil
-}
-
 // existingClaims: the hand-over creates claims of these names.
 func existingClaims(_ context.Context, s *state) ([]Finding, error) {
 	var found []Finding

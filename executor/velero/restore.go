@@ -237,17 +237,11 @@ func wantedRestore(e *kube.Env) *velerov1.Restore {
 			"apiservices.apiregistration.k8s.io", "storageclasses.storage.k8s.io",
 		},
 		RestorePVs:             &no,
-		ExistingResourcePolicy: existingPolicies[e.Plan().ExistingOrDefault()],
+		ExistingResourcePolicy: velerov1.PolicyTypeNone, // what is there is updated by us or by nobody
 		ResourcePolicy:         configMapRef(e.ObjectName("filters")),
 		ResourceModifier:       configMapRef(e.ObjectName("modifiers")),
 	}
 	return r
-}
-
-var existingPolicies = map[spec.ExistingPolicy]velerov1.PolicyType{
-	spec.ExistingFail:   velerov1.PolicyTypeNone,
-	spec.ExistingSkip:   velerov1.PolicyTypeNone,
-	spec.ExistingUpdate: velerov1.PolicyTypeUpdate,
 }
 
 // restoreNames are the names of the run's restores, known and found.

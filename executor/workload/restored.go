@@ -71,7 +71,7 @@ func restoredObjects(ctx context.Context, e *kube.Env) ([]recordedObject, error)
 		all       []recordedObject
 		resources []schema.GroupVersionResource
 	)
-	for _, o := range e.Run.Facts.Created {
+	for _, o := range slices.Concat(e.Run.Facts.Created, e.Run.Facts.Updated) {
 		if o.Namespace == "" || runsPods(o) {
 			continue
 		}
