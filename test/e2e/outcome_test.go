@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,62 @@ func TestExistingObjectsAreSkipped(t *testing.T) {
 	l.waitReason("RolledBack", 3*time.Minute)
 	untouched("after the rollback")
 	l.gone("what was restored on the target", l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployment,service,secret")
+}
+
+// TestExistingObjectsAreUpdated: what was on the target before becomes the
+// source's, and is after the rollback what it was: a Secret, a Deployment that
+// runs there, an Ingress, and a door that is open. No value gets into Git.
+func TestExistingObjectsAreUpdated(t *testing.T) {
+	l := newLab(t)
+	l.onTarget("create", "namespace", l.name)
+	l.onTarget("label", "namespace", l.name, "team=shop")
+	l.onTarget("-n", l.name, "create", "secret", "generic", "password", "--from-literal=password=the-targets-former-value")
+	l.onTarget("-n", l.name, "create", "ingress", "web", "--rule=elsewhere.example.com/*=web:80")
+	l.onTarget("-n", l.name, "create", "deployment", "web", "--image=localhost/bed/busybox:1", "--replicas=3", "--", "sleep", "86400")
+	l.onTarget("-n", l.name, "patch", "deployment", "web", "-p", `{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":0}}}}`)
+	l.onTarget("-n", l.name, "rollout", "status", "deployment/web", "--timeout=5m")
+	contents := func() string {
+		return l.onTarget("-n", l.name, "get", "secret/password", "ingress/web", "deployment/web", "-o", "jsonpath={range .items[*]}{.metadata.uid}{.metadata.labels}{.data}{.spec}{.metadata.annotations.tranship\\.dev/former}{\"\\n\"}{end}")
+	}
+	before := contents()
+	policy := "existing: Update"
+	l.openStaged(l.stateless(), "deployment/web", policy)
+	l.flip(spec.Migrated, policy)
+	s := l.waitReason("Migrated", 5*time.Minute)
+	var updated []string
+	for _, o := range s.Run.Facts.Updated {
+		updated = append(updated, o.Kind+"/"+o.Name)
+	}
+	slices.Sort(updated)
+	if got := strings.Join(updated, " "); got != "Deployment/web Ingress/web Secret/password" {
+		t.Errorf("the record says that these were updated: %s", got)
+	}
+	if got := l.onTarget("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}{.metadata.uid}"); !strings.HasPrefix(got, "2") || !strings.Contains(before, got[1:]) {
+		t.Errorf("the target has %q ready replicas and UID, want 2 and the one that it had", got)
+	}
+	l.neverSaid("the-targets-former-value")
+	l.flip(spec.RolledBack, policy+"\nrollback: {targetWrites: Discard}")
+	l.waitReason("RolledBack", 5*time.Minute)
+	if after := contents(); after != before {
+		t.Errorf("after the rollback the objects are\n%s\nand were\n%s", after, before)
+	}
+	remembered := func(when string, want int) {
+		t.Helper()
+		if got := strings.Fields(l.onTarget("-n", "tranship-system", "get", "secret", "-l", "tranship.dev/former-of,tranship.dev/plan="+spec.ShortName(l.name), "-o", "name")); len(got) != want {
+			t.Errorf("%s %d objects are remembered, want %d", when, len(got), want)
+		}
+	}
+	remembered("after the rollback", 0)
+	l.sourceReady("2")
+	l.flip(spec.Migrated, policy)
+	l.waitReason("Migrated", 5*time.Minute)
+	remembered("after the second cutover", 3)
+	l.flip(spec.Closed, policy)
+	l.waitReason("Closed", 5*time.Minute)
+	remembered("after the end", 0)
+	if marks := l.onTarget("-n", l.name, "get", "secret/password", "ingress/web", "deployment/web", "-o", "jsonpath={.items[*].metadata.annotations}"); strings.Contains(marks, "tranship") {
+		t.Errorf("after the end the objects carry %s", marks)
+	}
 }
 
 // TestUnhealthyTargetRollsBack has an application that only runs on nodes of
