@@ -25,6 +25,7 @@ type signer struct {
 	spec.TrustedKey
 	file string
 	pgp  *openpgp.Entity
+	at   time.Time // of OpenPGP signatures; zero is now
 }
 
 // sshSigner makes a key with ssh-keygen.
@@ -86,7 +87,11 @@ func (s *signer) gitAs(w *gittest.Work, args ...string) string {
 
 func (s *signer) sign(payload []byte) []byte {
 	var b bytes.Buffer
-	if err := openpgp.ArmoredDetachSign(&b, []*openpgp.Entity{s.pgp}, bytes.NewReader(payload), nil); err != nil {
+	c := &packet.Config{}
+	if !s.at.IsZero() {
+		c.Time = func() time.Time { return s.at }
+	}
+	if err := openpgp.ArmoredDetachSign(&b, []*openpgp.Entity{s.pgp}, bytes.NewReader(payload), &openpgp.SignParams{Config: c}); err != nil {
 		panic(err)
 	}
 	return b.Bytes()

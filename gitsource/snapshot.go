@@ -49,6 +49,8 @@ type snapshot struct {
 	edited  []string   // with only: the plans that differ from the snapshot before
 	only    bool       // nothing but plans that were whole and stay whole differs
 	asm     *assembled // nil until asked for
+
+	approvals map[string]plumbing.Hash // folders of approvals; nil until asked for
 }
 
 // snapshot reads a commit, parsing only what differs from the snapshot from

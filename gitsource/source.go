@@ -28,8 +28,9 @@ type Source struct {
 	path   string
 	limits spec.Limits
 
-	mu   sync.Mutex
-	last *reading // of the newest Read that succeeded
+	mu    sync.Mutex
+	last  *reading  // of the newest Read that succeeded
+	trust *trusting // nil: no approval policy
 }
 
 // reading is an accepted answer and what it was made from.
@@ -49,11 +50,15 @@ func OpenSource(c Config) (*Source, error) {
 	if slices.Contains(splitPath(c.Spec.Source.Path), "..") {
 		return nil, fail(ErrMisconfigured, nil, "cannot use source.path %q: it leaves the repository; name a folder inside it", c.Spec.Source.Path)
 	}
+	trust, err := newTrusting(c.Spec.Trust)
+	if err != nil {
+		return nil, err
+	}
 	s, lock, err := c.cache("source")
 	if err != nil {
 		return nil, err
 	}
-	return &Source{remote: r, store: s, lock: lock, path: below, limits: c.Spec.Limits}, nil
+	return &Source{remote: r, store: s, lock: lock, path: below, limits: c.Spec.Limits, trust: trust}, nil
 }
 
 // Close frees the data directory.
@@ -82,7 +87,7 @@ func (s *Source) Read(ctx context.Context, since string) (*reconciler.Desired, e
 	}
 	if r := s.last; r != nil && r.tip == tip && (r.since == base || base == tip) {
 		same := *r.desired
-		same.Unchanged = true
+		same.Unchanged, same.Trust = true, s.trust.now()
 		if base != r.since {
 			same.Commits, same.Rewritten = nil, false
 		}
@@ -113,7 +118,7 @@ func (s *Source) read(ctx context.Context, base, tip plumbing.Hash) (*reading, e
 	if snap.dir.IsZero() && s.path != "" {
 		return nil, fail(ErrMisconfigured, nil, "cannot find folder %q in branch %s of %s; correct source.path", s.path, s.remote.branch.Short(), s.remote.url)
 	}
-	d := &reconciler.Desired{Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked}
+	d := &reconciler.Desired{Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked, Trust: s.trust.now()}
 	a := snap.assemble(s.limits)
 	d.Closures, d.Problems, d.Other, d.Documents = a.closures, a.problems, a.other, a.counts
 	return &reading{tip: tip, since: base, snap: snap, desired: d}, nil
@@ -146,6 +151,11 @@ func (s *Source) follow(ctx context.Context, base plumbing.Hash, h history, tip 
 		}
 		pc := next.after(snap, s.limits)
 		pc.Approval = approval(st.commit)
+		if s.trust != nil {
+			if err := s.prove(ctx, snap, next, st.commit, &pc); err != nil {
+				return nil, nil, err
+			}
+		}
 		commits = append(commits, pc)
 		snap = next
 	}

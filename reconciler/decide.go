@@ -21,6 +21,7 @@ type PlanInput struct {
 	Depends  []Dependency  // the plans of dependsOn, in its order
 	Commit   string        // the accepted tip
 	Approval *spec.Approval
+	Trust    *Trust // what approvals must show now
 }
 
 // PlanDecision is what Decide wants: at most one run to start, or a reason to
@@ -31,6 +32,9 @@ type PlanDecision struct {
 	Cancel string
 	// Wake is when the answer may change by time alone; zero means never.
 	Wake time.Time
+	// Untrusted: the documents hold what nobody approved, so that no cluster
+	// that they name is asked.
+	Untrusted bool
 }
 
 // notAfterDefault is how long an approval lives without cutover.notAfter.
@@ -60,6 +64,7 @@ var rules = []rule{
 	{"cancel", cancelOpen},
 	{"a run is going on", busy},
 	{"closed", closedForEver},
+	{"unapproved", pending},
 	{"unrecorded", unrecorded},
 	{"flip", flip},
 	{"may not start", mayNotStart},
@@ -68,7 +73,7 @@ var rules = []rule{
 
 // gates keep stage runs and cutovers from starting; a rollback and a close
 // pass them.
-var gates = []func(in *PlanInput) (verdict, bool){notSupported, suspended, conflict}
+var gates = []func(in *PlanInput) (verdict, bool){notSupported, suspended, conflict, untrusted}
 
 func mayNotStart(in *PlanInput) (verdict, bool) {
 	for _, ask := range gates {
@@ -94,10 +99,18 @@ func Decide(in PlanInput) PlanDecision {
 			st.Recorded.Flip = nil
 		}
 		summarize(st, &in, v.cond)
-		return PlanDecision{Status: st, Start: v.start, Cancel: v.cancel, Wake: v.wake}
+		return PlanDecision{Status: st, Start: v.start, Cancel: v.cancel, Wake: v.wake, Untrusted: in.untrusted()}
 	}
 	summarize(st, &in, nil)
-	return PlanDecision{Status: st}
+	return PlanDecision{Status: st, Untrusted: in.untrusted()}
+}
+
+func (in *PlanInput) untrusted() bool {
+	if in.Closure == nil {
+		return false
+	}
+	_, yes := untrusted(in)
+	return yes
 }
 
 func noteClosure(in *PlanInput) {

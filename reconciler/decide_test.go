@@ -32,6 +32,8 @@ type story struct {
 	at   time.Time
 
 	clash *Clash
+	trust *Trust      // with a policy over plans/
+	proof *spec.Proof // of the commits to come
 }
 
 func (s *story) commit(c *spec.Closure) {
@@ -40,13 +42,17 @@ func (s *story) commit(c *spec.Closure) {
 	by := spec.Approval{Commit: id, Time: metav1.NewTime(s.at)}
 	known := s.st.Recorded.SeenState
 	if known != c.Plan.Spec.State || s.st.Recorded.SeenAttempt != c.Plan.Spec.Cutover.AttemptOrDefault() {
-		Accept(s.st, PlanFlip{State: c.Plan.Spec.State, Attempt: c.Plan.Spec.Cutover.AttemptOrDefault(), Digest: c.Digest(), Appeared: known == ""}, by, false)
+		f := PlanFlip{State: c.Plan.Spec.State, Attempt: c.Plan.Spec.Cutover.AttemptOrDefault(), Digest: c.Digest(), Appeared: known == "", Path: "plans/shop.yaml", WasPath: "plans/shop.yaml", Proof: s.proof}
+		if s.c != nil {
+			f.Was = s.c.Digest()
+		}
+		Accept(s.st, f, by, false, s.trust)
 	}
 	s.c = c
 }
 
 func (s *story) decide() PlanDecision {
-	d := Decide(PlanInput{Now: s.at, Plan: "shop", Closure: s.c, Status: s.st, Open: s.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}, Conflict: s.clash})
+	d := Decide(PlanInput{Now: s.at, Plan: "shop", Closure: s.c, Status: s.st, Open: s.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}, Conflict: s.clash, Trust: s.trust})
 	s.st = d.Status
 	if d.Start != nil {
 		d.Start.Undoes = &spec.Run{Steps: []spec.Step{{Name: "stop", Undo: "workload.start-source"}}}
@@ -77,6 +83,18 @@ func TestStateEventTable(t *testing.T) {
 		cancel string
 		reason string // of the Ready condition
 	}{
+		{"flip without enough approvals", func(s *story) { s.guard(); s.commit(staged); s.decide(); s.proof = nil; s.commit(migrated) }, "", "", "Unapproved"},
+		{"flip with enough approvals", func(s *story) { s.guard(); s.commit(staged); s.decide(); s.commit(migrated) }, spec.RunMigrate, "", "CuttingOver"},
+		{"RolledBack without enough approvals", func(s *story) { s.guard(); cut(s); s.proof = nil; s.commit(rolledBack) }, "", "", "Unapproved"},
+		{"RolledBack with an attempt that was approved before", func(s *story) { s.guard(); cut(s); s.commit(rolledBack) }, "", "", "ApprovalUsed"},
+		{"Closed without enough approvals", func(s *story) { s.guard(); cut(s); s.proof = nil; s.commit(closed) }, "", "", "Unapproved"},
+		{"documents changed without enough approvals, a stage run due", func(s *story) {
+			s.guard()
+			s.commit(staged)
+			s.decide()
+			s.proof = nil
+			s.c = closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.TargetCluster, p.Stage.RequestedAt = "elsewhere", &metav1.Time{Time: noon} })
+		}, "", "", "Unapproved"},
 		{"flip outside of windows", func(s *story) { s.commit(nightly(spec.Staged)); s.decide(); s.commit(nightly(spec.Migrated)) }, "", "", "OutsideWindow"},
 		{"staged and nothing due", func(s *story) { s.commit(staged) }, "", "", "Staged"},
 		{"appears as Migrated", func(s *story) { s.commit(migrated) }, "", "", "Unrecorded"},
@@ -262,13 +280,13 @@ func TestOneApprovalOneCutover(t *testing.T) {
 	by := spec.Approval{Commit: "one", Time: metav1.NewTime(noon)}
 	f := PlanFlip{State: spec.Migrated, Attempt: 1, Digest: closureIn(spec.Migrated, 1).Digest()}
 	s.c = closureIn(spec.Migrated, 1)
-	Accept(s.st, f, by, false)
+	Accept(s.st, f, by, false, nil)
 	if d := s.decide(); d.Start == nil {
 		t.Fatal("the first approval starts nothing")
 	}
 	s.end(spec.RunFailed)
-	Accept(s.st, PlanFlip{State: spec.Staged, Attempt: 1}, spec.Approval{Commit: "two"}, false)
-	Accept(s.st, f, by, false)
+	Accept(s.st, PlanFlip{State: spec.Staged, Attempt: 1}, spec.Approval{Commit: "two"}, false, nil)
+	Accept(s.st, f, by, false, nil)
 	if d := s.decide(); d.Start != nil {
 		t.Fatalf("the approval %s started a second cutover", by.Commit)
 	}

@@ -20,8 +20,10 @@ func flip(in *PlanInput) (verdict, bool) {
 		in.Status.Recorded.Flip = nil // a later commit said something else, and was accepted itself
 		return settled(in)
 	}
-	// A rollback runs on the closure of the cutover that it undoes.
-	if d := in.Closure.Digest(); d != f.Digest && f.To != spec.RolledBack {
+	// A rollback runs on the closure of the cutover that it undoes; only what
+	// becomes of the target's writes is taken from here.
+	exact := f.To != spec.RolledBack || len(in.Trust.of(&in.Status.Recorded, in.Closure.File())) > 0
+	if d := in.Closure.Digest(); d != f.Digest && exact {
 		return verdict{drop: true, cond: stalled("ApprovalOutdated", fmt.Sprintf("the plan or a document that it uses was changed after the approval in %.12s: approve what it says now by raising cutover.attempt", f.Approval.Commit))}, true
 	}
 	return flips[f.To](in, f)

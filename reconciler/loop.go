@@ -177,7 +177,7 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // accept records what the new commits mean.
 func (l *Loop) accept(ctx context.Context, want *Desired) error {
-	if l.want != nil && want.Commit == l.want.Commit && !l.again {
+	if l.want != nil && want.Commit == l.want.Commit && want.Trust == l.want.Trust && !l.again {
 		return nil // accepted, or held, already
 	}
 	l.again = false
@@ -187,6 +187,9 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	change := Change{Daemon: daemon, Plans: plans, Message: fmt.Sprintf("observe %.12s", want.Commit), Trailers: map[string]string{"Source-Commit": want.Commit}}
 	if err := l.ledger.Record(ctx, change); err != nil {
 		return l.note(err)
+	}
+	if daemon.Trust != "" && (l.want == nil || daemon.Trust != l.rec.Daemon.Trust) { // once, and when it changes
+		l.log.Warn("approvals", "note", daemon.Trust)
 	}
 	old, held := l.want, l.held()
 	l.want, l.rec.Daemon, l.hold = want, *daemon, daemon.Hold

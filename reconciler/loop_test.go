@@ -101,6 +101,8 @@ func (m *memory) reason(plan string) string {
 type branch struct {
 	mu      sync.Mutex
 	commits []*Desired
+	trust   *Trust      // with a policy over plans/
+	proof   *spec.Proof // of the commits to come
 }
 
 func (b *branch) commit(c *spec.Closure) {
@@ -110,6 +112,9 @@ func (b *branch) commit(c *spec.Closure) {
 	by := spec.Approval{Commit: id, Time: metav1.NewTime(time.Now())}
 	d := &Desired{Commit: id, Approval: by, Closures: map[string]*spec.Closure{"shop": c}}
 	f := PlanFlip{State: c.Plan.Spec.State, Attempt: c.Plan.Spec.Cutover.AttemptOrDefault(), Digest: c.Digest(), Appeared: len(b.commits) == 0}
+	if b.trust != nil {
+		d.Trust, f.Path, f.WasPath, f.Proof = b.trust, "plans/shop.yaml", "plans/shop.yaml", b.proof
+	}
 	d.Commits = []PlanCommit{{Approval: by, Plans: map[string]PlanFlip{"shop": f}}}
 	b.commits = append(b.commits, d)
 }
@@ -138,6 +143,7 @@ type cluster struct {
 	made  map[string]int
 	block chan struct{} // non-nil: effects wait
 	halt  string        // only those of this step; "": all
+	asked []string      // target clusters that were looked at
 }
 
 func (c *cluster) name(call Call) string { return call.Run.Metadata.Name + "/" + effect(call) }
@@ -165,7 +171,10 @@ func (c *cluster) Ensure(ctx context.Context, call Call) error {
 	return nil
 }
 
-func (c *cluster) Survey(context.Context, *spec.Closure, []spec.Volume) (Survey, error) {
+func (c *cluster) Survey(_ context.Context, of *spec.Closure, _ []spec.Volume) (Survey, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, of.Plan.Spec.TargetCluster)
 	return Survey{Volumes: []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy"}}}, nil
 }
 

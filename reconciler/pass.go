@@ -70,6 +70,7 @@ func (l *Loop) decide(ctx context.Context, plan string) {
 	case in.Closure == nil:
 		delete(l.surveys, plan)
 	case in.Open != nil:
+	case dec.Untrusted: // its clusters are not asked
 	case s.due(dec.Status.Digest, in.Now):
 		l.surveys[plan] = surveyed{digest: dec.Status.Digest}
 		l.toSurvey = append(l.toSurvey, plan)
@@ -119,7 +120,7 @@ func (l *Loop) input(plan string) PlanInput {
 func inputOf(plan string, want *Desired, rec *Recorded, ground *overlaps) PlanInput {
 	st, c := rec.Plans[plan], want.Closures[plan]
 	in := PlanInput{Plan: plan, Closure: c, Problems: want.Problems[plan], Status: st,
-		Commit: want.Commit, Approval: &want.Approval, Conflict: ground.conflict(plan, want, rec), Open: rec.Open[st.Recorded.OpenRun]}
+		Commit: want.Commit, Approval: &want.Approval, Conflict: ground.conflict(plan, want, rec), Trust: want.Trust, Open: rec.Open[st.Recorded.OpenRun]}
 	if c == nil {
 		return in
 	}
@@ -152,7 +153,7 @@ func (l *Loop) askChanged(old *Desired, held *spec.Waiting) {
 			l.waiters[on] = append(l.waiters[on], plan)
 		}
 	}
-	if old == nil || l.ground == nil || (held == nil) != (l.held() == nil) {
+	if old == nil || old.Trust != l.want.Trust || l.ground == nil || (held == nil) != (l.held() == nil) {
 		l.ground = nil
 		l.askAll()
 		return

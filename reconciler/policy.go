@@ -29,6 +29,12 @@ func JudgeGate(now time.Time, run *spec.Run, want *Desired, st *spec.PlanStatus,
 	case c.Digest() != run.Spec.Digest:
 		return Gate{Cancel: true, Reason: "ApprovalOutdated", Say: "the plan or a document that it uses was changed after its approval"}
 	}
+	if st != nil {
+		policies := want.Trust.of(&st.Recorded, c.File())
+		if met, tallies := want.Trust.stillApproved(policies, run.Spec.ApprovedBy); !met {
+			return Gate{Cancel: true, Reason: reasonUnapproved, Say: lacking(run.Spec.Plan, tallies, nil)}
+		}
+	}
 	if v, waits := lapsed(&PlanInput{Now: now, Closure: c, Status: st}, &spec.Flip{Approval: *run.Spec.ApprovedBy}); waits {
 		return Gate{Cancel: true, Reason: v.cond.reason, Say: v.cond.message}
 	}
@@ -49,6 +55,7 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 	d := rec.Daemon
 	d.TypeMeta = spec.TypeMeta{APIVersion: spec.APIVersion, Kind: "DaemonStatus"}
 	d.Commit, d.Time, d.Problems, d.Documents = want.Commit, metav1.NewTime(now), want.Other, want.Documents
+	d.Trust = want.Trust.say(want)
 	if d.Hold = holdFor(now, rec, want); d.Hold != nil {
 		return nil, &d
 	}
@@ -66,7 +73,7 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 	origin := rec.Daemon.Accepted == ""
 	for _, c := range want.Commits {
 		for plan, f := range c.Plans {
-			Accept(of(plan), f, c.Approval, origin)
+			Accept(of(plan), f, c.Approval, origin, want.Trust)
 		}
 		for _, plan := range c.Removed {
 			if rec.Plans[plan] != nil || changed[plan] != nil {
@@ -77,7 +84,11 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 	for plan := range want.Closures { // nothing may be missed: a plan without a record gets one
 		if st := rec.Plans[plan]; st == nil && changed[plan] == nil {
 			p := want.Closures[plan]
-			Accept(of(plan), PlanFlip{State: p.Plan.Spec.State, Attempt: p.Plan.Spec.Cutover.AttemptOrDefault(), Digest: p.Digest(), Appeared: true}, want.Approval, true)
+			f := PlanFlip{State: p.Plan.Spec.State, Attempt: p.Plan.Spec.Cutover.AttemptOrDefault(), Digest: p.Digest(), Appeared: true, Path: p.File()}
+			if origin { // what is there when a ledger begins counts as approved
+				f.Was, f.WasPath = f.Digest, f.Path
+			}
+			Accept(of(plan), f, want.Approval, true, want.Trust)
 		}
 	}
 	for plan := range want.Problems {
@@ -85,6 +96,7 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 			of(plan)
 		}
 	}
+	want.Trust.adopt(want, rec, of)
 	settleTip(rec, want, of)
 	d.Accepted = want.Commit
 	names := make([]string, 0, len(changed))
@@ -112,6 +124,11 @@ func settleTip(rec *Recorded, want *Desired, of func(string) *spec.PlanStatus) {
 		case c != nil && acknowledged:
 			r := &of(plan).Recorded
 			r.SeenState, r.SeenAttempt, r.Flip = c.Plan.Spec.State, c.Plan.Spec.Cutover.AttemptOrDefault(), nil
+			if r.Trust != nil {
+				note := *r.Trust
+				note.Proposal = nil
+				r.Trust = &note
+			}
 		}
 	}
 }

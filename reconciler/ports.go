@@ -189,13 +189,16 @@ type Desired struct {
 	Rewritten bool                      // the previous tip is not an ancestor of this one
 	Unchanged bool                      // same tip as at the previous Read
 	Documents map[string]int            // kind -> count
+	Trust     *Trust                    // what approvals must show now; nil: nothing
 }
 
 // PlanCommit is what one first-parent commit changed.
 type PlanCommit struct {
 	Approval spec.Approval
-	Plans    map[string]PlanFlip // plans whose (state, attempt) differs from the parent commit
-	Removed  []string
+	// Plans whose (state, attempt) differs from the parent commit; where there
+	// are approval policies, also those whose closure, file or approvals differ.
+	Plans   map[string]PlanFlip
+	Removed []string
 }
 
 // PlanFlip is the (state, attempt) of a plan after a commit, and the digest of
@@ -205,6 +208,13 @@ type PlanFlip struct {
 	Attempt  int
 	Digest   string
 	Appeared bool
+
+	// The rest is there only where there are approval policies. Was is the digest
+	// in the parent commit, "" where the plan was not or could not be read.
+	Was     string
+	Path    string      // the plan's file
+	WasPath string      // in the parent commit
+	Proof   *spec.Proof // nil: nothing is signed
 }
 
 // Source reads the manifests.

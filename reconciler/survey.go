@@ -33,6 +33,10 @@ func (l *Loop) survey(ctx context.Context) {
 		if st == nil || c == nil {
 			continue
 		}
+		if in := l.input(plan); in.untrusted() { // it was changed while it waited
+			delete(l.surveys, plan)
+			continue
+		}
 		l.surveying++
 		l.runs.Add(1)
 		go func() {

@@ -29,6 +29,28 @@ type origin struct {
 	docs map[string]*Document // by "Kind/name"
 }
 
+// File is where the plan's document was read, "" in a record.
+func (c *Closure) File() string {
+	if c.origin == nil {
+		return ""
+	}
+	return c.origin.docs[documentKey(KindMigrationPlan, c.Plan.Metadata.Name)].File
+}
+
+// SameDocuments says that two closures were made of the very same documents,
+// read once. False means only that they may differ.
+func (c *Closure) SameDocuments(other *Closure) bool {
+	if c == nil || other == nil || c.origin == nil || other.origin == nil || len(c.origin.docs) != len(other.origin.docs) {
+		return c == other
+	}
+	for key, d := range c.origin.docs {
+		if o := other.origin.docs[key]; o == nil || o.Object != d.Object || o.File != d.File {
+			return false
+		}
+	}
+	return true
+}
+
 // Assemble joins the documents of one commit into closures, with CAM's limits.
 //
 // A plan is held, and has problems instead of a closure, when anything that it

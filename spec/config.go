@@ -29,6 +29,9 @@ type DaemonConfigSpec struct {
 	// GitOutage is how long a run waits for a push that it needs before it
 	// goes back to the source; a plan's cutover.gitOutage wins. Default 3m.
 	GitOutage *metav1.Duration `json:"gitOutage,omitempty"`
+	// Trust says whose signatures approve which plans. Plans that no policy covers
+	// are approved by whoever can merge.
+	Trust Trust `json:"trust,omitempty"`
 	// Webhooks let a Git host ask for a poll at once; --listen serves them.
 	Webhooks []Webhook `json:"webhooks,omitempty"`
 }

@@ -134,15 +134,24 @@ var configRules = map[string]rule{
 	"spec.mover.kubeletRoot":       {name: absolutePath},
 	"spec.webhooks[].type": {need: "who sends it: GitHub, GitLab, Gitea, Bitbucket, BitbucketServer or Generic",
 		enum: []string{WebhookGitHub, WebhookGitLab, WebhookGitea, WebhookBitbucket, WebhookBitbucketServer, WebhookGeneric}},
-	"spec.webhooks[].secret.from": {need: "the name of a Secret in the daemon's namespace with the key token", name: subdomain},
-	"spec.webhooks[].secret.key":  {name: secretKey},
-	"spec.mover.receiver":         {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
+	"spec.webhooks[].secret.from":  {need: "the name of a Secret in the daemon's namespace with the key token", name: subdomain},
+	"spec.webhooks[].secret.key":   {name: secretKey},
+	"spec.mover.receiver":          {enum: []string{ReceiverPodIP, ReceiverNodePort, ReceiverLoadBalancer}},
+	"spec.trust.keys[].name":       {need: "a name for the key, which policies and records use", name: label},
+	"spec.trust.keys[].owner":      {need: "the person who holds the key", name: authorName},
+	"spec.trust.hostKeys[]":        {name: label},
+	"spec.trust.policies[].paths":  {need: "patterns over the files of plans, such as [plans/prod/**]"},
+	"spec.trust.policies[].keys":   {need: "the names of the keys that count"},
+	"spec.trust.policies[].keys[]": {name: label},
+	"spec.trust.policies[].ways":   {need: "SignedCommits, Signatures, MergeCommits, or several of them"},
+	"spec.trust.policies[].ways[]": {enum: []string{string(SignedCommits), string(Signatures), string(MergeCommits)}},
 }
 
 // config holds the rules about several fields of the configuration.
 func (c checker) config(s *DaemonConfigSpec) {
 	c.git("spec.source", &s.Source)
 	c.git("spec.ledger", &s.Ledger.Repository)
+	c.trust(&s.Trust)
 	if s.Ledger.Path != "" {
 		c.addf("spec.ledger.path", "path goes with source only; the ledger has its own layout: remove it")
 	}

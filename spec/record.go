@@ -64,6 +64,13 @@ type Approval struct {
 	Committer string      `json:"committer"`
 	Time      metav1.Time `json:"time"`
 	Subject   string      `json:"subject"`
+	// Asked is the commit that changed the plan, where the signature that was
+	// missing came in a later one.
+	Asked string `json:"asked,omitempty"`
+	// Signers are the keys that stand behind it, and Changer is the owner of the
+	// one that signed the change itself; both only where a policy asked for them.
+	Signers []Signer `json:"signers,omitempty"`
+	Changer string   `json:"changer,omitempty"`
 }
 
 // Closure is a plan with every document that it refers to, as they were in

@@ -76,6 +76,34 @@ type Recorded struct {
 	Removed        bool         `json:"removed,omitempty"`
 	CutoverFailed  bool         `json:"cutoverFailed,omitempty"`  // no stage is due until Git says Staged
 	RollbackFailed bool         `json:"rollbackFailed,omitempty"` // nobody knows on which side the application runs
+	Trust          *TrustNote   `json:"trust,omitempty"`          // once an approval policy has held for the plan
+}
+
+// TrustNote is what is remembered of a plan whose approvals a policy judges.
+type TrustNote struct {
+	// Paths are files that the plan has been in, one for each policy that has ever
+	// held for it: all of these hold, wherever the file is moved.
+	Paths []string `json:"paths"`
+	// Digest is the closure that was reached by approved changes only; "" for none.
+	Digest string `json:"digest,omitempty"`
+	// Attempt is the highest one that was approved: its signatures are used up.
+	Attempt int `json:"attempt,omitempty"`
+	// Proposal is what Git asks for without enough approvals.
+	Proposal *Proposal `json:"proposal,omitempty"`
+}
+
+// Proposal is a change of (state, attempt) that is not approved.
+type Proposal struct {
+	To      State  `json:"to"`
+	Attempt int    `json:"attempt"`
+	Digest  string `json:"digest"`
+	// From is what goes on meanwhile.
+	From        State `json:"from"`
+	FromAttempt int   `json:"fromAttempt"`
+	// Approval is of the commit that asks for it, with what its own signatures show.
+	Approval Approval `json:"approval"`
+	Reason   string   `json:"reason"`  // Unapproved or ApprovalUsed
+	Message  string   `json:"message"` // who has signed, how many are missing, what to do
 }
 
 // Flip is an accepted change of (state, attempt).
@@ -132,4 +160,6 @@ type DaemonStatus struct {
 	Acknowledged string `json:"acknowledged,omitempty"`
 	// LastHandledAt is when somebody last asked for a poll: a webhook, POST /reconcile or SIGHUP.
 	LastHandledAt *metav1.Time `json:"lastHandledAt,omitempty"`
+	// Trust says which plans no approval policy covers, and which keys count for nothing.
+	Trust string `json:"trust,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tranship/tranship/executor/kube"
+	"github.com/tranship/tranship/gitsource"
 	"github.com/tranship/tranship/spec"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -38,6 +39,9 @@ func (f *configFlags) load() (*spec.DaemonConfig, error) {
 			all = append(all, fmt.Sprintf("%s:%d: %s: %s", p.File, p.Line, p.Path, p.Message))
 		}
 		return nil, fmt.Errorf("the configuration has %d problems:\n%s", len(all), strings.Join(all, "\n"))
+	}
+	if err := gitsource.CheckTrust(cfg.Spec.Trust); err != nil {
+		return nil, fmt.Errorf("the configuration's spec.trust: %w", err)
 	}
 	return cfg, nil
 }

@@ -214,7 +214,11 @@ func (d *daemon) reload(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-			if err := d.config.reload(); err != nil {
+			err := d.config.reload()
+			if err == nil {
+				err = d.source.SetTrust(d.config.get().Spec.Trust)
+			}
+			if err != nil {
 				d.log.Error("the configuration was not reloaded; the old one holds", "error", err)
 			}
 			trigger(d.loop)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/tranship/tranship/gitsource"
 	"github.com/tranship/tranship/spec"
 	"k8s.io/apimachinery/pkg/api/meta"
 )
@@ -36,7 +37,10 @@ func statusCommand() *cobra.Command {
 				if output == "json" {
 					return writeJSON(c.OutOrStdout(), plans)
 				}
-				return listPlans(c.OutOrStdout(), plans, time.Now())
+				if err := listPlans(c.OutOrStdout(), plans, time.Now()); err != nil {
+					return err
+				}
+				return tellTrust(c.OutOrStdout(), v)
 			}
 			st := plans[args[0]]
 			if st == nil {
@@ -96,6 +100,16 @@ func listPlans(w io.Writer, plans map[string]*spec.PlanStatus, now time.Time) er
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, orDash(string(st.Recorded.SeenState)), recorded, ready, reason, last, next, estimate)
 	}
 	return t.Flush()
+}
+
+// tellTrust says which plans no approval policy covers.
+func tellTrust(w io.Writer, v *gitsource.View) error {
+	d, err := v.Daemon()
+	if err != nil || d == nil || d.Trust == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "note: %s\n", d.Trust)
+	return err
 }
 
 func orDash(s string) string {
@@ -169,6 +183,12 @@ func tellRun(w io.Writer, run *spec.Run) error {
 	fmt.Fprintf(w, "run       %s  %s %s\n", run.Metadata.Name, run.Status.Phase, run.Status.Reason)
 	if a := run.Spec.ApprovedBy; a != nil {
 		fmt.Fprintf(w, "approved  %.12s by %s at %s: %s\n", a.Commit, a.Committer, a.Time.UTC().Format(time.RFC3339), a.Subject)
+		if a.Asked != "" {
+			fmt.Fprintf(w, "asked     in %.12s\n", a.Asked)
+		}
+		for _, s := range a.Signers {
+			fmt.Fprintf(w, "signed    by %s with key %s (%s)\n", s.Owner, s.Key, s.Way)
+		}
 	}
 	fmt.Fprintf(w, "digest    %s\n", run.Spec.Digest)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)

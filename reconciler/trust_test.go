@@ -1,0 +1,252 @@
+package reconciler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+)
+
+// guarded is a policy over plans/ whose keys are named after their owners.
+func guarded(require int, countAuthor bool, ways ...spec.Way) *Trust {
+	t := &Trust{Owners: map[string]string{"other": "other"}}
+	p := spec.ApprovalPolicy{Paths: []string{"plans/*"}, Require: require, Ways: ways, CountAuthor: countAuthor}
+	for _, owner := range []string{"ada", "grace", "linus"} {
+		for _, key := range []string{owner, owner + "-2"} {
+			t.Owners[key] = owner
+			p.Keys = append(p.Keys, key)
+		}
+	}
+	p.Keys = append(p.Keys, "expired") // has no owner: it does not count now
+	t.Policies = []spec.ApprovalPolicy{p}
+	return t
+}
+
+// guard puts a story under a policy, with enough approvals until proof is taken away.
+func (s *story) guard() {
+	s.trust = guarded(1, true, spec.MergeCommits)
+	s.proof = &spec.Proof{Author: "ada", Signers: []spec.Signer{{Key: "ada", Owner: "ada", Way: spec.MergeCommits}}}
+}
+
+func TestCounting(t *testing.T) {
+	by := func(keys ...string) (out []spec.Signer) {
+		for _, k := range keys {
+			out = append(out, spec.Signer{Key: k, Owner: "whoever the file says", Way: spec.Signatures})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name    string
+		require int
+		author  bool
+		signers []spec.Signer
+		changer string
+		missing int
+	}{
+		{"none", 1, true, nil, "", 1},
+		{"one", 1, true, by("ada"), "ada", 0},
+		{"two keys of one owner", 2, true, by("ada", "ada-2"), "ada", 1},
+		{"two owners", 2, true, by("ada", "grace-2"), "ada", 0},
+		{"the author does not count", 1, false, by("ada", "ada-2"), "ada", 1},
+		{"another than the author", 1, false, by("ada", "grace"), "ada", 0},
+		{"nobody knows the author", 1, false, by("grace"), "", 1},
+		{"nobody knows the author, one more", 1, false, by("grace", "linus"), "", 0},
+		{"keys that do not count", 1, true, by("expired", "other", "unknown"), "", 1},
+		{"another way", 1, true, []spec.Signer{{Key: "ada", Way: spec.SignedCommits}}, "", 1},
+	} {
+		trust := guarded(c.require, c.author, spec.Signatures)
+		if got := trust.count(&trust.Policies[0], c.signers, c.changer); got.missing != c.missing {
+			t.Errorf("%s: %d missing, want %d", c.name, got.missing, c.missing)
+		}
+	}
+}
+
+// file is an approval as it lies in the repository.
+type file struct {
+	key     string
+	state   spec.State
+	attempt int
+	digest  string
+}
+
+// walker plays random commits with random signatures against the core.
+type walker struct {
+	story
+	trust   *Trust
+	keys    []string
+	files   map[file]bool
+	ever    map[file]bool // approvals that have ever been on the branch
+	edits   int
+	started []*spec.Run
+}
+
+// commit changes some of the plan, signs it as somebody or nobody, and adds or
+// removes approvals.
+func (w *walker) commit(t *rapid.T) {
+	w.n++
+	states := []spec.State{spec.Staged, spec.Migrated, spec.Migrated, spec.RolledBack, spec.Closed}
+	was := w.c
+	state, attempt, edits := was.Plan.Spec.State, was.Plan.Spec.Cutover.Attempt, w.edits
+	if rapid.Bool().Draw(t, "state?") {
+		state = rapid.SampledFrom(states).Draw(t, "state")
+	}
+	if rapid.IntRange(0, 2).Draw(t, "attempt?") == 0 {
+		attempt = rapid.IntRange(1, 4).Draw(t, "attempt")
+	}
+	if rapid.IntRange(0, 3).Draw(t, "edit?") == 0 {
+		edits = rapid.IntRange(0, 2).Draw(t, "edit")
+	}
+	w.edits = edits
+	w.c = closureIn(state, attempt, discard, func(p *spec.PlanSpec) { p.TargetCluster = fmt.Sprint("new", edits) })
+	w.c.Plan.Spec.Stage.RequestedAt = &metav1.Time{Time: w.at}
+	for range rapid.IntRange(0, 2).Draw(t, "approvals") {
+		f := file{rapid.SampledFrom(w.keys).Draw(t, "by"), rapid.SampledFrom([]spec.State{state, spec.Migrated, spec.Closed}).Draw(t, "of"), rapid.SampledFrom([]int{attempt, 1, 2}).Draw(t, "for"), w.c.Digest()}
+		w.files[f], w.ever[f] = true, true
+	}
+	proof := &spec.Proof{}
+	for f := range w.files {
+		if f.state == state && f.attempt == attempt && f.digest == w.c.Digest() {
+			proof.Signers = append(proof.Signers, spec.Signer{Key: f.key, Way: spec.Signatures})
+		}
+	}
+	if rapid.Bool().Draw(t, "signed?") {
+		key := rapid.SampledFrom(w.keys).Draw(t, "committer")
+		proof.Author = w.trust.Owners[key]
+		proof.Signers = append(proof.Signers, spec.Signer{Key: key, Way: rapid.SampledFrom([]spec.Way{spec.SignedCommits, spec.MergeCommits}).Draw(t, "way")})
+	}
+	path := rapid.SampledFrom([]string{"plans/shop.yaml", "plans/shop.yaml", "free.yaml"}).Draw(t, "path")
+	Accept(w.st, PlanFlip{State: state, Attempt: attempt, Digest: w.c.Digest(), Was: was.Digest(), Path: path, WasPath: "plans/shop.yaml", Proof: proof},
+		spec.Approval{Commit: fmt.Sprint("commit", w.n), Time: metav1.NewTime(w.at)}, false, w.trust)
+}
+
+func (w *walker) decide(t *rapid.T) {
+	d := Decide(PlanInput{Now: w.at, Plan: "shop", Closure: w.c, Status: w.st, Open: w.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}, Trust: w.trust})
+	w.st = d.Status
+	switch {
+	case d.Start != nil:
+		d.Start.Undoes = &spec.Run{Steps: []spec.Step{{Name: "stop", Undo: "workload.start-source"}}}
+		w.open = Freeze(w.at, *d.Start, w.st)
+		w.st = Started(w.st, w.open)
+		w.started = append(w.started, w.open)
+	case w.open != nil && rapid.Bool().Draw(t, "ends"):
+		w.end(rapid.SampledFrom([]spec.RunPhase{spec.RunSucceeded, spec.RunSucceeded, spec.RunFailed}).Draw(t, "result"))
+	}
+}
+
+func walk(t *rapid.T, trust *Trust, keys []string) *walker {
+	w := &walker{trust: trust, keys: keys, files: map[file]bool{}, ever: map[file]bool{}}
+	w.st, w.at = newStatus("shop"), noon
+	w.c = closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new0" })
+	Accept(w.st, PlanFlip{State: spec.Staged, Attempt: 1, Digest: w.c.Digest(), Appeared: true, Path: "plans/shop.yaml"}, spec.Approval{Commit: "first", Time: metav1.NewTime(noon)}, false, trust)
+	for range rapid.IntRange(1, 25).Draw(t, "commits") {
+		w.commit(t)
+		for range rapid.IntRange(0, 2).Draw(t, "decisions") {
+			w.decide(t)
+		}
+	}
+	return w
+}
+
+// No sequence of commits without enough signatures ever starts a cutover, a
+// rollback or a close: whatever one owner signs, two are needed.
+func TestNothingStartsWithoutEnoughSignatures(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ways := rapid.SliceOfNDistinct(rapid.SampledFrom([]spec.Way{spec.SignedCommits, spec.Signatures, spec.MergeCommits}), 1, 3, rapid.ID[spec.Way]).Draw(t, "ways")
+		author := rapid.Bool().Draw(t, "author counts")
+		require := 2
+		if !author {
+			require = 1 // besides the author, whoever that is
+		}
+		w := walk(t, guarded(require, author, ways...), []string{"ada", "ada-2", "expired", "unknown"})
+		for _, run := range w.started {
+			t.Fatalf("%s started on the signatures of one owner, approved by %+v", run.Metadata.Name, run.Spec.ApprovedBy)
+		}
+	})
+}
+
+// What starts was signed by enough owners for exactly its plan, state, attempt
+// and digest, and no attempt serves two runs.
+func TestWhatStartsIsWhatWasSigned(t *testing.T) {
+	asked := map[spec.RunKind]spec.State{spec.RunMigrate: spec.Migrated, spec.RunRollback: spec.RolledBack, spec.RunClose: spec.Closed}
+	started := map[spec.RunKind]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		w := walk(t, guarded(2, true, spec.Signatures), []string{"ada", "ada-2", "grace", "linus", "expired"})
+		last := 0
+		for _, run := range w.started {
+			state, gated := asked[run.Spec.Kind]
+			if !gated {
+				continue
+			}
+			started[run.Spec.Kind]++
+			owners := map[string]bool{}
+			for f := range w.ever {
+				if f.state == state && f.attempt == run.Spec.Attempt && f.digest == run.Spec.Digest && w.trust.Owners[f.key] != "" {
+					owners[w.trust.Owners[f.key]] = true
+				}
+			}
+			if len(owners) < 2 {
+				t.Fatalf("%s was signed for by %v only", run.Metadata.Name, owners)
+			}
+			if run.Spec.Attempt <= last {
+				t.Fatalf("%s has attempt %d, and one before it had %d", run.Metadata.Name, run.Spec.Attempt, last)
+			}
+			last = run.Spec.Attempt
+		}
+	})
+	if started[spec.RunMigrate] == 0 {
+		t.Errorf("the walks started %v: the property was never asked", started)
+	}
+}
+
+// A cluster that nobody approved is not even looked at: that would send it the
+// token of the one in whose place it was written.
+func TestNoClusterIsAskedWithoutApproval(t *testing.T) {
+	b, m, c := &branch{trust: guarded(1, true, spec.SignedCommits)}, newMemory(), &cluster{made: map[string]int{}}
+	b.proof = &spec.Proof{Author: "ada", Signers: []spec.Signer{{Key: "ada", Way: spec.SignedCommits}}}
+	b.commit(closureIn(spec.Staged, 1))
+	stop := daemon(t, b, m, c)
+	asked := func() []string {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.Clone(c.asked)
+	}
+	eventually(t, "a look at the approved cluster", func() bool { return len(asked()) > 0 })
+	b.mu.Lock()
+	b.proof = nil
+	b.mu.Unlock()
+	b.commit(closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.TargetCluster = "evil" }))
+	eventually(t, "Unapproved", func() bool { return m.reason("shop") == "Unapproved" })
+	b.mu.Lock()
+	b.proof = &spec.Proof{Author: "ada", Signers: []spec.Signer{{Key: "ada", Way: spec.SignedCommits}}}
+	b.mu.Unlock()
+	b.commit(closureIn(spec.Staged, 1)) // as it was; decided after what came before
+	eventually(t, "Staged", func() bool { return m.reason("shop") == "Staged" })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(); slices.Contains(got, "evil") {
+		t.Errorf("asked %v", got)
+	}
+}
+
+// The sentence says who has signed, how many are missing, why others do not
+// count, and what to do.
+func TestUnapprovedSentence(t *testing.T) {
+	s := &story{st: newStatus("shop"), at: noon, trust: guarded(2, false, spec.Signatures)}
+	s.commit(closureIn(spec.Staged, 1))
+	s.proof = &spec.Proof{Author: "linus", Signers: []spec.Signer{{Key: "ada", Way: spec.Signatures}}, Notes: []string{"commit abc: it is signed by nobody"}}
+	s.commit(closureIn(spec.Migrated, 1))
+	say := find(s.decide().Status, "Ready").Message
+	for _, part := range []string{"Migrated with attempt 1 in ", "approved by ada (key ada, Signatures), 1 more must", "run `tranship approve shop .`", "ada, ada-2, grace", "What does not count: ", "commit abc: it is signed by nobody"} {
+		if !strings.Contains(say, part) {
+			t.Errorf("%q is not in %q", part, say)
+		}
+	}
+	if !slices.Contains([]spec.State{spec.Staged}, s.st.Recorded.Trust.Proposal.From) {
+		t.Errorf("from %s", s.st.Recorded.Trust.Proposal.From)
+	}
+}
