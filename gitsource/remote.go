@@ -91,7 +91,9 @@ func newRemote(cfg spec.Repository, branch string, secrets SecretReader, insecur
 
 // on is another branch of the same repository.
 func (r *remote) on(branch plumbing.ReferenceName) *remote {
-	return &remote{url: r.url, branch: branch, creds: r.creds, secrets: r.secrets, timeout: r.timeout, client: r.client}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &remote{url: r.url, branch: branch, creds: r.creds, secrets: r.secrets, timeout: r.timeout, client: r.client, now: r.now, most: r.most, rest: r.rest}
 }
 
 func transport(pool *x509.CertPool, timeout time.Duration) *http.Transport {

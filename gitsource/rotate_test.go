@@ -145,8 +145,11 @@ func TestAKilledRotationIsEnded(t *testing.T) {
 					if !disk {
 						s.config.DataDir = t.TempDir()
 					}
-					s.l = openLedger(t, s.config)
-					_, err := s.l.Acquire(testContext(t), "b", !disk)
+					// A git that another test starts right now may hold our lock until it execs.
+					var err error
+					eventually(t, func() bool { s.l, err = OpenLedger(s.config); return err == nil })
+					t.Cleanup(func() { _ = s.l.Close() })
+					_, err = s.l.Acquire(testContext(t), "b", !disk)
 					must(t, err)
 					nextYear(s.l, 1)
 					must(t, s.l.rotate(testContext(t)))
