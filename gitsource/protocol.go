@@ -277,11 +277,15 @@ func (r *remote) report(caps *capability.List, answer []byte) error {
 	return fail(ErrRejected, err, "cannot push to branch %s of %s%s; check the branch's protection rules", r.branch.Short(), r.url, text)
 }
 
-// encodePack writes a pack with exactly these objects, without deltas.
+// encodePack writes a pack with exactly these objects, each once and without
+// deltas: a server that checks packs refuses one that has an object twice.
 func encodePack(objects []plumbing.EncodedObject) ([]byte, error) {
 	mem := memory.NewStorage()
 	hashes := make([]plumbing.Hash, 0, len(objects))
 	for _, o := range objects {
+		if mem.HasEncodedObject(o.Hash()) == nil {
+			continue
+		}
 		h, err := mem.SetEncodedObject(o)
 		if err != nil {
 			return nil, fmt.Errorf("cannot encode a pack: %w", err)

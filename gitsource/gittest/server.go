@@ -201,6 +201,20 @@ func Slow(d time.Duration) Fault {
 	}
 }
 
+// Loris sends the first n bytes of Git's answer and then nothing more, until
+// the client gives up.
+func Loris(n int) Fault {
+	return func(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter)) {
+		rec := httptest.NewRecorder()
+		serve(rec)
+		w.Header().Set("Content-Type", rec.Header().Get("Content-Type"))
+		body := rec.Body.Bytes()
+		_, _ = w.Write(body[:min(n, len(body))])
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}
+}
+
 // Before runs f before Git acts.
 func Before(f func()) Fault {
 	return func(w http.ResponseWriter, _ *http.Request, serve func(http.ResponseWriter)) {
