@@ -34,7 +34,7 @@ func (s *snapshot) assemble(limits spec.Limits) *assembled {
 	a := &assembled{where: map[string]string{}}
 	a.closures, a.problems, a.other, a.counts = spec.AssembleWithin(limits, docs)
 	for _, d := range docs {
-		if d.Kind == spec.KindMigrationPlan {
+		if d.Kind == spec.KindMigrationPlan && !d.Elsewhere {
 			a.where[d.Name] = d.File
 		} else {
 			a.shared = append(a.shared, d)
@@ -61,6 +61,9 @@ func editedPlans(before, now *snapshot, changed []change) (names []string, ok bo
 		}
 		for i, d := range new.docs {
 			was := old.docs[i]
+			if d.Elsewhere && was.Elsewhere && d.Name == was.Name {
+				continue // other shards may edit what they like
+			}
 			if d.Kind != spec.KindMigrationPlan || was.Kind != d.Kind || was.Name != d.Name || d.Object == nil || was.Object == nil {
 				return nil, false
 			}

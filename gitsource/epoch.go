@@ -104,11 +104,15 @@ func (l *Ledger) raise(ctx context.Context, holder string, takeOver bool, above 
 	if err != nil {
 		return 0, err
 	}
+	if seen.Shard != "" && seen.Shard != l.shard {
+		return 0, fail(ErrHeld, nil, "cannot use branch %s of %s: it is the ledger of shard %q, and this daemon's shard is %q; give each shard a ledger.branch of its own",
+			l.remote.branch.Short(), l.remote.url, seen.Shard, l.shard)
+	}
 	if err := l.mayTake(seen, tip, head, takeOver); err != nil {
 		return 0, err
 	}
 	epoch := max(seen.Epoch, head.Epoch, above) + 1
-	seen.Epoch, seen.Holder, seen.Version, seen.Time = epoch, holder, l.version, metav1.NewTime(time.Now().UTC())
+	seen.Epoch, seen.Holder, seen.Version, seen.Shard, seen.Time = epoch, holder, l.version, l.shard, metav1.NewTime(time.Now().UTC())
 	c, err := l.raising(seen, tip, head.ID)
 	if err != nil {
 		l.unsync()

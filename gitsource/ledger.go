@@ -42,6 +42,7 @@ type Ledger struct {
 	redact  *Redactor
 	log     *slog.Logger
 	version string
+	shard   string
 	seen    time.Duration
 	author  object.Signature
 	person  string
@@ -95,6 +96,9 @@ func OpenLedger(c Config) (*Ledger, error) {
 		author: object.Signature{Name: cmp.Or(c.Spec.Ledger.AuthorName, "Tranship"), Email: cmp.Or(c.Spec.Ledger.AuthorEmail, "tranship@localhost")},
 		tip:    plumbing.NewHash(j.head.Tip),
 		sealer: seal, now: time.Now, never: c.Spec.Ledger.Rotation == spec.RotationNever,
+	}
+	if c.Spec.Shard != nil {
+		l.shard = c.Spec.Shard.Name
 	}
 	if d := c.Spec.Ledger.BatchInterval; d != nil && d.Duration > 0 {
 		l.batch = d.Duration
@@ -221,7 +225,7 @@ func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 	}
 	d := *c.Daemon
 	l.mu.Lock()
-	d.Epoch, d.Holder = l.epoch, l.holder
+	d.Epoch, d.Holder, d.Shard = l.epoch, l.holder, l.shard
 	l.mu.Unlock()
 	data, err := clean(l.redact, &d, spec.EncodeDaemonStatus, spec.DecodeDaemonStatus)
 	if err != nil {

@@ -211,6 +211,14 @@ func (s *Source) parseOne(c change) (*parsed, error) {
 		return nil, err
 	}
 	p.docs, _ = spec.Decode(spec.File{Path: c.path, Blob: c.new.Hash.String(), Data: data})
+	if s.shard.Holds(c.path) {
+		return p, nil
+	}
+	for i, d := range p.docs {
+		if d.Kind == spec.KindMigrationPlan {
+			p.docs[i] = spec.Document{Kind: d.Kind, Name: d.Name, File: d.File, Line: d.Line, Elsewhere: true}
+		}
+	}
 	return p, nil
 }
 
@@ -234,7 +242,7 @@ func (s *snapshot) read() map[string]planAt {
 	plans := map[string]planAt{}
 	for _, f := range s.files {
 		for _, d := range f.docs {
-			if d.Kind != spec.KindMigrationPlan || d.Name == "" {
+			if d.Kind != spec.KindMigrationPlan || d.Name == "" || d.Elsewhere {
 				continue
 			}
 			p, ok := d.Object.(*spec.MigrationPlan)

@@ -27,6 +27,7 @@ type Source struct {
 	lock   *os.File
 	path   string
 	limits spec.Limits
+	shard  *spec.Shard
 
 	mu    sync.Mutex
 	last  *reading  // of the newest Read that succeeded
@@ -58,7 +59,7 @@ func OpenSource(c Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{remote: r, store: s, lock: lock, path: below, limits: c.Spec.Limits, trust: trust}, nil
+	return &Source{remote: r, store: s, lock: lock, path: below, limits: c.Spec.Limits, shard: c.Spec.Shard, trust: trust}, nil
 }
 
 // Close frees the data directory.

@@ -65,7 +65,7 @@ func Assemble(docs []Document) (closures map[string]*Closure, problems map[strin
 
 // AssembleWithin is Assemble with limits of the daemon's configuration.
 func AssembleWithin(limits Limits, docs []Document) (closures map[string]*Closure, problems map[string][]Problem, other []Problem, counts map[string]int) {
-	a := &assembly{limits: limits.OrDefault(), byKey: map[string][]*Document{}, names: map[string][]string{}, used: map[*Document]bool{}}
+	a := &assembly{limits: limits.OrDefault(), byKey: map[string][]*Document{}, names: map[string][]string{}, used: map[*Document]bool{}, elsewhere: map[string]*Document{}}
 	closures, problems, counts = map[string]*Closure{}, map[string][]Problem{}, map[string]int{}
 	for i := range docs {
 		a.index(&docs[i], counts)
@@ -83,7 +83,7 @@ func AssembleWithin(limits Limits, docs []Document) (closures map[string]*Closur
 		}
 	}
 	for i := range docs {
-		if d := &docs[i]; !a.used[d] {
+		if d := &docs[i]; !a.used[d] && !d.Elsewhere {
 			other = append(other, d.Problems...)
 			other = append(other, a.twins(d)...)
 		}
@@ -98,10 +98,16 @@ type assembly struct {
 	names  map[string][]string // by kind, each once
 	used   map[*Document]bool  // documents that a plan refers to
 	loops  *cycles
+
+	elsewhere map[string]*Document // plans of other shards
 }
 
 func (a *assembly) index(d *Document, counts map[string]int) {
 	if d.Kind == "" {
+		return
+	}
+	if d.Elsewhere {
+		a.elsewhere[d.Name] = d
 		return
 	}
 	counts[d.Kind]++
@@ -165,6 +171,9 @@ func (a *assembly) plan(name string) (*Closure, []Problem) {
 			continue
 		}
 		found[key] = doc
+		if other := a.elsewhere[name]; other != nil {
+			problems = append(problems, doc.problem("metadata.name", fmt.Sprintf("MigrationPlan %s is also in %s:%d, of another shard: names are unique in a repository, so rename or remove one of them", quote(name), other.File, other.Line)))
+		}
 		for _, r := range references(p) {
 			problems = append(problems, a.follow(doc, r, found)...)
 		}
@@ -213,6 +222,10 @@ func (a *assembly) dependencies(doc *Document, p *MigrationPlan) []Problem {
 	var out []Problem
 	for i, name := range p.Spec.DependsOn {
 		path := fmt.Sprintf("spec.dependsOn[%d]", i)
+		if a.elsewhere[name] != nil {
+			out = append(out, doc.problem(path, fmt.Sprintf("MigrationPlan %s belongs to another shard, whose daemon keeps its own ledger: plans that wait for each other go into the folders of one shard", quote(name))))
+			continue
+		}
 		if name != "" && len(a.byKey[documentKey(KindMigrationPlan, name)]) == 0 {
 			out = append(out, doc.problem(path, fmt.Sprintf("there is no MigrationPlan %s%s", quote(name), meant(name, a.names[KindMigrationPlan]))))
 		}

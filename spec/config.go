@@ -1,6 +1,11 @@
 package spec
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // DaemonConfig is the daemon's own configuration (--config). It never lives
 // in the repository that it protects and is read again on SIGHUP.
@@ -21,6 +26,8 @@ type DaemonConfigSpec struct {
 	Namespace string `json:"namespace,omitempty"`
 	Mover     Mover  `json:"mover"`
 	Limits    Limits `json:"limits,omitempty"`
+	// Shard makes this daemon one of several of one repository of plans.
+	Shard *Shard `json:"shard,omitempty"`
 	// Concurrency is the number of runs at a time; default 10.
 	Concurrency int `json:"concurrency,omitempty"`
 	// ConcurrencyPerPair is how many of them go on between the same source and
@@ -34,6 +41,23 @@ type DaemonConfigSpec struct {
 	Trust Trust `json:"trust,omitempty"`
 	// Webhooks let a Git host ask for a poll at once; --listen serves them.
 	Webhooks []Webhook `json:"webhooks,omitempty"`
+}
+
+// Shard is a part of the plans, with a ledger, an epoch and a daemon of its own. A
+// plan outside of Paths is another daemon's: it is neither run nor recorded nor
+// counted here. What is no plan belongs to all shards.
+type Shard struct {
+	// Name is recorded in the ledger, which no other shard may use; the default of
+	// ledger.branch ends in it.
+	Name string `json:"name"`
+	// Paths are folders of the repository. No folder of two shards may lie in one
+	// another; nobody but the person who writes them can see that.
+	Paths []string `json:"paths"`
+}
+
+// Holds says whether the plans of a file belong to the shard; nil holds all.
+func (s *Shard) Holds(file string) bool {
+	return s == nil || slices.ContainsFunc(s.Paths, func(dir string) bool { return strings.HasPrefix(file, dir+"/") })
 }
 
 // The kinds of webhook: how the sender proves that it knows the secret.

@@ -68,11 +68,15 @@ func (c *DaemonConfig) setDefaults() {
 			s.Ledger.Credentials = s.Source.Credentials
 		}
 	}
+	ledger := DefaultLedgerBranch
+	if s.Shard != nil {
+		ledger += "-" + s.Shard.Name
+	}
 	for _, f := range []struct {
 		v   *string
 		def string
 	}{
-		{&s.Source.Branch, DefaultBranch}, {&s.Ledger.Branch, DefaultLedgerBranch}, {&s.Namespace, DefaultNamespace},
+		{&s.Source.Branch, DefaultBranch}, {&s.Ledger.Branch, ledger}, {&s.Namespace, DefaultNamespace},
 		{&s.Ledger.AuthorName, "Tranship"}, {&s.Ledger.AuthorEmail, "tranship@localhost"},
 		{&s.Mover.CPU, "100m"}, {&s.Mover.Memory, "512Mi"}, {&s.Mover.HolderImage, s.Mover.Image}, {&s.Mover.KubeletRoot, "/var/lib/kubelet"},
 		{&s.Mover.Receiver, ReceiverPodIP},
@@ -96,6 +100,8 @@ func (c *DaemonConfig) setDefaults() {
 		s.ConcurrencyPerPair = DefaultPerPair
 	}
 }
+
+var endsInYear = regexp.MustCompile(`(^|-)[0-9]{4}$`)
 
 var (
 	branchName = &nameRule{regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_]*(\.[-A-Za-z0-9_]+)*(/[A-Za-z0-9_][-A-Za-z0-9_]*(\.[-A-Za-z0-9_]+)*)*$`), 200,
@@ -126,6 +132,9 @@ var configRules = map[string]rule{
 	"spec.ledger.signers[].owner":  {need: "who holds the key", name: authorName},
 	"spec.ledger.authorEmail":      {name: authorEmail},
 	"spec.namespace":               {name: label},
+	"spec.shard.name":              {need: "a short name that no other shard of this repository has", name: label},
+	"spec.shard.paths":             {need: "the folders of the repository whose plans this daemon runs"},
+	"spec.shard.paths[]":           {name: folder},
 	"spec.mover.image":             {need: "the image that holds the tranship program; the Jobs that copy volumes run it", name: imageName},
 	"spec.mover.cpu":               {name: quantity},
 	"spec.mover.memory":            {name: quantity},
@@ -174,6 +183,16 @@ func (c checker) config(s *DaemonConfigSpec) {
 	} {
 		if n < 0 {
 			c.addf(path, "%s must be 0 (the default) or more, not %d", leafName(path), n)
+		}
+	}
+	if s.Shard != nil && endsInYear.MatchString(s.Shard.Name) {
+		c.addf("spec.shard.name", "name must not end in a year, as the branches do that keep old ledgers: write another one")
+	}
+	if s.Shard != nil && s.Source.Path != "" {
+		for i, p := range s.Shard.Paths {
+			if p != s.Source.Path && !strings.HasPrefix(p, s.Source.Path+"/") {
+				c.addf(fmt.Sprintf("spec.shard.paths[%d]", i), "nothing outside of source.path is read: write a folder below %s", s.Source.Path)
+			}
 		}
 	}
 	if s.Interval != nil && s.Interval.Duration > 0 && s.Interval.Duration < time.Second {

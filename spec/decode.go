@@ -44,6 +44,9 @@ type Document struct {
 	Object           any
 	Problems         []Problem
 
+	// Elsewhere: the plan of another shard. Only its name counts.
+	Elsewhere bool
+
 	partial any    // decoded as far as possible; only for finding references
 	text    []byte // of this document
 	offset  int    // lines of the file before text

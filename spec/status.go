@@ -152,6 +152,7 @@ type DaemonStatus struct {
 	Time      metav1.Time    `json:"time"`
 	Epoch     int64          `json:"epoch"`
 	Holder    string         `json:"holder"`
+	Shard     string         `json:"shard,omitempty"`     // whose ledger it is
 	Problems  []Problem      `json:"problems,omitempty"`  // that belong to no plan
 	Documents map[string]int `json:"documents,omitempty"` // kind -> count
 	Hold      *Waiting       `json:"hold,omitempty"`      // everything is held: rewritten branch, mass removal

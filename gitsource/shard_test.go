@@ -1,0 +1,109 @@
+package gitsource
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tranship/tranship/gitsource/gittest"
+	"github.com/tranship/tranship/spec"
+)
+
+// sharded is the configuration of a shard with one folder.
+func sharded(t *testing.T, c Config, name string) Config {
+	t.Helper()
+	c.Spec.Shard = &spec.Shard{Name: name, Paths: []string{name}}
+	c.Spec.Ledger.Branch = "tranship/ledger-" + name
+	c.DataDir = t.TempDir()
+	return c
+}
+
+// Two daemons share a repository: each sees its own plans and what is no plan,
+// and nothing that people do to the other's is a change, a removal or a problem
+// to it. Reading on and reading anew say the same.
+func TestTwoShardsOfOneRepository(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	w := r.Clone()
+	w.Write("common.yaml", commonYAML).Write("east/shop.yaml", planYAML("shop", spec.Staged))
+	for _, name := range []string{"web", "blog", "wiki"} {
+		w.Write("west/"+name+".yaml", planYAML(name, spec.Staged))
+	}
+	w.Push("first")
+	c := sharded(t, testConfig(t, s, r), "east")
+	east := openSource(t, c)
+	d := read(t, east, "")
+	if len(d.Closures) != 1 || d.Closures["shop"] == nil || len(d.Problems)+len(d.Other) > 0 || d.Documents[spec.KindMigrationPlan] != 1 || d.Documents[spec.KindCluster] != 2 {
+		t.Fatalf("%+v", d)
+	}
+	shop := func(text string) { w.Write("east/shop.yaml", text) }
+	on := func(plan string) string {
+		return strings.Replace(planYAML("shop", spec.Staged), "spec: {", "spec: {dependsOn: ["+plan+"], ", 1)
+	}
+	for _, step := range []struct {
+		name string
+		edit func()
+		says string // of the problem of shop
+	}{
+		{"theirs are flipped", func() { w.Write("west/web.yaml", planYAML("web", spec.Migrated)) }, ""},
+		{"theirs are broken", func() {
+			w.Write("west/web.yaml", "apiVersion: tranship.dev/v1alpha1\nkind: MigrationPlan\nmetadata: {name: web}\nspec: {stat: x}\n")
+		}, ""},
+		{"most of theirs are gone", func() { w.Git("rm", "-q", "west/web.yaml", "west/blog.yaml") }, ""},
+		{"ours waits for one of theirs", func() { shop(on("wiki")) }, "belongs to another shard"},
+		{"ours is whole again", func() { shop(planYAML("shop", spec.Staged)) }, ""},
+		{"theirs has the name of ours", func() { w.Write("west/more.yaml", planYAML("shop", spec.Staged)) }, "is also in west/more.yaml:1, of another shard"},
+		{"it has another name", func() { w.Write("west/more.yaml", planYAML("more", spec.Staged)) }, ""},
+	} {
+		step.edit()
+		w.Push(step.name)
+		d = read(t, east, d.Commit)
+		for _, commit := range d.Commits {
+			if len(commit.Plans)+len(commit.Removed) > 0 {
+				t.Errorf("%s: it counts as %+v of ours", step.name, commit)
+			}
+		}
+		said := ""
+		for _, p := range d.Problems["shop"] {
+			said += p.Message
+		}
+		if (step.says == "") != (d.Closures["shop"] != nil) || !strings.Contains(said, step.says) || len(d.Other) > 0 {
+			t.Errorf("%s: problems %v, others %v", step.name, d.Problems, d.Other)
+		}
+		again := sharded(t, c, "east")
+		if got, want := content(t, d), content(t, read(t, openSource(t, again), "")); got != want {
+			t.Errorf("%s: read on\n%s\nread anew\n%s", step.name, got, want)
+		}
+	}
+	w.Git("mv", "east/shop.yaml", "west/shop.yaml")
+	w.Push("moved")
+	if d = read(t, east, d.Commit); !slices.Equal(d.Commits[0].Removed, []string{"shop"}) {
+		t.Errorf("a plan that goes to another shard is removed from this one: %+v", d.Commits)
+	}
+}
+
+// Each shard has a ledger of its own: a daemon of another shard does not take
+// it, whatever it may take over, and one that had all plans may become a shard.
+func TestALedgerBelongsToOneShard(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	must(t, acquired(t, c, "a").Close())
+	narrowed := sharded(t, c, "east")
+	narrowed.DataDir, narrowed.Spec.Ledger.Branch = c.DataDir, ""
+	must(t, acquired(t, narrowed, "a").Close())
+	west := sharded(t, c, "west")
+	west.Spec.Ledger.Branch = ""
+	l := openLedger(t, west)
+	if _, err := l.Acquire(testContext(t), "b", true); !errors.Is(err, ErrHeld) || !strings.Contains(err.Error(), `shard "east"`) {
+		t.Errorf("%v", err)
+	}
+	own := acquired(t, sharded(t, c, "west"), "b")
+	must(t, own.Record(testContext(t), planChange("web", "x")))
+	must(t, own.Push(testContext(t)))
+	if text := r.Git("show", "refs/heads/tranship/ledger-west:"+daemonFile); !strings.Contains(text, "shard: west") {
+		t.Errorf("it does not say whose it is:\n%s", text)
+	}
+	r.Fsck()
+}
