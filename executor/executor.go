@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/tranship/tranship/executor/hook"
 	"github.com/tranship/tranship/executor/kube"
@@ -187,11 +188,19 @@ func question(closure *spec.Closure, recorded []spec.Volume) reconciler.Call {
 }
 
 func survey(ctx context.Context, e *kube.Env) (reconciler.Survey, error) {
+	var covered []kube.Item
+	var listing error // of objects: nobody needs it to copy volumes
+	var wg sync.WaitGroup
+	wg.Go(func() { covered, listing = kube.Covered(ctx, e) })
 	d, err := mover.Discover(ctx, e)
+	wg.Wait()
 	if err != nil {
 		return reconciler.Survey{}, fmt.Errorf("survey of plan %s: %w", e.Run.Spec.Plan, err)
 	}
 	s := reconciler.Survey{Volumes: d.Volumes, Pending: d.Pending}
+	if s.Scope = spec.NewScope(d.Volumes, kube.Names(covered)); listing != nil {
+		s.Scope, s.ScopeProblem = nil, listing.Error()
+	}
 	if len(d.Problems) > 0 {
 		s.Reason, s.Problem = d.Problems[0].Reason, d.Problems[0].Message
 	}

@@ -15,6 +15,7 @@ type Inspection struct {
 	// Volumes and Counts are nil where the findings make the question meaningless.
 	Volumes []spec.Volume
 	Counts  []spec.Count // of the objects on the source, by kind
+	Scope   *spec.Scope
 }
 
 // Inspect asks both clusters all that a run would ask before it begins, taking
@@ -36,6 +37,7 @@ func (x *Executor) Inspect(ctx context.Context, closure *spec.Closure, recorded 
 	if all.Volumes != nil {
 		out.Volumes = all.Volumes.Volumes
 		out.Counts = kube.CountSource(all.Covered, out.Volumes)
+		out.Scope = spec.NewScope(out.Volumes, kube.Names(all.Covered))
 	}
 	return out, nil
 }

@@ -61,6 +61,9 @@ func Accept(st *spec.PlanStatus, f PlanFlip, by spec.Approval, origin bool, trus
 		return // one approval starts at most one cutover, for ever
 	}
 	r.Flip = &spec.Flip{To: f.State, Attempt: f.Attempt, Approval: j.by, Digest: f.Digest}
+	if f.State == spec.Migrated {
+		st.ApprovedScope = st.Scope
+	}
 }
 
 // goesOn is what an unapproved change leaves as it is: what Git said before it,

@@ -259,6 +259,12 @@ func (l *Loop) begin(ctx context.Context, m message) {
 		return
 	}
 	o := dec.Start
+	if m.survey.Reason, m.survey.Problem = Stale(o, dec.Status, m.survey); m.survey.Problem != "" {
+		l.free(plan)
+		l.keep(l.cannotStart(plan, m))
+		return
+	}
+	noteScope(dec.Status, o.Closure, m.survey, metav1.NewTime(l.clock.Now()))
 	o.Volumes, o.Undoes, o.Epoch = m.order.Volumes, m.order.Undoes, l.Epoch
 	run := Freeze(l.clock.Now(), *o, dec.Status)
 	st := Started(dec.Status, run)
@@ -337,6 +343,7 @@ func (l *Loop) noteSurvey(m message) {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, m.survey.Reason, m.survey.Problem
 	default:
 		st.Volumes = keepCopied(m.survey.Volumes, st.Volumes)
+		noteScope(st, l.want.Closures[m.plan], m.survey, c.LastTransitionTime)
 	}
 	setCondition(st, c)
 	l.keep(st)

@@ -106,6 +106,10 @@ type Survey struct {
 	// Problem says why no run could start now; "" means none was found.
 	Reason  string
 	Problem string
+	// Scope is what the plan covers; nil where that could not be found out, which
+	// ScopeProblem says.
+	Scope        *spec.Scope
+	ScopeProblem string
 	// Pending is true when a claim waits for its volume, so that the same
 	// question may soon have another answer.
 	Pending bool

@@ -162,7 +162,7 @@ var planSupports = map[string]support{
 	"spec.cutover.onFailure":     otherThan("a failed cutover always goes back to the source; write RollBack", "RollBack"),
 	"spec.cutover.onWindowClose": full,
 	"spec.cutover.timeout":       full, "spec.cutover.copyTimeout": full, "spec.cutover.healthTimeout": full,
-	"spec.cutover.gitOutage": full, "spec.cutover.attempt": full,
+	"spec.cutover.gitOutage": full, "spec.cutover.attempt": full, "spec.cutover.scope": full,
 
 	"spec.rollback.keepVolumes":  full,
 	"spec.rollback.targetWrites": otherThan("what was written on the target is not copied back; write Discard", "Discard"),

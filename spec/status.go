@@ -18,7 +18,12 @@ type PlanStatus struct {
 	// Covers is what the newest run took hold of: other plans stay off it while
 	// nobody can read this one's documents. Absent before the first run, and in
 	// records of versions that did not keep it.
-	Covers    *Covered      `json:"covers,omitempty"`
+	Covers *Covered `json:"covers,omitempty"`
+	// Scope is what the newest survey found; ApprovedScope what was known when the
+	// cutover was approved or, with cutover.scope, the survey that found just that.
+	Scope         *Scope `json:"scope,omitempty"`
+	ApprovedScope *Scope `json:"approvedScope,omitempty"`
+
 	WaitsFor  *Waiting      `json:"waitsFor,omitempty"`
 	LastStage *StageNote    `json:"lastStage,omitempty"`
 	NextStage *metav1.Time  `json:"nextStage,omitempty"`

@@ -279,6 +279,9 @@ type Cutover struct {
 	HealthTimeout *metav1.Duration `json:"healthTimeout,omitempty"`
 	GitOutage     *metav1.Duration `json:"gitOutage,omitempty"`
 	Attempt       int              `json:"attempt,omitempty"`
+	// Scope is the digest of what the plan covers, as `tranship plan` shows it. With
+	// it the cutover starts only while the plan covers exactly that.
+	Scope string `json:"scope,omitempty"`
 }
 
 // Rollback governs what an undo keeps. KeepVolumes defaults to true.

@@ -220,4 +220,7 @@ func (c checker) cutover(s *Cutover) {
 	if s.Attempt < 0 {
 		c.addf("spec.cutover.attempt", "attempt must be 1 or more, not %d; raise it by one to ask for another cutover", s.Attempt)
 	}
+	if s.Scope != "" && !digestForm.MatchString(s.Scope) {
+		c.addf("spec.cutover.scope", "scope must be a digest as `tranship plan` shows it: sha256: and 64 hex digits")
+	}
 }

@@ -128,6 +128,9 @@ func (f *planFlags) report(ctx context.Context, dir string, below bool) (*planRe
 		return nil, err
 	}
 	p := &planner{now: change.Now, merge: m, report: newReport(m, f.head)}
+	if len(cfg.Spec.Trust.Policies) > 0 {
+		p.report.Notes = append(p.report.Notes, "the configuration has approval policies (spec.trust): what is said here holds once the merge has the signatures that they ask for")
+	}
 	view, err := f.readLedger(ctx, local, p)
 	if err != nil {
 		return nil, err

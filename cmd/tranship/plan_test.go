@@ -209,3 +209,19 @@ func TestPlanCommand(t *testing.T) {
 		t.Error("a configuration that is not there was not missed")
 	}
 }
+
+// What a plan with cutover.scope covers is judged as the daemon will judge it.
+func TestPlanKnowsTheScope(t *testing.T) {
+	approved, other := spec.NewScope(nil, []string{"Deployment.apps shop/web"}), spec.NewScope(nil, []string{"Deployment.apps shop/web", "Secret shop/new"})
+	for now, exit := range map[*spec.Scope]int{approved: 2, other: 1} {
+		w := examples(t)
+		edit(t, w, "plans/shop.yaml", "state: Staged", "state: Migrated")
+		edit(t, w, "plans/shop.yaml", "cutover:\n", "cutover:\n    scope: "+approved.Digest+"\n")
+		clusters := bothClusters()
+		clusters.Scope = now
+		r := planned(t, w, clusters)
+		if r.exitCode() != exit || r.Plans[0].Scope != now || exit == 1 && r.Plans[0].Reason != "PlanStale" {
+			t.Errorf("exit %d, want %d: %+v", r.exitCode(), exit, *r.Plans[0])
+		}
+	}
+}

@@ -59,6 +59,7 @@ type foreseenPlan struct {
 	Namespaces    []string      `json:"namespaces,omitempty"`
 	Objects       []spec.Count  `json:"objects,omitempty"`
 	Volumes       []spec.Volume `json:"volumes,omitempty"`
+	Scope         *spec.Scope   `json:"scope,omitempty"` // what is covered now, or was when it was surveyed
 	Steps         []plannedStep `json:"steps,omitempty"`
 	StopSeconds   *float64      `json:"stopSeconds,omitempty"` // estimated
 
@@ -164,7 +165,7 @@ func (o *foreseenPlan) describe(c *spec.Closure) {
 
 // explore adds what is recorded and what the clusters say.
 func (p *planner) explore(ctx context.Context, out *foreseenPlan, f *reconciler.Foreseen, c *spec.Closure) {
-	out.Volumes = f.Status.Volumes
+	out.Volumes, out.Scope = f.Status.Volumes, f.Status.Scope
 	switch refused := p.untrusted(c); {
 	case p.clusters == nil:
 		out.Unknown = append(out.Unknown, "no cluster was asked: objects, and what has changed in the volumes since they were last recorded, are not known")
@@ -225,7 +226,8 @@ func (p *planner) inspect(ctx context.Context, out *foreseenPlan, f *reconciler.
 		return
 	}
 	if all.Volumes != nil {
-		out.Volumes, out.Objects = all.Volumes, all.Counts
+		out.Volumes, out.Objects, out.Scope = all.Volumes, all.Counts, all.Scope
+		p.compare(out, f)
 	}
 	for _, x := range all.Findings {
 		if x.Warning || x.Passing {
@@ -234,6 +236,20 @@ func (p *planner) inspect(ctx context.Context, out *foreseenPlan, f *reconciler.
 		}
 		out.Errors = append(out.Errors, x.Message)
 		out.refuse(f, x.Reason, x.Message)
+	}
+}
+
+// compare judges the scope as the daemon will.
+func (p *planner) compare(out *foreseenPlan, f *reconciler.Foreseen) {
+	if f.Order == nil {
+		return
+	}
+	if reason, say := reconciler.Stale(f.Order, f.Status, &reconciler.Survey{Scope: out.Scope}); reason != "" {
+		out.Errors = append(out.Errors, say)
+		out.refuse(f, reason, say)
+	}
+	if say := reconciler.ScopeNews(f.Status.Scope, out.Scope); say != "" {
+		out.Warnings = append(out.Warnings, "what the plan covers has changed since the daemon has surveyed it: "+say)
 	}
 }
 

@@ -136,6 +136,9 @@ func (p *foreseenPlan) facts() [][2]string {
 	if len(p.Namespaces) > 0 {
 		add("names", "%s", strings.Join(p.Namespaces, ", "))
 	}
+	if p.Scope != nil {
+		add("scope", "%s, %d objects and claims", p.Scope.Digest, len(p.Scope.Entries)+p.Scope.More)
+	}
 	if p.StopSeconds != nil {
 		add("estimate", "the application is stopped for %.0f s", *p.StopSeconds)
 	}

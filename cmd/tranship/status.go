@@ -144,6 +144,9 @@ func tellPlan(w io.Writer, st *spec.PlanStatus, run *spec.Run, now time.Time) er
 		fmt.Fprintf(w, "problem   %s:%d: %s: %s\n", p.File, p.Line, p.Path, p.Message)
 	}
 	fmt.Fprintf(w, "closure   %s, last changed in %.12s\n", orDash(st.Digest), orDash(st.Commit))
+	if s := st.Scope; s != nil {
+		fmt.Fprintf(w, "scope     %s, %d objects and claims\n", s.Digest, len(s.Entries)+s.More)
+	}
 	if x := st.WaitsFor; x != nil {
 		tellWait(w, x, run, now)
 	}

@@ -1,10 +1,12 @@
 package kube
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // claimKind is the name under which claims are counted.
@@ -29,6 +31,17 @@ func CountSource(items []Item, volumes []spec.Volume) []spec.Count {
 	}
 	slices.SortFunc(counts, func(a, b spec.Count) int { return strings.Compare(a.Kind, b.Kind) })
 	return counts
+}
+
+// Names are the objects of a plan's scope, as "Kind.group namespace/name".
+func Names(items []Item) []string {
+	var names []string
+	for _, i := range items {
+		if !DefaultAccount(i) && metav1.GetControllerOf(i) == nil {
+			names = append(names, fmt.Sprintf("%s %s/%s", i.groupKind(), i.GetNamespace(), i.GetName()))
+		}
+	}
+	return names
 }
 
 // WithTarget returns counts with what was found on the target, by kind; kinds
