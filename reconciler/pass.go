@@ -153,7 +153,7 @@ func (l *Loop) askChanged(old *Desired, held *spec.Waiting) {
 			l.waiters[on] = append(l.waiters[on], plan)
 		}
 	}
-	if old == nil || old.Trust != l.want.Trust || l.ground == nil || (held == nil) != (l.held() == nil) {
+	if old == nil || old.Trust != l.want.Trust || l.ground == nil || held != l.held() {
 		l.ground = nil
 		l.askAll()
 		return

@@ -81,3 +81,21 @@ func BenchmarkDecideAll10k(b *testing.B) {
 		}
 	})
 }
+
+// A tip that is held after one that was held says why anew: every plan's status
+// has that sentence.
+func TestAnotherHoldIsTold(t *testing.T) {
+	l, want := estate(t, 3)
+	l.want, l.hold = want, &spec.Waiting{Reason: "HistoryRewritten", Message: "acknowledge the first"}
+	l.askAll()
+	l.everything(t)
+	held := l.held()
+	l.hold = &spec.Waiting{Reason: "HistoryRewritten", Message: "acknowledge the second"}
+	l.askChanged(want, held)
+	l.everything(t)
+	for plan, st := range l.rec.Plans {
+		if say := find(st, "Ready").Message; say != "acknowledge the second" {
+			t.Errorf("%s says %q", plan, say)
+		}
+	}
+}
