@@ -23,7 +23,10 @@ type Config struct {
 	// SecretValues gives every secret value known now; they are redacted from
 	// whatever is written. May be nil.
 	SecretValues func() [][]byte
-	Version      string // of this program, for status/_daemon.yaml
+	// SecretMade is told every secret value that is made from others, such as a
+	// GitHub App's token. May be nil.
+	SecretMade func(value []byte)
+	Version    string // of this program, for status/_daemon.yaml
 	// Person is who adopts a ledger, for its record; empty where nobody does.
 	Person string
 	// SeenWithin is how long another daemon counts as alive after it last wrote
@@ -48,7 +51,7 @@ func (c *Config) source() (*remote, error) {
 	if branch == "" {
 		branch = defaultBranch
 	}
-	return newRemote(c.Spec.Source, branch, c.Secrets, c.AllowLoopbackHTTP)
+	return c.newRemote(c.Spec.Source, branch)
 }
 
 // ledger is the source repository, with its credentials, unless the ledger
@@ -68,6 +71,9 @@ func (c *Config) ledger() (*remote, error) {
 		if repo.CABundle == "" {
 			repo.CABundle = src.CABundle
 		}
+		if repo.Proxy == nil {
+			repo.Proxy = src.Proxy
+		}
 		if repo.Timeout == nil {
 			repo.Timeout = src.Timeout
 		}
@@ -75,7 +81,7 @@ func (c *Config) ledger() (*remote, error) {
 	if src := c.Spec.Source; repo.URL == src.URL && (branch == src.Branch || src.Branch == "" && branch == defaultBranch) {
 		return nil, fail(ErrMisconfigured, nil, "cannot use branch %q for the ledger: it is the branch that people merge to; choose another ledger.branch", branch)
 	}
-	r, err := newRemote(repo, branch, c.Secrets, c.AllowLoopbackHTTP)
+	r, err := c.newRemote(repo, branch)
 	if err == nil {
 		r.most = urgentRest
 	}

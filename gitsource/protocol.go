@@ -61,8 +61,7 @@ func (r *remote) forget() {
 
 func (r *remote) advertised(ctx context.Context, service string, v2 bool) ([]byte, error) {
 	body, err := r.do(ctx, call{
-		path: "/info/refs?service=" + service, service: service, v2: v2,
-		wants: "application/x-" + service + "-advertisement", max: maxAdvertised, timeout: r.timeout,
+		service: service, v2: v2, max: maxAdvertised, timeout: r.timeout,
 	})
 	if err != nil {
 		return nil, err
@@ -87,8 +86,7 @@ func (r *remote) lsRefs(ctx context.Context) (plumbing.Hash, error) {
 	_ = e.EncodeString("ref-prefix " + r.branch.String() + "\n")
 	_ = e.Flush()
 	body, err := r.do(ctx, call{
-		path: "/" + uploadPack, service: uploadPack, body: b.Bytes(), v2: true,
-		wants: "application/x-git-upload-pack-result", max: maxAdvertised, timeout: r.timeout,
+		service: uploadPack, body: b.Bytes(), v2: true, max: maxAdvertised, timeout: r.timeout,
 	})
 	if err != nil {
 		r.forget()
@@ -159,8 +157,7 @@ func (r *remote) download(ctx context.Context, s *store, want plumbing.Hash, dep
 		return fmt.Errorf("cannot encode a request to %s: %w", r.url, err)
 	}
 	body, err := r.do(ctx, call{
-		path: "/" + uploadPack, service: uploadPack, body: b.Bytes(),
-		wants: "application/x-git-upload-pack-result", max: maxPack, timeout: 4 * r.timeout,
+		service: uploadPack, body: b.Bytes(), max: r.maxPack, timeout: 4 * r.timeout,
 	})
 	if err != nil {
 		r.forget()
@@ -235,8 +232,7 @@ func (r *remote) upload(ctx context.Context, old, new plumbing.Hash, objects []p
 		return fmt.Errorf("cannot encode a push to %s: %w", r.url, err)
 	}
 	body, err := r.do(ctx, call{
-		path: "/" + receivePack, service: receivePack, body: b.Bytes(),
-		wants: "application/x-git-receive-pack-result", max: 1 << 20, timeout: r.timeout,
+		service: receivePack, body: b.Bytes(), max: 1 << 20, timeout: r.timeout,
 	})
 	if err != nil {
 		r.forget()

@@ -168,7 +168,7 @@ func TestLedgerConfiguration(t *testing.T) {
 	c.Spec.Ledger.URL = s.Repo("ledger.git").URL
 	l, err := c.ledger()
 	must(t, err)
-	if l.creds != nil {
+	if l.via.(*overHTTP).creds != nil {
 		t.Error("credentials go to another repository than they were given for")
 	}
 	if _, err := OpenView(testContext(t), testConfig(t, s, r)); !errors.Is(err, ErrBranchMissing) {

@@ -78,15 +78,18 @@ type Webhook struct {
 	Secret SecretRef `json:"secret"`
 }
 
-// Repository is a Git repository. Credentials default keys: "username" and
-// "password", or "bearerToken"; both never over plain HTTP.
+// Repository is a Git repository, by an https:// or SSH address. docs/git.md
+// lists the entries of the Secrets.
 type Repository struct {
-	URL         string           `json:"url"`
-	Branch      string           `json:"branch,omitempty"` // default main
-	Path        string           `json:"path,omitempty"`   // only documents below it
-	Credentials *SecretRef       `json:"credentials,omitempty"`
-	CABundle    string           `json:"caBundle,omitempty"`
-	Timeout     *metav1.Duration `json:"timeout,omitempty"` // of one Git call; default 60s
+	URL         string     `json:"url"`
+	Branch      string     `json:"branch,omitempty"` // default main
+	Path        string     `json:"path,omitempty"`   // only documents below it
+	Credentials *SecretRef `json:"credentials,omitempty"`
+	// Proxy names a Secret with address, and username and password where the
+	// proxy wants them. Without it the environment decides.
+	Proxy    *SecretRef       `json:"proxy,omitempty"`
+	CABundle string           `json:"caBundle,omitempty"`
+	Timeout  *metav1.Duration `json:"timeout,omitempty"` // of one Git call; default 60s
 }
 
 // Ledger says where records go; an empty URL means the source repository.

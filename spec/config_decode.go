@@ -67,6 +67,9 @@ func (c *DaemonConfig) setDefaults() {
 		if s.Ledger.Credentials == nil {
 			s.Ledger.Credentials = s.Source.Credentials
 		}
+		if s.Ledger.Proxy == nil {
+			s.Ledger.Proxy = s.Source.Proxy
+		}
 	}
 	ledger := DefaultLedgerBranch
 	if s.Shard != nil {
@@ -121,6 +124,8 @@ var configRules = map[string]rule{
 	"spec.source.path":             {name: folder},
 	"spec.source.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.source.credentials.key":  {name: secretKey},
+	"spec.source.proxy.from":       {need: "the name of a Secret in the daemon's namespace", name: subdomain},
+	"spec.ledger.proxy.from":       {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.ledger.branch":           {name: branchName},
 	"spec.ledger.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.ledger.credentials.key":  {name: secretKey},
@@ -206,7 +211,14 @@ func (c checker) git(path string, r *Repository) {
 	if r.CABundle != "" {
 		c.certificates(path+".caBundle", r.CABundle)
 	}
+	if r.Proxy != nil && r.Proxy.Key != "" {
+		c.addf(path+".proxy.key", "a proxy is more than one entry of its Secret (address, username, password): remove key")
+	}
 	if r.URL == "" {
+		return
+	}
+	if _, ok := SSHAddress(r.URL); ok {
+		c.overSSH(path, r)
 		return
 	}
 	u, err := url.Parse(r.URL)
@@ -214,7 +226,6 @@ func (c checker) git(path string, r *Repository) {
 		c.addf(path+".url", "url cannot be understood: write one such as https://git.example.com/team/plans.git, not %s", quote(redactURL(r.URL)))
 		return
 	}
-	_, password := u.User.Password()
 	switch {
 	case u.Scheme == "https" || u.Scheme == "http":
 		if u.Host == "" {
@@ -227,9 +238,21 @@ func (c checker) git(path string, r *Repository) {
 			c.addf(path+".credentials", "credentials never go over http://, where everybody on the way can read them: write https:// in url")
 		}
 	case u.Scheme == "file" || u.Scheme == "" && strings.HasPrefix(r.URL, "/"):
-	case u.Scheme == "ssh" && !password:
 	default:
-		c.addf(path+".url", "url must start with https://, ssh:// or file://, not %s", quote(redactURL(r.URL)))
+		c.addf(path+".url", "url must start with https:// or ssh://, or be like git@git.example.com:team/plans.git, not %s", quote(redactURL(r.URL)))
+	}
+}
+
+// overSSH refuses what has no meaning on an SSH connection.
+func (c checker) overSSH(path string, r *Repository) {
+	if r.Credentials == nil {
+		c.addf(path+".credentials", "credentials is missing: SSH needs a Secret with the entries identity and known_hosts")
+	}
+	if r.Proxy != nil {
+		c.addf(path+".proxy", "proxy goes with https:// only: remove it")
+	}
+	if r.CABundle != "" {
+		c.addf(path+".caBundle", "caBundle goes with https:// only; an SSH server is known by the Secret's known_hosts: remove it")
 	}
 }
 
@@ -237,6 +260,9 @@ func (c checker) git(path string, r *Repository) {
 // last slash, and the case of the host.
 func sameRepository(a, b string) bool {
 	plain := func(s string) string {
+		if a, ok := SSHAddress(s); ok {
+			s = a.String()
+		}
 		s = strings.TrimSuffix(strings.TrimRight(s, "/"), ".git")
 		if u, err := url.Parse(s); err == nil && u.Host != "" {
 			u.Host, u.User = strings.ToLower(u.Host), nil

@@ -155,6 +155,12 @@ var planCases = []ruleCase{
 var configCases = []ruleCase{
 	set1(KindDaemonConfig, "spec.source.url", "-", "spec.source.url", "url is missing"),
 	set1(KindDaemonConfig, "spec.source.url", "git.example.com:plans", "spec.source.url", "must start with https://"),
+	set1(KindDaemonConfig, "spec.source.url", "ssh://git:password@git.example.com/x", "spec.source.url", "must start with https://"),
+	set1(KindDaemonConfig, "spec.source.url", "git@git.example.com:-x", "spec.source.url", "cannot be understood"),
+	set1(KindDaemonConfig, "spec.source.url", "git@git.example.com:x", "spec.source.credentials", "identity and known_hosts"),
+	{KindDaemonConfig, "proxy over ssh", "spec.source.proxy", "https:// only", []string{"spec.source.url", "git@x:y", "spec.source.credentials", "{from: git}", "spec.source.proxy", "{from: p}"}},
+	{KindDaemonConfig, "one repository, two spellings", "spec.ledger.branch", "people merge to", []string{"spec.source.url", "git@x:y.git", "spec.source.credentials", "{from: git}", "spec.ledger", "{url: 'ssh://git@X/y', credentials: {from: git}, branch: main}"}},
+	set1(KindDaemonConfig, "spec.source.proxy", "{from: proxy, key: address}", "spec.source.proxy.key", "remove key"),
 	set1(KindDaemonConfig, "spec.source.url", "https:///plans", "spec.source.url", "no host"),
 	set1(KindDaemonConfig, "spec.source.url", "https://me@git.example.com/x", "spec.source.url", "must not hold a user"),
 	{KindDaemonConfig, "credentials over http", "spec.source.credentials", "never go over http://", []string{"spec.source.url", "http://x/y", "spec.source.credentials", "{from: git}"}},

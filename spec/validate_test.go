@@ -62,8 +62,10 @@ var rightCases = []struct {
 	{KindMigrationPlan, []string{"spec.volumes", "{defaults: {action: move, method: filesystem}, overrides: [{namespace: shop, claim: a, action: copy}]}"}},
 	{KindMigrationPlan, []string{"spec.volumes", "{defaults: {action: skip}, overrides: [{namespace: shop, claim: a, action: copy, storageClassName: ceph, targetClaim: b}]}"}},
 	{KindDaemonConfig, []string{"spec.source.url", "http://localhost/plans.git"}},
+	{KindDaemonConfig, []string{"spec.source.url", "git@example.com:team/plans.git", "spec.source.credentials", "{from: git, key: deploy}"}},
+	{KindDaemonConfig, []string{"spec.source.proxy", "{from: proxy}"}},
 	{KindDaemonConfig, []string{"spec.source.url", "/srv/plans.git", "spec.ledger.url", "file:///srv/ledger.git", "spec.ledger.branch", "main"}},
-	{KindDaemonConfig, []string{"spec.source.url", "ssh://git@example.com/plans.git", "spec.source.branch", "release/1.2", "spec.source.path", "eu/prod"}},
+	{KindDaemonConfig, []string{"spec.source.url", "ssh://git@example.com/plans.git", "spec.source.credentials", "{from: git}", "spec.source.branch", "release/1.2", "spec.source.path", "eu/prod"}},
 	{KindDaemonConfig, []string{"metadata", "{name: x}", "spec.limits", "{namespaces: 50}"}},
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -49,7 +50,7 @@ func (f *configFlags) load() (*spec.DaemonConfig, error) {
 // secrets reads files below --secrets-dir or the Secrets of our own namespace.
 func (f *configFlags) secrets(cfg *spec.DaemonConfig) (*remembering, error) {
 	if f.secretsDir != "" {
-		return &remembering{Secrets: kube.FileSecrets{Dir: f.secretsDir}}, nil
+		return &remembering{secretStore: kube.FileSecrets{Dir: f.secretsDir}}, nil
 	}
 	rc, err := rest.InClusterConfig()
 	if err != nil {
@@ -59,7 +60,7 @@ func (f *configFlags) secrets(cfg *spec.DaemonConfig) (*remembering, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the pod's own access: %w", err)
 	}
-	return &remembering{Secrets: kube.NamespaceSecrets{Client: client, Namespace: cfg.Spec.Namespace}}, nil
+	return &remembering{secretStore: kube.NamespaceSecrets{Client: client, Namespace: cfg.Spec.Namespace}}, nil
 }
 
 // live is the configuration that holds now. Safe for concurrent use.
@@ -86,29 +87,26 @@ func (l *live) reload() error {
 	return nil
 }
 
-// gitEntries are what a Git credential or the key that signs the ledger may have.
-var gitEntries = []string{"username", "password", "bearerToken", "identity", "openPGP"}
+// publicEntries are those of a Git credential, or of a key that signs the
+// ledger, that are no secret: redacting them would blank ordinary words. Every
+// other entry is taken for one.
+var publicEntries = []string{"username", "address", "known_hosts", "identity.pub", "tls.crt", "ca.crt",
+	"githubAppID", "githubAppInstallationID", "githubAppBaseURL"}
 
-// entries gives gitsource the entries of a credential that exist.
+// entries gives gitsource the entries of a credential.
 func (r *remembering) entries(ctx context.Context, from string) (map[string][]byte, error) {
-	found := map[string][]byte{}
-	var first error
-	for _, key := range gitEntries {
-		read := r.Read
-		if key == "username" { // no secret: redacting it would blank ordinary words
-			read = r.Secrets.Read
-		}
-		v, err := read(ctx, spec.SecretRef{From: from, Key: key}, key)
-		if err == nil {
-			found[key] = bytes.TrimSpace(v)
-		} else if first == nil {
-			first = err
+	found, err := r.Entries(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	trimmed := map[string][]byte{}
+	for key, v := range found {
+		trimmed[key] = bytes.TrimSpace(v)
+		if !slices.Contains(publicEntries, key) {
+			r.keep(trimmed[key])
 		}
 	}
-	if len(found) == 0 {
-		return nil, first
-	}
-	return found, nil
+	return trimmed, nil
 }
 
 func readToken(file string) ([]byte, error) {

@@ -27,7 +27,7 @@ func (f *ledgerFlags) view(ctx context.Context) (*gitsource.View, error) {
 		return nil, err
 	}
 	s, err := f.secrets(cfg)
-	if err != nil && cfg.Spec.Source.Credentials == nil && cfg.Spec.Ledger.Credentials == nil {
+	if l := cfg.Spec.Ledger; err != nil && l.Credentials == nil && l.Proxy == nil {
 		s, err = &remembering{}, nil
 	}
 	if err != nil {

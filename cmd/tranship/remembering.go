@@ -16,14 +16,25 @@ import (
 // run read them; a run reads them every ten minutes.
 const forgetAfter = time.Hour
 
+// secretStore is where secrets are.
+type secretStore interface {
+	kube.Secrets
+	// Entries returns every entry of a secret, by its name.
+	Entries(ctx context.Context, from string) (map[string][]byte, error)
+}
+
+// maxMade is how many short-lived values are kept: a day of hourly tokens.
+const maxMade = 24
+
 // remembering keeps every value that was read, and those of Secrets in the
 // namespaces of the plans that run, so that the ledger can redact them wherever
 // they turn up. Safe for concurrent use.
 type remembering struct {
-	kube.Secrets
+	secretStore
 
 	mu      sync.Mutex
 	seen    [][]byte // our own, always looked for
+	made    [][]byte // of our own too: the newest tokens
 	learned []lesson
 	all     [][]byte // both; replaced and never changed
 }
@@ -38,7 +49,7 @@ type lesson struct {
 
 // Read implements kube.Secrets.
 func (r *remembering) Read(ctx context.Context, ref spec.SecretRef, defaultKey string) ([]byte, error) {
-	v, err := r.Secrets.Read(ctx, ref, defaultKey)
+	v, err := r.secretStore.Read(ctx, ref, defaultKey)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +66,15 @@ func (r *remembering) keep(v []byte) {
 		r.seen = append(r.seen, bytes.Clone(v))
 		r.join()
 	}
+}
+
+// rememberMade keeps a token that was made of other secrets.
+func (r *remembering) rememberMade(v []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.made = append(r.made, bytes.Clone(v))
+	r.made = r.made[max(0, len(r.made)-maxMade):]
+	r.join()
 }
 
 // learn replaces what is known of a plan's namespaces on one side. Values that
@@ -78,7 +98,7 @@ func (r *remembering) learn(plan string, side spec.Side, values [][]byte) (kept,
 
 // join makes the list anew. The caller holds the lock.
 func (r *remembering) join() {
-	r.all = slices.Clone(r.seen)
+	r.all = slices.Concat(r.seen, r.made)
 	for _, l := range r.learned {
 		r.all = append(r.all, l.values...)
 	}

@@ -142,6 +142,32 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+func TestEntriesOfASecret(t *testing.T) {
+	dir := t.TempDir()
+	for name, v := range map[string]string{"git/identity": "key\n", "git/known_hosts": "host", "git/..data/identity": "x", "bad/empty": ""} {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(v), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inCluster := NamespaceSecrets{fake.NewClientset(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "git", Namespace: "tranship"},
+		Data: map[string][]byte{"identity": []byte("key\n"), "known_hosts": []byte("host")}}), "tranship"}
+	for name, read := range map[string]func(context.Context, string) (map[string][]byte, error){"files": FileSecrets{dir}.Entries, "cluster": inCluster.Entries} {
+		got, err := read(t.Context(), "git")
+		if err != nil || len(got) != 2 || string(got["identity"]) != "key\n" || string(got["known_hosts"]) != "host" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		for _, from := range []string{"gone", "..", "bad"} {
+			if got, err := read(t.Context(), from); err == nil {
+				t.Errorf("%s: %s gave %q", name, from, got)
+			}
+		}
+	}
+}
+
 func TestPoolFollowsRotation(t *testing.T) {
 	server := apiServer(t, 200)
 	secrets := mapSecrets{"tok/token": "good-token"}

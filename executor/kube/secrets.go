@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/tranship/tranship/spec"
@@ -53,6 +54,27 @@ func (f FileSecrets) Read(_ context.Context, ref spec.SecretRef, defaultKey stri
 	return notEmpty(value, ref, defaultKey)
 }
 
+// Entries returns every entry of a secret, by its name.
+func (f FileSecrets) Entries(ctx context.Context, from string) (map[string][]byte, error) {
+	if badPart(from) {
+		return nil, fmt.Errorf("secret %s is not a name below --secrets-dir", from)
+	}
+	files, err := os.ReadDir(filepath.Join(f.Dir, from))
+	if err != nil {
+		return nil, fmt.Errorf("secret %s cannot be read below --secrets-dir: %w", from, err)
+	}
+	entries := map[string][]byte{}
+	for _, file := range files {
+		if strings.HasPrefix(file.Name(), "..") { // Kubernetes' own, of a mounted Secret
+			continue
+		}
+		if entries[file.Name()], err = f.Read(ctx, spec.SecretRef{From: from, Key: file.Name()}, ""); err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
+}
+
 // NamespaceSecrets reads Kubernetes Secrets of the daemon's own namespace.
 type NamespaceSecrets struct {
 	Client    kubernetes.Interface
@@ -73,6 +95,15 @@ func (n NamespaceSecrets) Read(ctx context.Context, ref spec.SecretRef, defaultK
 		return nil, fmt.Errorf("%s: Secret %s in namespace %s has no such key", refString(ref, defaultKey), ref.From, n.Namespace)
 	}
 	return notEmpty(value, ref, defaultKey)
+}
+
+// Entries returns every entry of a secret, by its name.
+func (n NamespaceSecrets) Entries(ctx context.Context, from string) (map[string][]byte, error) {
+	s, err := n.Client.CoreV1().Secrets(n.Namespace).Get(ctx, from, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("secret %s in namespace %s cannot be read: %w", from, n.Namespace, err)
+	}
+	return s.Data, nil
 }
 
 func keyOf(ref spec.SecretRef, defaultKey string) string {

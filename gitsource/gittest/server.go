@@ -35,6 +35,7 @@ type Server struct {
 	git  http.Handler
 
 	mu       sync.Mutex
+	user     string
 	password string
 	faults   []fault
 	down     bool
@@ -58,13 +59,13 @@ func New(t testing.TB) *Server {
 	if err != nil {
 		t.Skipf("git is not installed: %v", err)
 	}
-	s := &Server{t: t, root: t.TempDir(), password: Password}
+	s := &Server{t: t, root: t.TempDir(), user: User, password: Password}
 	s.git = &cgi.Handler{
 		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"), Root: "/",
 		Env:    append(environment(), "GIT_PROJECT_ROOT="+s.root, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER="+User),
 		Stderr: io.Discard, InheritEnv: []string{"PATH"},
 	}
-	h := httptest.NewTLSServer(http.HandlerFunc(s.serve))
+	h := httptest.NewTLSServer(s)
 	t.Cleanup(h.Close)
 	s.URL = h.URL
 	s.CA = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}))
@@ -76,16 +77,17 @@ func environment() []string {
 		"GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com", "GIT_COMMITTER_NAME=Grace", "GIT_COMMITTER_EMAIL=grace@example.com"}
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers one request, for tests that put something in front.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests++
-	password, down := s.password, s.down
+	user, password, down := s.user, s.password, s.down
 	do := s.next(r)
 	s.mu.Unlock()
 	if down {
 		panic(http.ErrAbortHandler) // the connection is cut
 	}
-	if u, p, ok := r.BasicAuth(); (!ok || u != User || p != password) && r.Header.Get("Authorization") != "Bearer "+password {
+	if u, p, ok := r.BasicAuth(); (!ok || u != user || p != password) && r.Header.Get("Authorization") != "Bearer "+password {
 		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 		http.Error(w, "who are you", http.StatusUnauthorized)
 		return
@@ -148,6 +150,13 @@ func (s *Server) SetPassword(p string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.password = p
+}
+
+// SetAccount changes the account.
+func (s *Server) SetAccount(user, password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.user, s.password = user, password
 }
 
 // Traffic returns the number of requests and the bytes of Git's answers so far.
