@@ -46,21 +46,14 @@ func (c *Config) log() *slog.Logger {
 	return c.Log
 }
 
-func (c *Config) source() (*remote, error) {
-	branch := c.Spec.Source.Branch
-	if branch == "" {
-		branch = defaultBranch
-	}
-	return c.newRemote(c.Spec.Source, branch)
-}
+func (c *Config) source() (*remote, error) { return c.newRemote(c.Spec.Source) }
 
 // ledger is the source repository, with its credentials, unless the ledger
 // has a URL of its own. Credentials are never carried over to another server.
 func (c *Config) ledger() (*remote, error) {
 	repo := c.Spec.Ledger.Repository
-	branch := repo.Branch
-	if branch == "" {
-		branch = defaultLedgerBranch
+	if repo.Branch == "" {
+		repo.Branch = defaultLedgerBranch
 	}
 	if repo.URL == "" {
 		src := c.Spec.Source
@@ -78,10 +71,12 @@ func (c *Config) ledger() (*remote, error) {
 			repo.Timeout = src.Timeout
 		}
 	}
-	if src := c.Spec.Source; repo.URL == src.URL && (branch == src.Branch || src.Branch == "" && branch == defaultBranch) {
-		return nil, fail(ErrMisconfigured, nil, "cannot use branch %q for the ledger: it is the branch that people merge to; choose another ledger.branch", branch)
+	src := c.Spec.Source
+	field, value := src.Reads()
+	if repo.URL == src.URL && (field == "branch" && value == repo.Branch || src.Ref == "refs/heads/"+repo.Branch) {
+		return nil, fail(ErrMisconfigured, nil, "cannot use branch %q for the ledger: it is the branch that people merge to; choose another ledger.branch", repo.Branch)
 	}
-	r, err := c.newRemote(repo, branch)
+	r, err := c.newRemote(repo)
 	if err == nil {
 		r.most = urgentRest
 	}

@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing"
-
 	"github.com/tranship/tranship/spec"
 )
 
@@ -25,7 +23,7 @@ import (
 // certificates or the proxy in the secrets change.
 type overHTTP struct {
 	secretOf
-	branch  plumbing.ReferenceName
+	branch  string
 	proxy   *spec.SecretRef
 	bundle  string
 	timeout time.Duration
@@ -267,7 +265,7 @@ func (r *overHTTP) status(res *http.Response, c call) error {
 	case code == http.StatusUnauthorized:
 		return fail(ErrUnauthorized, nil, "cannot read %s: the server refused the credentials of secret %q; renew them", r.url, r.creds.From)
 	case code == http.StatusForbidden && c.service == "git-receive-pack":
-		return fail(ErrUnauthorized, nil, "cannot write to %s: these credentials may not push; give their account write access to branch %s", r.url, r.branch.Short())
+		return fail(ErrUnauthorized, nil, "cannot write to %s: these credentials may not push; give their account write access to branch %s", r.url, r.branch)
 	case code == http.StatusForbidden:
 		return fail(ErrUnauthorized, nil, "cannot read %s: these credentials may not read it; give their account read access", r.url)
 	case code == http.StatusNotFound || code == http.StatusGone:

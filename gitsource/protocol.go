@@ -22,10 +22,23 @@ const (
 	receivePack = "git-receive-pack"
 )
 
-// tip asks for the branch's commit; zero when the branch does not exist. With
-// protocol version 2 this is one request and one line, however many
-// references the server has.
+// tip asks for the commit that is read now; zero when there is no such
+// reference. With protocol version 2 this is one request, and for one
+// reference one line, however many the server has.
 func (r *remote) tip(ctx context.Context) (plumbing.Hash, error) {
+	all, err := r.list(ctx)
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	found, err := r.choose(all)
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	r.remember(func() { r.found = found })
+	return found.commit, nil
+}
+
+func (r *remote) list(ctx context.Context) ([]listed, error) {
 	r.mu.Lock()
 	proto := r.proto
 	r.mu.Unlock()
@@ -34,7 +47,7 @@ func (r *remote) tip(ctx context.Context) (plumbing.Hash, error) {
 	}
 	b, err := r.advertised(ctx, uploadPack, proto == 0)
 	if err != nil {
-		return plumbing.ZeroHash, err
+		return nil, err
 	}
 	if bytes.Contains(b[:min(len(b), 200)], []byte("version 2\n")) {
 		r.remember(func() { r.proto = 2 })
@@ -42,10 +55,18 @@ func (r *remote) tip(ctx context.Context) (plumbing.Hash, error) {
 	}
 	refs, err := r.decodeAdvertised(b)
 	if err != nil {
-		return plumbing.ZeroHash, err
+		return nil, err
 	}
 	r.remember(func() { r.proto, r.fetch = 1, refs.Capabilities })
-	return refs.References[r.branch.String()], nil
+	var all []listed
+	for name, hash := range refs.References {
+		l := listed{name: name, object: hash, commit: hash}
+		if peeled, ok := refs.Peeled[name]; ok {
+			l.commit = peeled
+		}
+		all = append(all, l)
+	}
+	return all, nil
 }
 
 func (r *remote) remember(f func()) {
@@ -78,38 +99,45 @@ func (r *remote) decodeAdvertised(b []byte) (*packp.AdvRefs, error) {
 	return refs, nil
 }
 
-func (r *remote) lsRefs(ctx context.Context) (plumbing.Hash, error) {
+func (r *remote) lsRefs(ctx context.Context) ([]listed, error) {
 	var b bytes.Buffer
 	e := pktline.NewEncoder(&b)
 	_ = e.EncodeString("command=ls-refs\n") // writes to a buffer do not fail
 	b.WriteString("0001")
-	_ = e.EncodeString("ref-prefix " + r.branch.String() + "\n")
+	_ = e.EncodeString("peel\n", "ref-prefix "+r.prefix()+"\n")
 	_ = e.Flush()
 	body, err := r.do(ctx, call{
 		service: uploadPack, body: b.Bytes(), v2: true, max: maxAdvertised, timeout: r.timeout,
 	})
 	if err != nil {
 		r.forget()
-		return plumbing.ZeroHash, err
+		return nil, err
 	}
 	answer, err := readAll(body, r.url)
 	if err != nil {
-		return plumbing.ZeroHash, err
+		return nil, err
 	}
+	var all []listed
 	lines := pktline.NewScanner(bytes.NewReader(answer))
 	for lines.Scan() {
-		line := strings.TrimSuffix(string(lines.Bytes()), "\n")
-		if line == "" {
-			return plumbing.ZeroHash, nil // the flush: the list is complete
+		words := strings.Fields(string(lines.Bytes()))
+		if len(words) == 0 {
+			return all, nil // the flush: the list is complete
 		}
-		hash, name, _ := strings.Cut(line, " ")
-		if name == r.branch.String() && plumbing.IsHash(hash) {
-			return plumbing.NewHash(hash), nil
+		if len(words) < 2 || !plumbing.IsHash(words[0]) {
+			break
 		}
+		l := listed{name: words[1], object: plumbing.NewHash(words[0]), commit: plumbing.NewHash(words[0])}
+		for _, w := range words[2:] {
+			if peeled, ok := strings.CutPrefix(w, "peeled:"); ok {
+				l.commit = plumbing.NewHash(peeled)
+			}
+		}
+		all = append(all, l)
 	}
-	// A list without its end says nothing about the branch: not "missing".
+	// A list without its end says nothing about the reference: not "missing".
 	r.forget()
-	return plumbing.ZeroHash, fail(ErrUnreachable, lines.Err(), "cannot understand the reference list of %s; try later", r.url)
+	return nil, fail(ErrUnreachable, lines.Err(), "cannot understand the reference list of %s; try later", r.url)
 }
 
 func (r *remote) capabilities(ctx context.Context, service string) (*capability.List, error) {
@@ -176,8 +204,10 @@ func (r *remote) download(ctx context.Context, s *store, want plumbing.Hash, dep
 }
 
 func (r *remote) uploadRequest(s *store, caps *capability.List, want plumbing.Hash, depth int) (*packp.UploadPackRequest, error) {
-	req := packp.NewUploadPackRequest() // no multi_ack and no thin packs: go-git has neither
-	for _, c := range []capability.Capability{capability.OFSDelta, capability.NoProgress} {
+	// No thin packs: go-git has none. multi_ack changes nothing where "done"
+	// follows the haves at once, but Azure DevOps serves nobody without it.
+	req := packp.NewUploadPackRequest()
+	for _, c := range []capability.Capability{capability.MultiACK, capability.OFSDelta, capability.NoProgress} {
 		if caps.Supports(c) {
 			_ = req.Capabilities.Set(c) // fails only for capabilities that need a value
 		}
@@ -195,7 +225,7 @@ func (r *remote) uploadRequest(s *store, caps *capability.List, want plumbing.Ha
 		}
 		_ = req.Capabilities.Set(capability.Shallow)
 	}
-	req.Wants, req.Haves, req.Shallows = []plumbing.Hash{want}, s.haves(), shallows
+	req.Wants, req.Haves, req.Shallows = []plumbing.Hash{r.object(want)}, s.haves(), shallows
 	req.Depth = packp.DepthCommits(depth)
 	return req, nil
 }

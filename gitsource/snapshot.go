@@ -127,7 +127,7 @@ func isTyped(err error) bool {
 }
 
 func (s *Source) tooMany() error {
-	return fail(ErrTooBig, nil, "cannot read branch %s of %s: it has more than %d files; set source.path to the folder with the plans", s.remote.branch.Short(), s.remote.url, maxEntries)
+	return fail(ErrTooBig, nil, "cannot read %s of %s: it has more than %d files; set source.path to the folder with the plans", s.remote.said, s.remote.url, maxEntries)
 }
 
 func (s *Source) changes(old, new plumbing.Hash) ([]change, error) {

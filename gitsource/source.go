@@ -84,7 +84,7 @@ func (s *Source) Read(ctx context.Context, since string) (*reconciler.Desired, e
 		return nil, err
 	}
 	if tip.IsZero() {
-		return nil, fail(ErrBranchMissing, nil, "cannot find branch %s of %s; push it, or correct source.branch", s.remote.branch.Short(), s.remote.url)
+		return nil, fail(ErrBranchMissing, nil, "cannot find %s of %s; push it, or correct source.%s", s.remote.said, s.remote.url, s.remote.field)
 	}
 	if r := s.last; r != nil && r.tip == tip && (r.since == base || base == tip) {
 		same := *r.desired
@@ -117,7 +117,7 @@ func (s *Source) read(ctx context.Context, base, tip plumbing.Hash) (*reading, e
 		return nil, err
 	}
 	if snap.dir.IsZero() && s.path != "" {
-		return nil, fail(ErrMisconfigured, nil, "cannot find folder %q in branch %s of %s; correct source.path", s.path, s.remote.branch.Short(), s.remote.url)
+		return nil, fail(ErrMisconfigured, nil, "cannot find folder %q in %s of %s; correct source.path", s.path, s.remote.said, s.remote.url)
 	}
 	d := &reconciler.Desired{Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked, Trust: s.trust.now()}
 	a := snap.assemble(s.limits)

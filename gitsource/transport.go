@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 
@@ -46,7 +47,10 @@ type transport interface {
 // within four times that.
 type remote struct {
 	url     string
-	branch  plumbing.ReferenceName
+	branch  plumbing.ReferenceName // "" with tags
+	tags    *semver.Constraints
+	field   string // of the configuration, that says what is read
+	said    string // what is read, for sentences: "branch main"
 	via     transport
 	timeout time.Duration
 	maxPack int64
@@ -54,6 +58,7 @@ type remote struct {
 	most    time.Duration // that the server may ask for with Retry-After
 
 	mu    sync.Mutex
+	found listed           // by the last tip
 	proto int              // 0 not asked yet, else 1 (v0 and v1) or 2
 	fetch *capability.List // what git-upload-pack offers
 	push  *capability.List // what git-receive-pack offers
@@ -62,8 +67,8 @@ type remote struct {
 
 // newRemote checks the configuration; it does no I/O. AllowLoopbackHTTP
 // permits plain HTTP to a loopback address, and credentials on that connection.
-func (c *Config) newRemote(repo spec.Repository, branch string) (*remote, error) {
-	r := &remote{branch: plumbing.NewBranchReferenceName(branch), timeout: defaultTimeout, maxPack: maxPack, now: time.Now, most: maxRest}
+func (c *Config) newRemote(repo spec.Repository) (*remote, error) {
+	r := &remote{timeout: defaultTimeout, maxPack: maxPack, now: time.Now, most: maxRest}
 	if repo.Timeout != nil && repo.Timeout.Duration > 0 {
 		r.timeout = repo.Timeout.Duration
 	}
@@ -77,8 +82,8 @@ func (c *Config) newRemote(repo spec.Repository, branch string) (*remote, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.branch.Validate(); err != nil || strings.Contains(branch, "..") {
-		return nil, fail(ErrMisconfigured, nil, "cannot use branch %q of %s: it is not a branch name; correct it", branch, r.url)
+	if err := r.aim(repo); err != nil {
+		return nil, err
 	}
 	if (repo.Credentials != nil || repo.Proxy != nil) && c.Secrets == nil {
 		return nil, fail(ErrMisconfigured, nil, "cannot use %s: it has credentials, and secrets cannot be read here", r.url)
@@ -90,7 +95,7 @@ func (c *Config) newRemote(repo spec.Repository, branch string) (*remote, error)
 func (r *remote) on(branch plumbing.ReferenceName) *remote {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &remote{url: r.url, branch: branch, via: r.via, timeout: r.timeout, maxPack: r.maxPack, now: r.now, most: r.most, rest: r.rest}
+	return &remote{url: r.url, branch: branch, field: "branch", said: "branch " + branch.Short(), via: r.via, timeout: r.timeout, maxPack: r.maxPack, now: r.now, most: r.most, rest: r.rest}
 }
 
 func (c *Config) overHTTP(repo spec.Repository, r *remote) (string, transport, error) {
@@ -115,7 +120,7 @@ func (c *Config) overHTTP(repo spec.Repository, r *remote) (string, transport, e
 	}
 	return where, &overHTTP{
 		secretOf: secretOf{url: where, creds: repo.Credentials, secrets: c.Secrets},
-		branch:   r.branch, proxy: repo.Proxy, bundle: repo.CABundle, timeout: r.timeout, app: githubApp{made: c.SecretMade},
+		branch:   repo.Branch, proxy: repo.Proxy, bundle: repo.CABundle, timeout: r.timeout, app: githubApp{made: c.SecretMade},
 		busy: func(status int, h http.Header) { r.remember(func() { r.rest = askedRest(status, h, r.now()) }) },
 	}, nil
 }

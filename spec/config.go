@@ -81,15 +81,31 @@ type Webhook struct {
 // Repository is a Git repository, by an https:// or SSH address. docs/git.md
 // lists the entries of the Secrets.
 type Repository struct {
-	URL         string     `json:"url"`
-	Branch      string     `json:"branch,omitempty"` // default main
-	Path        string     `json:"path,omitempty"`   // only documents below it
+	URL string `json:"url"`
+	// Branch, or for the source one of Tag, SemVer (the newest tag in a range)
+	// and Ref (a full reference name); default the branch main.
+	Branch      string     `json:"branch,omitempty"`
+	Tag         string     `json:"tag,omitempty"`
+	SemVer      string     `json:"semver,omitempty"`
+	Ref         string     `json:"ref,omitempty"`
+	Path        string     `json:"path,omitempty"` // only documents below it
 	Credentials *SecretRef `json:"credentials,omitempty"`
 	// Proxy names a Secret with address, and username and password where the
 	// proxy wants them. Without it the environment decides.
 	Proxy    *SecretRef       `json:"proxy,omitempty"`
 	CABundle string           `json:"caBundle,omitempty"`
 	Timeout  *metav1.Duration `json:"timeout,omitempty"` // of one Git call; default 60s
+}
+
+// Reads says what is read of the repository: a field of branch, tag, semver
+// and ref, and its value.
+func (r Repository) Reads() (field, value string) {
+	for _, f := range []struct{ field, value string }{{"ref", r.Ref}, {"semver", r.SemVer}, {"tag", r.Tag}} {
+		if f.value != "" {
+			return f.field, f.value
+		}
+	}
+	return "branch", either(r.Branch, DefaultBranch)
 }
 
 // Ledger says where records go; an empty URL means the source repository.

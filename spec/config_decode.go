@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -75,11 +76,14 @@ func (c *DaemonConfig) setDefaults() {
 	if s.Shard != nil {
 		ledger += "-" + s.Shard.Name
 	}
+	if field, value := s.Source.Reads(); field == "branch" {
+		s.Source.Branch = value
+	}
 	for _, f := range []struct {
 		v   *string
 		def string
 	}{
-		{&s.Source.Branch, DefaultBranch}, {&s.Ledger.Branch, ledger}, {&s.Namespace, DefaultNamespace},
+		{&s.Ledger.Branch, ledger}, {&s.Namespace, DefaultNamespace},
 		{&s.Ledger.AuthorName, "Tranship"}, {&s.Ledger.AuthorEmail, "tranship@localhost"},
 		{&s.Mover.CPU, "100m"}, {&s.Mover.Memory, "512Mi"}, {&s.Mover.HolderImage, s.Mover.Image}, {&s.Mover.KubeletRoot, "/var/lib/kubelet"},
 		{&s.Mover.Receiver, ReceiverPodIP},
@@ -109,6 +113,10 @@ var endsInYear = regexp.MustCompile(`(^|-)[0-9]{4}$`)
 var (
 	branchName = &nameRule{regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_]*(\.[-A-Za-z0-9_]+)*(/[A-Za-z0-9_][-A-Za-z0-9_]*(\.[-A-Za-z0-9_]+)*)*$`), 200,
 		"the short name of a branch, such as main or team/plans"}
+	tagName = &nameRule{regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_+]*(\.[-A-Za-z0-9_+]+)*(/[A-Za-z0-9_][-A-Za-z0-9_+]*(\.[-A-Za-z0-9_+]+)*)*$`), 200,
+		"the short name of a tag, such as v1.2.3"}
+	refName = &nameRule{regexp.MustCompile(`^refs(/[A-Za-z0-9_][-A-Za-z0-9_+]*(\.[-A-Za-z0-9_+]+)*)+$`), 200,
+		"a full reference name, such as refs/heads/main or refs/pull/7/head"}
 	folder = &nameRule{regexp.MustCompile(`^[-_A-Za-z0-9]+(\.[-_A-Za-z0-9]+)*(/[-_A-Za-z0-9]+(\.[-_A-Za-z0-9]+)*)*$`), 512,
 		"a folder of the repository such as clusters/plans, without './', '..' and '/' at its ends"}
 	quantity     = &nameRule{regexp.MustCompile(`^[0-9]+(\.[0-9]+)?(m|k|M|G|Ki|Mi|Gi)?$`), 32, "a Kubernetes quantity such as 100m or 512Mi"}
@@ -121,6 +129,8 @@ var configRules = map[string]rule{
 	"metadata.name":                {name: subdomain},
 	"spec.source.url":              {need: "the URL of the repository that holds the plans, such as https://git.example.com/team/plans.git"},
 	"spec.source.branch":           {name: branchName},
+	"spec.source.tag":              {name: tagName},
+	"spec.source.ref":              {name: refName},
 	"spec.source.path":             {name: folder},
 	"spec.source.credentials.from": {need: "the name of a Secret in the daemon's namespace", name: subdomain},
 	"spec.source.credentials.key":  {name: secretKey},
@@ -166,8 +176,11 @@ func (c checker) config(s *DaemonConfigSpec) {
 	c.git("spec.source", &s.Source)
 	c.git("spec.ledger", &s.Ledger.Repository)
 	c.trust(&s.Trust)
-	if s.Ledger.Path != "" {
-		c.addf("spec.ledger.path", "path goes with source only; the ledger has its own layout: remove it")
+	c.reads(&s.Source)
+	for _, f := range []struct{ field, value string }{{"path", s.Ledger.Path}, {"tag", s.Ledger.Tag}, {"semver", s.Ledger.SemVer}, {"ref", s.Ledger.Ref}} {
+		if f.value != "" {
+			c.addf("spec.ledger."+f.field, "%s goes with source only; the ledger is a branch with its own layout: remove it", f.field)
+		}
 	}
 	if k := s.Ledger.SigningKey; k != nil && k.Key != "" {
 		c.addf("spec.ledger.signingKey.key", "the entries of this Secret have fixed names, identity or openPGP, and password: remove key")
@@ -178,7 +191,7 @@ func (c checker) config(s *DaemonConfigSpec) {
 		}
 	}
 	same := s.Ledger.URL == "" || sameRepository(s.Ledger.URL, s.Source.URL)
-	if branch := either(s.Ledger.Branch, DefaultLedgerBranch); same && branch == either(s.Source.Branch, DefaultBranch) {
+	if branch := either(s.Ledger.Branch, DefaultLedgerBranch); same && (branch == s.Source.branch() || s.Source.Ref == "refs/heads/"+branch) {
 		c.addf("spec.ledger.branch", "the ledger must not be written to %s, the branch that people merge to: write another name, such as %s", quote(branch), DefaultLedgerBranch)
 	}
 	for path, n := range map[string]int{
@@ -202,6 +215,27 @@ func (c checker) config(s *DaemonConfigSpec) {
 	}
 	if s.Interval != nil && s.Interval.Duration > 0 && s.Interval.Duration < time.Second {
 		c.addf("spec.interval", "interval must be 1s or longer, not %s", s.Interval.Duration)
+	}
+}
+
+// branch is the branch that is read, "" when something else is.
+func (r *Repository) branch() string {
+	if field, value := r.Reads(); field == "branch" {
+		return value
+	}
+	return ""
+}
+
+// reads allows one of branch, tag, semver and ref.
+func (c checker) reads(r *Repository) {
+	read, _ := r.Reads()
+	for _, f := range []struct{ field, value string }{{"branch", r.Branch}, {"tag", r.Tag}, {"semver", r.SemVer}} {
+		if f.value != "" && f.field != read {
+			c.addf("spec.source."+f.field, "only one of branch, tag, semver and ref says what is read: remove %s or %s", f.field, read)
+		}
+	}
+	if _, err := semver.NewConstraint(r.SemVer); r.SemVer != "" && err != nil {
+		c.addf("spec.source.semver", "semver must be a range of versions, such as '>=1.2.0 <2.0.0', not %s", quote(r.SemVer))
 	}
 }
 

@@ -111,7 +111,8 @@ func (f *runFlags) run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer d.close()
-	d.log.Info("the daemon runs", "version", version, "epoch", d.epoch, "source", cfg.Spec.Source.URL, "branch", cfg.Spec.Source.Branch)
+	field, value := cfg.Spec.Source.Reads()
+	d.log.Info("the daemon runs", "version", version, "epoch", d.epoch, "source", cfg.Spec.Source.URL, field, value)
 	return d.serve(ctx, f)
 }
 
