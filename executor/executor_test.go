@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -17,7 +18,9 @@ import (
 
 func TestEveryVerbHasAHandler(t *testing.T) {
 	verbs := Verbs()
-	for kind, steps := range reconciler.Itineraries {
+	all := maps.Clone(reconciler.Itineraries)
+	all[spec.RunRollback] = reconciler.RollbackRows()
+	for kind, steps := range all {
 		for _, s := range steps {
 			for _, name := range []string{s.Verb, s.Undo} {
 				if v, ok := verbs[name]; name != "" && (!ok || v.Look == nil) {
@@ -27,7 +30,7 @@ func TestEveryVerbHasAHandler(t *testing.T) {
 		}
 	}
 	used := map[string]bool{}
-	for _, steps := range reconciler.Itineraries {
+	for _, steps := range all {
 		for _, s := range steps {
 			used[s.Verb], used[s.Undo] = true, true
 		}

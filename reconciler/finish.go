@@ -33,6 +33,9 @@ func finish(defs []StepDef, in Input) Decision {
 		st.Phase, st.Reason, st.Message = spec.RunCanceled, "Canceled", st.Cancel
 	case back:
 		st.Phase, st.Reason, st.Message = spec.RunFailed, failed.Reason, fmt.Sprintf("step %s: %s", failed.Name, failed.Message)
+		if run.Spec.Kind == spec.RunRollback && returned(run) {
+			st.Message += "; the application runs on the target as before"
+		}
 	case len(warnings) > 0:
 		st.Phase, st.Reason, st.Message = spec.RunSucceeded, "SucceededWithWarnings", "see the warnings"
 	default:
@@ -45,6 +48,11 @@ func finish(defs []StepDef, in Input) Decision {
 		}
 		st.StopSeconds, st.OwnSeconds = stopTime(run.Facts.Times)
 		run.Facts.Estimate = judged(run.Facts.Estimate, st.StopSeconds)
+	}
+	if run.Spec.Kind == spec.RunRollback && st.Phase == spec.RunSucceeded {
+		if say := broughtBack(run.Facts.Volumes); say != "" && run.Spec.Closure.Plan.Spec.Rollback.TargetWrites == "CopyBack" {
+			st.Message, st.StopSeconds = say+"; "+liveSince(run), downTime(run)
+		}
 	}
 	return Decision{Kind: Finish, Run: run}
 }

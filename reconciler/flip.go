@@ -53,7 +53,7 @@ func settled(in *PlanInput) (verdict, bool) {
 	case want == spec.Migrated:
 		return verdict{cond: stalled("CutoverNotDone", lastWord(in.Status, "no cutover is running; raise cutover.attempt to try again, or go back to Staged"))}, true
 	case want == spec.RolledBack && rec.State == spec.RolledBack:
-		return verdict{cond: ready("RolledBack", "the application is back on the source"+stays(in.Status))}, true
+		return verdict{cond: ready("RolledBack", "the application is back on the source"+stays(in.Status)+cameBack(in.Status))}, true
 	case want == spec.RolledBack && rec.State == spec.Migrated:
 		return verdict{cond: stalled("RollbackNotDone", lastWord(in.Status, "no rollback is running; raise cutover.attempt to ask for it again"))}, true
 	case want == spec.Closed:
@@ -77,6 +77,14 @@ func stays(st *spec.PlanStatus) string {
 		return ""
 	}
 	return "; what it wrote on the target stays on the moved volumes " + strings.Join(moved, ", ")
+}
+
+// cameBack says what a rollback has copied back.
+func cameBack(st *spec.PlanStatus) string {
+	if say := broughtBack(st.Volumes); say != "" {
+		return "; " + say
+	}
+	return ""
 }
 
 // lastWord keeps what a failed run said, so that the sentence people need
@@ -167,8 +175,13 @@ func toRolledBack(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	if in.Status.Recorded.CutoverPath == "" { // it was adopted: no run did it
 		return verdict{cond: stalled("NothingToRollBack", "the cutover was taken as done by `tranship ledger adopt`, so that no record says what it did: put the source back by hand, then close the plan")}, true
 	}
-	if in.Closure.Plan.Spec.Rollback.TargetWrites == "" {
-		return verdict{cond: stalled("TargetWritesRequired", "say what becomes of data written on the target since the cutover: rollback.targetWrites: Discard")}, true
+	switch in.Closure.Plan.Spec.Rollback.TargetWrites {
+	case "":
+		return verdict{cond: stalled("TargetWritesRequired", "say what becomes of data written on the target since the cutover: rollback.targetWrites: Discard, or CopyBack")}, true
+	case "CopyBack":
+		if why := noCopyBack(in.Status.Volumes); why != "" {
+			return verdict{cond: stalled("CopyBackNotPossible", why)}, true
+		}
 	}
 	o := order(in, spec.RunRollback, nil)
 	o.Commit, o.Approval = f.Approval.Commit, &f.Approval

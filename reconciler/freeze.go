@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -17,6 +18,7 @@ type Order struct {
 	Approval *spec.Approval
 	Slot     *metav1.Time
 	Undoes   *spec.Run // rollback and close: the finished cutover
+	Before   *spec.Run // rollback: the last one of the same cutover, which was to copy back and failed
 	Volumes  []spec.Volume
 	Epoch    int64
 }
@@ -46,8 +48,11 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 		r.Spec.Closure = o.Undoes.Spec.Closure
 		r.Spec.Closure.Plan.Spec.Rollback = o.Closure.Plan.Spec.Rollback
 		r.Facts = o.Undoes.Facts
-		r.Facts.Times = nil
-		r.Steps = rollbackSteps(o.Undoes)
+		if o.Before != nil { // what it made anew has other UIDs now
+			r.Facts = o.Before.Facts
+		}
+		r.Facts.Times = wentLive(o.Undoes)
+		r.Steps = rollbackSteps(&o)
 		return r
 	}
 	if o.Kind == spec.RunClose && o.Undoes != nil { // the policies that the cutover changed
@@ -55,7 +60,7 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 		r.Facts.Times, r.Facts.Volumes = nil, o.Volumes
 	}
 	if o.Kind == spec.RunMigrate {
-		r.Facts.Estimate = st.Estimate
+		r.Facts.Estimate, r.Facts.Volumes = st.Estimate, onlyKept(o.Volumes)
 	}
 	facts := freezeFacts(o)
 	for _, d := range Itineraries[o.Kind] {
@@ -73,7 +78,7 @@ func RunName(plan string, kind spec.RunKind, number int) string {
 
 func freezeFacts(o Order) *FreezeFacts {
 	p := &o.Closure.Plan.Spec
-	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
+	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), HalfBack: overwritten(&o), Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
 	for _, v := range o.Volumes {
 		f.Volumes = f.Volumes || v.Action == "copy"
 		f.Moves = f.Moves || v.Action == "move"
@@ -90,13 +95,29 @@ func freezeFacts(o Order) *FreezeFacts {
 
 // rollbackSteps is the undo column of what a finished cutover did, read
 // backwards: first what lies before the restart of the source, then the rest.
-func rollbackSteps(done *spec.Run) []spec.Step {
-	table := stepTable(spec.RunMigrate)
-	var steps []spec.Step
+// What is copied back is written between the stop of the target and that.
+func rollbackSteps(o *Order) (steps []spec.Step) {
+	table, back := stepTable(spec.RunMigrate), copiesBack(o)
+	if back {
+		steps = frozenSteps(copyBackSteps...)
+	}
 	for turn := range undoTurns {
-		for i := len(done.Steps) - 1; i >= 0; i-- {
-			if s := done.Steps[i]; s.Undo != "" && table[s.Name].undoOrder() == turn {
-				steps = append(steps, spec.Step{Name: undoName(s.Name), Verb: s.Undo})
+		for i := len(o.Undoes.Steps) - 1; i >= 0; i-- {
+			s := o.Undoes.Steps[i]
+			d := table[s.Name]
+			if s.Undo == "" || d.undoOrder() != turn {
+				continue
+			}
+			undo := spec.Step{Name: undoName(s.Name), Verb: s.Undo}
+			if back && d.Redone {
+				undo.Undo = s.Verb
+			}
+			steps = append(steps, undo)
+			switch {
+			case s.Name == "start" && back:
+				steps = append(steps, frozenSteps(copyBackAfterStop...)...)
+			case s.Name == "start" && o.Before != nil: // whatever its last try has done, one of them may have written
+				steps = append(steps, frozenSteps(putSourceBack)...)
 			}
 		}
 	}
@@ -124,13 +145,20 @@ func buildTables() map[spec.RunKind]map[string]StepDef {
 	back := all[spec.RunRollback]
 	for i, d := range Itineraries[spec.RunMigrate] {
 		if d.Undo != "" {
-			back[undoName(d.Name)] = StepDef{
+			row := StepDef{
 				Name: undoName(d.Name), Verb: d.Undo, NoUndo: "it is an undo itself", Soft: !d.UndoBefore || d.UndoTarget, UndoTarget: d.UndoTarget,
 				Forever: d.UndoBefore, Retries: undoAttempts, Timeout: fixed(rollbackTimeout), Help: "Takes back: " + Itineraries[spec.RunMigrate][i].Help,
 			}
+			if d.Redone {
+				row.Undo, row.NoUndo, row.UndoBefore = d.Verb, "", true
+			}
+			back[row.Name] = row
 		}
 	}
-	back["rolled-back"] = StepDef{Name: "rolled-back", NoUndo: "it is a record", Push: true, Help: "Records in Git that the application is back on the source."}
+	for _, d := range slices.Concat(copyBackSteps, copyBackAfterStop, []StepDef{putSourceBack}) {
+		back[d.Name] = d
+	}
+	back["rolled-back"] = StepDef{Name: "rolled-back", NoUndo: "it is a record", Push: true, Timeout: short, Help: "Records in Git that the application is back on the source."}
 	return all
 }
 

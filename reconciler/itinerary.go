@@ -27,7 +27,10 @@ type StepDef struct {
 	// UndoTarget: the undo is about the target alone. Where that is gone for good,
 	// and somebody has said so, there is nothing left to undo.
 	UndoTarget bool
-	When       Fact // nil: always
+	// Redone: the step's own verb takes its undo back, which a rollback that copies
+	// back and fails needs, so that the target runs again.
+	Redone bool
+	When   Fact // nil: always
 	// Intent makes the executor look while the step is pending; what it reads
 	// is saved with the intent, before the effect.
 	Intent bool
@@ -89,6 +92,7 @@ func healing(c *spec.Cutover) time.Duration { return c.HealthTimeoutOrDefault() 
 // FreezeFacts is what the conditions of steps may ask.
 type FreezeFacts struct {
 	Volumes   bool // the plan copies at least one claim
+	HalfBack  bool // a copy back that failed has overwritten at least one claim of the source
 	Moves     bool // the plan moves at least one claim
 	Direct    bool // at least one of them goes from mover to mover
 	Snapshots bool // at least one of them is copied by snapshot
@@ -97,12 +101,13 @@ type FreezeFacts struct {
 	Hooks     map[spec.Phase]bool // phases with a hook that runs in this kind of run
 }
 
-func hasVolumes(f *FreezeFacts) bool   { return f.Volumes }
-func hasSnapshots(f *FreezeFacts) bool { return f.Snapshots }
-func movesVolumes(f *FreezeFacts) bool { return f.Moves }
-func hasClaims(f *FreezeFacts) bool    { return f.Volumes || f.Moves }
-func quiesces(f *FreezeFacts) bool     { return f.Quiesce }
-func hasDirect(f *FreezeFacts) bool    { return f.Direct }
+func hasVolumes(f *FreezeFacts) bool      { return f.Volumes }
+func halfBackVolumes(f *FreezeFacts) bool { return f.HalfBack }
+func hasSnapshots(f *FreezeFacts) bool    { return f.Snapshots }
+func movesVolumes(f *FreezeFacts) bool    { return f.Moves }
+func hasClaims(f *FreezeFacts) bool       { return f.Volumes || f.Moves }
+func quiesces(f *FreezeFacts) bool        { return f.Quiesce }
+func hasDirect(f *FreezeFacts) bool       { return f.Direct }
 
 // standsBy: the two movers of a direct transfer are started together, when both
 // sides are ready for it.
@@ -117,7 +122,8 @@ func hasPreRestoreHooks(f *FreezeFacts) bool { return f.Hooks[spec.PreRestore] }
 func noPreRestoreHooks(f *FreezeFacts) bool  { return !f.Hooks[spec.PreRestore] }
 
 // Itineraries holds every kind of run. A rollback of a finished cutover has
-// no list of its own: it is the undo column of what was done, read backwards.
+// no list of its own: it is the undo column of what was done, read backwards,
+// with copyBackSteps in it where the plan says so.
 var Itineraries = map[spec.RunKind][]StepDef{
 	spec.RunStage:   stageSteps,
 	spec.RunMigrate: migrateSteps,
@@ -218,15 +224,15 @@ var migrateSteps = []StepDef{
 		Help: "Binds the copied volumes to the application's claims on the target."},
 	{Name: "live", Verb: "mover.live", NoUndo: "the hand-back marks the claims dirty", Push: true, PushEnd: true, Timeout: outage, Retries: 2,
 		Help: "Marks the claims live: from here on they belong to the application on the target."},
-	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, UndoTarget: true, Intent: true, Timeout: short, Retries: 2,
+	{Name: "start", Verb: "workload.start", Undo: "workload.stop-target", UndoBefore: true, UndoTarget: true, Redone: true, Intent: true, Timeout: short, Retries: 2,
 		Help: "Starts the application on the target with the counts it had on the source."},
 	{Name: "health", Verb: "workload.health", ReadOnly: true, NoUndo: "it only reads", Timeout: healing,
 		Help: "Waits until every workload on the target is ready."},
-	{Name: "autoscalers", Verb: "kube.autoscalers", Undo: "kube.autoscalers-undo", UndoBefore: true, UndoTarget: true, Timeout: short, Retries: 2,
+	{Name: "autoscalers", Verb: "kube.autoscalers", Undo: "kube.autoscalers-undo", UndoBefore: true, UndoTarget: true, Redone: true, Timeout: short, Retries: 2,
 		Help: "Creates what scales the target's workloads, now that they run."},
 	{Name: "post-restore-hooks", Verb: "hook.post-restore", Undo: "hook.clean-up", UndoBefore: true, UndoTarget: true, When: hooksIn(spec.PostRestore), Timeout: copying,
 		Help: "Runs the PostRestore hooks."},
-	{Name: "traffic", Verb: "kube.traffic", Undo: "kube.traffic-undo", UndoBefore: true, UndoTarget: true, Intent: true, NoReturn: true, Timeout: medium, Retries: 2,
+	{Name: "traffic", Verb: "kube.traffic", Undo: "kube.traffic-undo", UndoBefore: true, UndoTarget: true, Redone: true, Intent: true, NoReturn: true, Timeout: medium, Retries: 2,
 		Help: "Creates what leads users to the application: Ingress, LoadBalancer and NodePort Services, webhooks, APIServices."},
 	{Name: "migrated", NoUndo: "it is a record", NoReturn: true, Push: true, Timeout: short,
 		Help: "Records in Git that the application lives on the target."},
@@ -241,6 +247,7 @@ var migrateSteps = []StepDef{
 var closeSteps = []StepDef{
 	{Name: "policies", Verb: "mover.policies", NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
 		Help: "Sets the reclaim and retention policies on the target to their own values."},
+	{Name: "put-source-back", Verb: putSourceBack.Verb, NoUndo: putSourceBack.NoUndo, When: halfBackVolumes, Timeout: copying, Retries: 2, Help: putSourceBack.Help},
 	{Name: "claims", Verb: "mover.close-claims", NoUndo: "staged copies of a closed plan are not needed again", Timeout: short, Retries: 2,
 		Help: "Deletes the claims left in our namespace on the target, by UID."},
 	{Name: "purge-data", Verb: "mover.purge", NoUndo: "copies of a closed plan's volumes are not needed again", When: hasVolumes, Timeout: copying, Retries: 2,

@@ -218,6 +218,9 @@ func (w *world) life(t *testing.T) (killed bool) {
 	return false
 }
 
+// copyBack stands for a rollback that copies back.
+const copyBack spec.RunKind = "copy back"
+
 func newWorld(kind spec.RunKind, volumes bool, break_ ...string) *world {
 	w := &world{made: map[string]int{}, age: map[string]int{}, broken: map[string]bool{}, final: map[string]bool{}, now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
 	c := &spec.Closure{}
@@ -226,12 +229,28 @@ func newWorld(kind spec.RunKind, volumes bool, break_ ...string) *world {
 	if volumes {
 		o.Volumes = []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy"}}
 	}
+	if kind == spec.RunRollback || kind == copyBack {
+		cutover := o
+		cutover.Kind = spec.RunMigrate
+		o.Undoes = finished(Freeze(w.now, cutover, &spec.PlanStatus{}), w.now)
+		o.Kind, c.Plan.Spec.Rollback.TargetWrites = spec.RunRollback, map[spec.RunKind]string{copyBack: "CopyBack", spec.RunRollback: "Discard"}[kind]
+	}
 	w.journal = Freeze(w.now, o, &spec.PlanStatus{})
 	for _, b := range break_ {
 		name, final := strings.CutSuffix(b, "!")
 		w.broken[name], w.final[name] = true, final
 	}
 	return w
+}
+
+// finished is a run that has done everything.
+func finished(r *spec.Run, at time.Time) *spec.Run {
+	now := metav1.NewMicroTime(at)
+	for i := range r.Steps {
+		r.Steps[i].State, r.Steps[i].Started, r.Steps[i].Ended = spec.StepDone, &now, &now
+	}
+	r.Status.Phase = spec.RunSucceeded
+	return r
 }
 
 func effects(w *world) []string {
@@ -297,6 +316,12 @@ var killCases = []struct {
 	{"an undo fails for good behind the restart", spec.RunMigrate, true, []string{"do:health:1!", "undo:backup!"}, spec.RunFailed, "undo:namespaces"},
 	{"traffic fails", spec.RunMigrate, true, []string{"do:traffic:1!"}, spec.RunSucceeded, "do:clean-up:1"},
 	{"close", spec.RunClose, true, nil, spec.RunSucceeded, "do:release:1"},
+	{"rollback that discards", spec.RunRollback, true, nil, spec.RunSucceeded, "do:undo-namespaces:1"},
+	{"rollback that copies back", copyBack, true, nil, spec.RunSucceeded, "do:undo-namespaces:1"},
+	{"copy back, the last upload is lost once", copyBack, true, []string{"do:last-upload-target:1"}, spec.RunSucceeded, "do:undo-namespaces:1"},
+	{"copy back fails before the stop", copyBack, true, []string{"do:upload-target:1!"}, spec.RunFailed, "undo:keep-source"},
+	{"copy back fails at its last copy", copyBack, true, []string{"do:last-upload-target:1!"}, spec.RunFailed, "undo:keep-source"},
+	{"copy back fails half way", copyBack, true, []string{"do:write-source:1!"}, spec.RunFailed, "undo:keep-source"},
 	{"a closed plan keeps its marks", spec.RunClose, true, []string{"do:release:1!"}, spec.RunSucceeded, "do:release:1"},
 }
 

@@ -208,21 +208,28 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 func (l *Loop) launch(ctx context.Context, o *Order) {
 	l.drivers[o.Plan] = l.newDriver(o.Closure)
 	o.Epoch = l.Epoch
-	path := l.rec.Plans[o.Plan].Recorded.CutoverPath
+	rec := l.rec.Plans[o.Plan].Recorded
 	l.runs.Add(1)
 	go func() {
 		defer l.runs.Done()
-		l.send(l.prepare(ctx, o, path))
+		l.send(l.prepare(ctx, o, rec.CutoverPath, rec.LastRunPath))
 	}()
 }
 
 // prepare gathers what a run is frozen from: the volumes that the clusters
-// have now, or the record of the cutover that is to be undone.
-func (l *Loop) prepare(ctx context.Context, o *Order, cutover string) message {
+// have now, or the record of the cutover that is to be undone and of what was
+// tried last.
+func (l *Loop) prepare(ctx context.Context, o *Order, cutover, last string) message {
 	m := message{order: o, plan: o.Plan, survey: &Survey{}}
 	if o.Kind != spec.RunStage && o.Kind != spec.RunMigrate { // about what was done; the source may be gone
 		if cutover != "" {
 			o.Undoes, m.err = l.ledger.Run(ctx, cutover)
+		}
+		if o.Kind == spec.RunRollback && m.err == nil && last != cutover {
+			var run *spec.Run
+			if run, m.err = l.ledger.Run(ctx, last); m.err == nil && copiedBack(run, o.Undoes) {
+				o.Before = run
+			}
 		}
 		return m
 	}

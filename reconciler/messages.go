@@ -265,7 +265,7 @@ func (l *Loop) begin(ctx context.Context, m message) {
 		return
 	}
 	noteScope(dec.Status, o.Closure, m.survey, metav1.NewTime(l.clock.Now()))
-	o.Volumes, o.Undoes, o.Epoch = m.order.Volumes, m.order.Undoes, l.Epoch
+	o.Volumes, o.Undoes, o.Before, o.Epoch = m.order.Volumes, m.order.Undoes, m.order.Before, l.Epoch
 	run := Freeze(l.clock.Now(), *o, dec.Status)
 	st := Started(dec.Status, run)
 	c := Change{Plans: []*spec.PlanStatus{st}, Runs: []*spec.Run{run}, Message: runSubject(run), Trailers: runTrailers(run)}

@@ -66,7 +66,11 @@ func find(st *spec.PlanStatus, kind string) *metav1.Condition {
 // progress speaks for a running run. The steps are in its record: a status
 // that changed with each of them would be a commit a step.
 func progress(run *spec.Run) *condition {
-	return reconciling("Running", "the run "+run.Metadata.Name+" is going on")
+	say := "the run " + run.Metadata.Name + " is going on"
+	if since := liveSince(run); since != "" {
+		say += "; " + since
+	}
+	return reconciling("Running", say)
 }
 
 func copyStatus(st *spec.PlanStatus) *spec.PlanStatus {
@@ -124,7 +128,7 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path string) *spec.PlanStatus {
 			c.Migrated = run.Spec.Digest
 		}
 	case spec.RunRollback:
-		if r.RollbackFailed = !ok; ok {
+		if r.RollbackFailed = !ok && !returned(run); ok {
 			r.State, r.Cutover, r.CutoverPath = spec.RolledBack, "", ""
 		}
 	case spec.RunClose:

@@ -165,7 +165,7 @@ var planSupports = map[string]support{
 	"spec.cutover.gitOutage": full, "spec.cutover.attempt": full, "spec.cutover.scope": full,
 
 	"spec.rollback.keepVolumes":  full,
-	"spec.rollback.targetWrites": otherThan("what was written on the target is not copied back; write Discard", "Discard"),
+	"spec.rollback.targetWrites": full,
 
 	"spec.existing":    full,
 	"spec.dependsOn[]": full,

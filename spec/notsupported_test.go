@@ -49,7 +49,6 @@ func TestNotSupported(t *testing.T) {
 	const override = "spec.volumes.overrides[0]"
 	for _, tc := range []struct{ path, value, at, say string }{
 		{"spec.cutover", "{onFailure: Stop}", "spec.cutover.onFailure", "goes back to the source"},
-		{"spec.rollback", "{targetWrites: CopyBack}", "spec.rollback.targetWrites", "write Discard"},
 	} {
 		closures, problems, _ := assemble(t, parts(t), with(t, planYAML, tc.path, tc.value), with(t, planYAML, "metadata.name", "shop2"))
 		c := closures["shop"]

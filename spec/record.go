@@ -292,6 +292,31 @@ type Volume struct {
 	Template        *ClaimTemplate `json:"template,omitempty"` // that it came from
 	Notes           []string       `json:"notes,omitempty"`    // what is special about the way it will be migrated
 	Verified        *Verified      `json:"verified,omitempty"` // the last verification of the copy
+	Back            *CopiedBack    `json:"back,omitempty"`     // what a rollback brought back from the target
+}
+
+// CopiedBack is what a rollback with targetWrites: CopyBack knows of a volume.
+type CopiedBack struct {
+	// Cutover is the one that was taken back; the rest but Kept is about that.
+	Cutover string `json:"cutover,omitempty"`
+	// Kept are the snapshots of what the source's claim held before it was
+	// overwritten, the newest last. They stay in the repository until the plan is closed.
+	Kept []string `json:"kept,omitempty"`
+	// Snapshot is the newest of the target's claim.
+	Snapshot string `json:"snapshot,omitempty"`
+	// Mark is the one of the source's claim: writing on its way from the newest
+	// kept snapshot to Snapshot, clean when it holds that completely.
+	Mark Mark `json:"mark,omitempty"`
+	// Files and Bytes are those of Snapshot; NewBytes of it were not in the repository before.
+	Files    int64 `json:"files,omitempty"`
+	Bytes    int64 `json:"bytes,omitempty"`
+	NewBytes int64 `json:"newBytes,omitempty"`
+	// Continued says that an earlier try had written a part, which is not in what follows.
+	Continued bool `json:"continued,omitempty"`
+	// What was otherwise on the source: files rewritten there, bytes of them, and entries deleted.
+	ChangedFiles   int64 `json:"changedFiles,omitempty"`
+	WrittenBytes   int64 `json:"writtenBytes,omitempty"`
+	DeletedEntries int64 `json:"deletedEntries,omitempty"`
 }
 
 // Verified is what reading a copy back from the target's disk has found. The

@@ -13,12 +13,12 @@ import (
 
 func explainCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:       "explain [stage|migrate|close]",
+		Use:       "explain [stage|migrate|rollback|close]",
 		Short:     "Print the steps of a run: what each does, how it is undone, what it waits for",
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{"stage", "migrate", "close"},
+		ValidArgs: []string{"stage", "migrate", "rollback", "close"},
 		RunE: func(c *cobra.Command, args []string) error {
-			kinds := []spec.RunKind{spec.RunStage, spec.RunMigrate, spec.RunClose}
+			kinds := []spec.RunKind{spec.RunStage, spec.RunMigrate, spec.RunRollback, spec.RunClose}
 			for _, k := range kinds {
 				if len(args) == 0 || slices.Contains(args, string(k)) {
 					if err := explain(c.OutOrStdout(), k); err != nil {
@@ -36,10 +36,16 @@ func explain(w io.Writer, kind spec.RunKind) error {
 	fmt.Fprintf(w, "%s\n", kind)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	var cutover spec.Cutover
-	for i, d := range reconciler.Itineraries[kind] {
+	rows := reconciler.Itineraries[kind]
+	if kind == spec.RunRollback {
+		rows = reconciler.RollbackRows()
+	}
+	for i, d := range rows {
 		undo := d.Undo
 		if undo == "" {
 			undo = "no undo: " + d.NoUndo
+		} else if kind == spec.RunRollback {
+			undo += " (where a copy back fails)"
 		} else if d.UndoBefore {
 			undo += " (before the source restarts)"
 		}

@@ -23,6 +23,7 @@ const (
 	AnnotationEpoch    = "tranship.dev/epoch"
 	AnnotationMark     = "tranship.dev/mark"     // of a claim, see spec.Mark
 	AnnotationHeld     = "tranship.dev/held"     // snapshot that a claim holds
+	AnnotationKept     = "tranship.dev/kept"     // of a source claim that a copy back overwrites: "<cutover> <snapshot of what it held>"
 	AnnotationNudged   = "tranship.dev/nudged"   // of a claim: the version of its volume at which its binding was asked for again
 	AnnotationPrevious = "tranship.dev/previous" // JSON of what we changed, to put it back
 	AnnotationRun      = "tranship.dev/changed-by"

@@ -75,7 +75,7 @@ func targetNamespace(e *Env, source *corev1.Namespace, name string) *corev1.Name
 func (e *Env) Stamps() map[string]string {
 	return map[string]string{
 		AnnotationPlan:  e.Run.Spec.Plan,
-		AnnotationRun:   e.RunLabel(),
+		AnnotationRun:   e.Origin(), // what a rollback makes anew belongs to the cutover
 		AnnotationEpoch: fmt.Sprint(e.Settings.Epoch),
 	}
 }

@@ -91,7 +91,7 @@ func carryOver(found, recorded []spec.Volume, plan *spec.PlanSpec) []spec.Volume
 		if word := overrideOf(plan, f.Namespace, f.Claim).StorageClassName; r.TargetPV != "" && r.StorageClassName != "" && word == "" {
 			f.StorageClassName = r.StorageClassName // nobody asked for another: what is copied stays where it is
 		}
-		f.Snapshot, f.Verified = r.Snapshot, r.Verified
+		f.Snapshot, f.Verified, f.Back = r.Snapshot, r.Verified, r.Back
 	}
 	return found
 }

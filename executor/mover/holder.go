@@ -26,22 +26,33 @@ const (
 // holderName is the same for every try of one attempt.
 func holderName(e *kube.Env, v *spec.Volume) string { return e.ObjectName("holder/" + key(v)) }
 
-// holder is the credential-free pod in the application's namespace that keeps
-// a claim mounted while we read through its directory. It takes after the pod
+// hold is what a holder is to keep mounted, and where.
+type hold struct {
+	v        *spec.Volume
+	on       *kube.Cluster
+	at       place
+	writable bool // through its directory; never for the holder itself
+	like     *corev1.PodSpec
+	where    spot
+}
+
+// pod is the credential-free pod in the application's namespace that keeps
+// a claim mounted while we read or write through its directory. It takes after the pod
 // that uses the claim in all that decides where it may run and as what.
-func holder(e *kube.Env, v *spec.Volume, like *corev1.PodSpec, where spot, shiftedUser bool) *corev1.Pod {
+func (h hold) pod(e *kube.Env, shiftedUser bool) *corev1.Pod {
+	v, like := h.v, h.like
 	user := ptr.To[int64](holderUser)
 	if shiftedUser {
 		user = nil // OpenShift gives every namespace a range of its own and fills one in
 	}
 	m := e.Settings.Mover
 	p := &corev1.Pod{
-		ObjectMeta: objectMeta(e, v.Namespace, holderName(e, v), ComponentHolder),
+		ObjectMeta: objectMeta(e, h.at.namespace, holderName(e, v), ComponentHolder),
 		Spec: corev1.PodSpec{
 			RestartPolicy: corev1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr.To[int64](holderGrace),
 			ActiveDeadlineSeconds:        seconds(e),
 			AutomountServiceAccountToken: ptr.To(false), EnableServiceLinks: ptr.To(false),
-			Affinity: where.affinity(),
+			Affinity: h.where.affinity(),
 			SecurityContext: &corev1.PodSecurityContext{
 				RunAsNonRoot: ptr.To(true), RunAsUser: user,
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
@@ -59,7 +70,7 @@ func holder(e *kube.Env, v *spec.Volume, like *corev1.PodSpec, where spot, shift
 				},
 			}},
 			Volumes: []corev1.Volume{{Name: "claim", VolumeSource: corev1.VolumeSource{
-				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim, ReadOnly: true},
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: h.at.claim, ReadOnly: !h.writable},
 			}}},
 		},
 	}
@@ -67,7 +78,7 @@ func holder(e *kube.Env, v *spec.Volume, like *corev1.PodSpec, where spot, shift
 	p.Annotations[annotationVolume] = key(v)
 	if like != nil {
 		p.Spec.Tolerations = like.Tolerations
-		p.Spec.SecurityContext.SELinuxOptions = seLinux(like, v.Claim)
+		p.Spec.SecurityContext.SELinuxOptions = seLinux(like, h.at.claim)
 	}
 	return p
 }
@@ -95,27 +106,27 @@ func seLinux(like *corev1.PodSpec, claim string) *corev1.SELinuxOptions {
 	return nil
 }
 
-// createHolder makes the pod; a pod of that name that is not ours is an error.
-func createHolder(ctx context.Context, e *kube.Env, v *spec.Volume, like *corev1.PodSpec, where spot) error {
-	ns, err := e.Source.Kube.CoreV1().Namespaces().Get(ctx, v.Namespace, metav1.GetOptions{})
+// create makes the pod; a pod of that name that is not ours is an error.
+func (h hold) create(ctx context.Context, e *kube.Env) error {
+	ns, err := h.on.Kube.CoreV1().Namespaces().Get(ctx, h.at.namespace, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("cannot read namespace %s of cluster %s: %w", v.Namespace, e.Source.Name, err)
+		return fmt.Errorf("cannot read namespace %s of cluster %s: %w", h.at.namespace, h.on.Name, err)
 	}
 	_, shifted := ns.Annotations["openshift.io/sa.scc.uid-range"]
-	ranges, err := e.Source.Kube.CoreV1().LimitRanges(v.Namespace).List(ctx, metav1.ListOptions{})
+	ranges, err := h.on.Kube.CoreV1().LimitRanges(h.at.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return fmt.Errorf("cannot list the limit ranges of namespace %s of cluster %s: %w", v.Namespace, e.Source.Name, err)
+		return fmt.Errorf("cannot list the limit ranges of namespace %s of cluster %s: %w", h.at.namespace, h.on.Name, err)
 	}
-	p := holder(e, v, like, where, shifted)
+	p := h.pod(e, shifted)
 	c := &p.Spec.Containers[0]
 	c.Resources = fitLimits(c.Resources, ranges.Items)
-	_, err = e.Source.Kube.CoreV1().Pods(v.Namespace).Create(ctx, p, metav1.CreateOptions{})
+	_, err = h.on.Kube.CoreV1().Pods(h.at.namespace).Create(ctx, p, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		return nil // the next thought sees it, and whether it is ours
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("namespace %s of cluster %s does not admit our holder, a pod with %s CPU and %s memory that keeps claim %s mounted: make room in its quota, or correct its limit ranges or its Pod Security level: %w",
-			v.Namespace, e.Source.Name, c.Resources.Requests.Cpu(), c.Resources.Requests.Memory(), v.Claim, err)
+			h.at.namespace, h.on.Name, c.Resources.Requests.Cpu(), c.Resources.Requests.Memory(), h.at.claim, err)
 	}
 	return err
 }

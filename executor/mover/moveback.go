@@ -143,8 +143,8 @@ func (m *moving) takeNote(e *kube.Env, t *thought) {
 // keptWrites says what no undo can take back: the target has had the same
 // storage. The application then finds its volumes as of two times.
 func keptWrites(e *kube.Env, v *spec.Volume) []string {
-	if !e.Begun("workload.start") {
-		return nil
+	if !e.Begun("workload.start") || e.Plan().Rollback.TargetWrites == "CopyBack" && e.Run.Spec.Kind == spec.RunRollback {
+		return nil // nothing has run, or the copies are of the same time
 	}
 	say := "what the application wrote on the target stays on this volume, which was moved: both clusters use the same storage"
 	if e.Run.Spec.Kind == spec.RunRollback {

@@ -163,7 +163,10 @@ func setMark(ctx context.Context, e *kube.Env, on *kube.Cluster, o *corev1.Persi
 }
 
 func markAnnotations(m mark) map[string]any {
-	a := map[string]any{kube.AnnotationMark: m.String(), kube.AnnotationHeld: nil}
+	a := map[string]any{kube.AnnotationMark: nil, kube.AnnotationHeld: nil}
+	if m.kind != spec.MarkNone {
+		a[kube.AnnotationMark] = m.String()
+	}
 	if m.kind == spec.MarkClean {
 		a[kube.AnnotationHeld] = m.held
 	}

@@ -23,10 +23,17 @@ func kept(v *spec.Volume) []string {
 	if v.Snapshot == "" {
 		return nil
 	}
-	if v.Held == "" || v.Held == v.Snapshot {
-		return []string{v.Snapshot}
+	keep := []string{v.Snapshot}
+	if v.Held != "" && v.Held != v.Snapshot {
+		keep = append(keep, v.Held)
 	}
-	return []string{v.Snapshot, v.Held}
+	if b := v.Back; b != nil {
+		keep = append(keep, b.Kept...)
+		if b.Snapshot != "" {
+			keep = append(keep, b.Snapshot)
+		}
+	}
+	return keep
 }
 
 // care tells what a reader did for the repository beside its work.

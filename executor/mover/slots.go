@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +24,12 @@ type slots struct {
 	running, own int
 }
 
+// afterStop are the steps while which nothing of the application runs.
+var afterStop = []string{stepLastUpload, stepLastRestore, reconciler.StepLastUploadTarget, reconciler.StepWriteSource}
+
 // readSlots counts the movers on a cluster, whatever daemon started them.
 func readSlots(ctx context.Context, e *kube.Env, on *kube.Cluster) (*slots, error) {
-	if e.Step.Name == stepLastUpload || e.Step.Name == stepLastRestore {
+	if slices.Contains(afterStop, e.Step.Name) {
 		return nil, nil
 	}
 	l, err := listJobs(ctx, e, on, metav1.ListOptions{LabelSelector: LabelComponent + " in (" + ComponentReader + "," + ComponentSender + "," + ComponentWriter + ")"})

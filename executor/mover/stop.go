@@ -12,48 +12,47 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// thinkStopUpload ends readers and holders on the source, finished or not. It
+// thinkStopUpload ends what runs for us on the source, finished or not. It
 // is an undo, hence about the plan and not about one attempt: the source must
 // not start beside a holder that pins its volume to another node.
 func thinkStopUpload(ctx context.Context, e *kube.Env) (thought, error) {
-	t := thought{}
-	left, err := removeJobs(ctx, e, &t, e.Source, ComponentReader)
-	if err != nil {
+	return stopMovers(ctx, e, e.Source)
+}
+
+// thinkStopRestore does the same on the target. What writers had begun to write
+// keeps its mark, so the next copy compares it by content.
+func thinkStopRestore(ctx context.Context, e *kube.Env) (thought, error) {
+	return stopMovers(ctx, e, e.Target)
+}
+
+// stopMovers ends the Jobs and holders of the plan on a cluster. Readers and
+// writers are looked for on both: a rollback that copies back reads the target.
+func stopMovers(ctx context.Context, e *kube.Env, on *kube.Cluster) (thought, error) {
+	t, left := thought{}, ""
+	for _, component := range []string{ComponentReader, ComponentSender, ComponentWriter} {
+		still, err := removeJobs(ctx, e, &t, on, component)
+		if err != nil {
+			return t, err
+		}
+		left = cmp.Or(left, still)
+	}
+	if err := removeIdentities(ctx, e, &t, on); err != nil {
 		return t, err
 	}
-	sending, err := removeJobs(ctx, e, &t, e.Source, ComponentSender)
+	holders, err := on.Kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, helpers(e, ComponentHolder))
 	if err != nil {
-		return t, err
-	}
-	left = cmp.Or(left, sending)
-	if err := removeIdentities(ctx, e, &t, e.Source); err != nil {
-		return t, err
-	}
-	holders, err := e.Source.Kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, helpers(e, ComponentHolder))
-	if err != nil {
-		return t, fmt.Errorf("cannot list our holders on cluster %s: %w", e.Source.Name, err)
+		return t, fmt.Errorf("cannot list our holders on cluster %s: %w", on.Name, err)
 	}
 	for i := range holders.Items {
 		p := &holders.Items[i]
-		left = object(spec.Source, "Pod", p.Namespace, p.Name)
+		left = object(on.Side, "Pod", p.Namespace, p.Name)
 		if p.DeletionTimestamp == nil {
-			t.move(fmt.Sprintf("remove the holder %s/%s on cluster %s", p.Namespace, p.Name, e.Source.Name), func(ctx context.Context) error {
-				return deletePod(ctx, e.Source, p)
+			t.move(fmt.Sprintf("remove the holder %s/%s on cluster %s", p.Namespace, p.Name, on.Name), func(ctx context.Context) error {
+				return deletePod(ctx, on, p)
 			})
 		}
 	}
-	return t.gone(left, watchOf(e.Source, podResource, metav1.NamespaceAll, helpers(e, ComponentHolder).LabelSelector, holders.ResourceVersion)), nil
-}
-
-// thinkStopRestore ends writers on the target. What they had begun to write
-// keeps its mark, so the next copy compares it by content.
-func thinkStopRestore(ctx context.Context, e *kube.Env) (thought, error) {
-	t := thought{}
-	left, err := removeJobs(ctx, e, &t, e.Target, ComponentWriter)
-	if err == nil {
-		err = removeIdentities(ctx, e, &t, e.Target)
-	}
-	return t.gone(left), err
+	return t.gone(left, watchOf(on, podResource, metav1.NamespaceAll, helpers(e, ComponentHolder).LabelSelector, holders.ResourceVersion)), nil
 }
 
 // thinkCleanUp removes every helper of the plan from both clusters.

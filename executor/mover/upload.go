@@ -18,14 +18,30 @@ const stepLastUpload = "last-upload"
 
 // reading is one source volume on its way into the repository.
 type reading struct {
-	v      *spec.Volume
-	pv     *corev1.PersistentVolume
-	like   *corev1.PodSpec // of the application's pod or template; nil if nothing mounts the claim
-	users  []*corev1.Pod   // pods that use the claim and are not ours
-	holder *corev1.Pod     // ours, of this attempt
-	job    *helperJob      // that is reading it now
-	done   *engine.VolumeResult
-	last   string // node that read it last
+	v       *spec.Volume
+	at      place
+	claim   *corev1.PersistentVolumeClaim // nil if it is gone
+	mark    mark
+	kept    string // what the source's claim held before the copy back that is at hand began to write
+	markErr error
+	pv      *corev1.PersistentVolume
+	like    *corev1.PodSpec // of the application's pod or template; nil if nothing mounts the claim
+	users   []*corev1.Pod   // pods that use the claim and are not ours
+	holder  *corev1.Pod     // ours, of this attempt
+	job     *helperJob      // that is reading it now
+	done    *engine.VolumeResult
+	last    string // node that read it last
+}
+
+// place is where the claim of a volume is on a cluster.
+type place struct{ namespace, claim, pv string }
+
+// placeOf is the place of a volume on a side.
+func placeOf(v *spec.Volume, side spec.Side) place {
+	if side == spec.Target {
+		return place{v.TargetNamespace, v.TargetClaim, v.TargetPV}
+	}
+	return place{v.Namespace, v.Claim, v.SourcePV}
 }
 
 // uploadView is everything that the upload's decision is made from.
@@ -43,6 +59,23 @@ type uploadView struct {
 	standBy bool // start what will be told later, instead of reading now
 	slots   *slots
 	senders *senders // set when the contents go straight to the target
+	passage *passage // set in a rollback that copies back
+}
+
+// on is the cluster whose claims are read.
+func (u *uploadView) on() *kube.Cluster {
+	if u.passage != nil {
+		return u.e.On(u.passage.side)
+	}
+	return u.e.Source
+}
+
+// takes says that the view is about a volume.
+func (u *uploadView) takes(v *spec.Volume) bool {
+	if u.passage != nil {
+		return staged(v)
+	}
+	return copied(v) && sentDirectly(v) == (u.senders != nil)
 }
 
 // strict: the application is stopped, so nothing may change while it is read.
@@ -80,23 +113,32 @@ func readUpload(ctx context.Context, e *kube.Env) (*uploadView, *reconciler.Obse
 		o := broken(true, p.Reason, p.Object, "%s", p.Message)
 		return nil, &o, nil
 	}
-	jobs, err := readJobs(ctx, e, e.Source, ComponentReader)
-	if err != nil {
-		return nil, nil, err
+	v := &uploadView{e: e, inv: inv, volumes: d.Volumes, log: d.Warnings}
+	return v, nil, v.read(ctx)
+}
+
+// read looks at the Jobs and pods that are there.
+func (u *uploadView) read(ctx context.Context) (err error) {
+	if u.jobs, err = readJobs(ctx, u.e, u.on(), u.component()); err != nil {
+		return err
 	}
-	v := &uploadView{e: e, inv: inv, volumes: d.Volumes, log: d.Warnings, jobs: jobs}
-	if v.slots, err = readSlots(ctx, e, e.Source); err != nil {
-		return nil, nil, err
+	if u.slots, err = readSlots(ctx, u.e, u.on()); err != nil {
+		return err
 	}
-	v.pods()
-	return v, nil, v.results(ctx)
+	u.pods()
+	if u.passage != nil && u.passage.side == spec.Source {
+		for _, r := range u.reads {
+			r.noteMark()
+		}
+	}
+	return u.results(ctx)
 }
 
 func (u *uploadView) watches() []watched {
-	w := []watched{watchOf(u.e.Source, podResource, u.e.Settings.Namespace, helpers(u.e, u.component()).LabelSelector, u.jobs.version)}
+	w := []watched{watchOf(u.on(), podResource, u.e.Settings.Namespace, helpers(u.e, u.component()).LabelSelector, u.jobs.version)}
 	for _, n := range u.inv.Namespaces {
 		if len(n.Claims) > 0 {
-			w = append(w, watchOf(u.e.Source, podResource, n.Name, "", n.version))
+			w = append(w, watchOf(u.on(), podResource, n.Name, "", n.version))
 		}
 	}
 	return w
@@ -104,8 +146,11 @@ func (u *uploadView) watches() []watched {
 
 // component is what the Jobs that read are.
 func (u *uploadView) component() string {
-	if u.senders != nil {
+	switch {
+	case u.senders != nil:
 		return ComponentSender
+	case u.writes():
+		return ComponentWriter
 	}
 	return ComponentReader
 }
@@ -114,14 +159,15 @@ func (u *uploadView) component() string {
 func (u *uploadView) pods() {
 	for i := range u.volumes {
 		v := &u.volumes[i]
-		if !copied(v) || sentDirectly(v) != (u.senders != nil) {
+		if !u.takes(v) {
 			continue
 		}
-		pv := u.inv.Volumes[v.SourcePV]
-		r := &reading{v: v, pv: &pv}
+		at := placeOf(v, u.on().Side)
+		pv := u.inv.Volumes[at.pv]
+		r := &reading{v: v, at: at, pv: &pv}
 		u.reads = append(u.reads, r)
 		for j := range u.inv.Namespaces {
-			if u.inv.Namespaces[j].Name == v.Namespace {
+			if u.inv.Namespaces[j].Name == at.namespace {
 				u.inspect(r, &u.inv.Namespaces[j])
 			}
 		}
@@ -141,8 +187,14 @@ func (u *uploadView) inspect(r *reading, n *NamespaceInventory) {
 			if p.Annotations[annotationVolume] == key(r.v) && p.DeletionTimestamp == nil {
 				u.stale = append(u.stale, p)
 			}
-		case usesClaim(p, r.v.Claim):
+		case usesClaim(p, r.at.claim):
 			r.users = append(r.users, p)
+		}
+	}
+	for i := range n.Claims {
+		if c := &n.Claims[i]; c.Name == r.at.claim {
+			r.claim = c
+			r.mark, r.markErr = markOf(c)
 		}
 	}
 	r.like = n.podTemplate(r.v.Group)
@@ -169,7 +221,7 @@ func (u *uploadView) results(ctx context.Context) error {
 		if !h.current || h.active() || h.job == nil || h.leaving() || h.spent() {
 			continue // what we ended ourselves, to make way, says nothing about the claims
 		}
-		res, err := h.report(ctx, u.e.Source)
+		res, err := h.report(ctx, u.on())
 		if err != nil {
 			return err
 		}
@@ -180,7 +232,7 @@ func (u *uploadView) results(ctx context.Context) error {
 		for k, vr := range done(res) {
 			if r := byKey[k]; r != nil {
 				r.done = &vr
-				r.record()
+				u.record(r)
 			}
 		}
 	}
@@ -188,17 +240,17 @@ func (u *uploadView) results(ctx context.Context) error {
 }
 
 // record writes what the snapshot is into the volume's facts.
-func (r *reading) record() {
+func (u *uploadView) record(r *reading) {
+	if u.passage != nil {
+		u.passage.note(r)
+		return
+	}
 	d := r.done
 	r.v.Snapshot, r.v.Files, r.v.Bytes, r.v.DiskBytes = d.Snapshot, d.Files, d.Bytes, d.DiskBytes
 	r.v.ChangedFiles, r.v.ChangedBytes, r.v.Warnings = d.ChangedFiles, d.ReadBytes, d.Warnings
 	if more := d.WarningCount - int64(len(d.Warnings)); more > 0 {
 		r.v.Warnings = append(slices.Clone(d.Warnings), fmt.Sprintf("and %d more warnings", more))
 	}
-}
-
-func (r *reading) claim() string {
-	return object(spec.Source, "PersistentVolumeClaim", r.v.Namespace, r.v.Claim)
 }
 
 // throughPod says that the claim admits one pod only and the application has

@@ -19,10 +19,15 @@ func (u *uploadView) decide() thought {
 	t := thought{}
 	switch {
 	case u.foreign != nil:
-		t.seen = broken(false, "NameTaken", object(spec.Source, "Pod", u.foreign.Namespace, u.foreign.Name), "pod %s/%s on cluster %s has the name of our holder and is not ours: delete it", u.foreign.Namespace, u.foreign.Name, u.e.Source.Name)
+		t.seen = broken(false, "NameTaken", object(u.on().Side, "Pod", u.foreign.Namespace, u.foreign.Name), "pod %s/%s on cluster %s has the name of our holder and is not ours: delete it", u.foreign.Namespace, u.foreign.Name, u.on().Name)
 		return t
 	case u.failed != nil:
 		return u.giveUp()
+	}
+	if u.passage != nil {
+		if done := u.pass(&t); done {
+			return t
+		}
 	}
 	waits := u.clearStale(&t)
 	var todo []*reading
@@ -56,8 +61,8 @@ func (u *uploadView) decide() thought {
 // clearStale ends what earlier attempts left running.
 func (u *uploadView) clearStale(t *thought) (waits []reconciler.Observation) {
 	for _, p := range u.stale {
-		t.move(fmt.Sprintf("remove the holder %s/%s of an earlier attempt on cluster %s", p.Namespace, p.Name, u.e.Source.Name), func(ctx context.Context) error {
-			return deletePod(ctx, u.e.Source, p)
+		t.move(fmt.Sprintf("remove the holder %s/%s of an earlier attempt on cluster %s", p.Namespace, p.Name, u.on().Name), func(ctx context.Context) error {
+			return deletePod(ctx, u.on(), p)
 		})
 	}
 	for _, h := range u.jobs.jobs {
@@ -65,10 +70,10 @@ func (u *uploadView) clearStale(t *thought) (waits []reconciler.Observation) {
 			continue
 		}
 		if !h.leaving() {
-			h.removal(t, u.e, u.e.Source, "which an earlier attempt left")
+			h.removal(t, u.e, u.on(), "which an earlier attempt left")
 			continue
 		}
-		waits = append(waits, working("EarlierAttempt", object(spec.Source, "Job", u.e.Settings.Namespace, h.name), "waits until Job %s/%s of an earlier attempt has ended on cluster %s", u.e.Settings.Namespace, h.name, u.e.Source.Name))
+		waits = append(waits, working("EarlierAttempt", object(u.on().Side, "Job", u.e.Settings.Namespace, h.name), "waits until Job %s/%s of an earlier attempt has ended on cluster %s", u.e.Settings.Namespace, h.name, u.on().Name))
 	}
 	return waits
 }
@@ -86,18 +91,18 @@ func (u *uploadView) prepare(t *thought, r *reading) *reconciler.Observation {
 	h := r.holder
 	switch {
 	case h == nil:
-		t.move(fmt.Sprintf("create the holder of claim %s on cluster %s", key(r.v), u.e.Source.Name), func(ctx context.Context) error {
-			return createHolder(ctx, u.e, r.v, r.like, where)
+		t.move(fmt.Sprintf("create the holder of claim %s on cluster %s", key(r.v), u.on().Name), func(ctx context.Context) error {
+			return hold{v: r.v, on: u.on(), at: r.at, writable: u.writes(), like: r.like, where: where}.create(ctx, u.e)
 		})
 	case h.DeletionTimestamp != nil:
-		w := working("HolderLeaving", object(spec.Source, "Pod", h.Namespace, h.Name), "waits until the holder of claim %s has left node %s of cluster %s", key(r.v), h.Spec.NodeName, u.e.Source.Name)
+		w := working("HolderLeaving", object(u.on().Side, "Pod", h.Namespace, h.Name), "waits until the holder of claim %s has left node %s of cluster %s", key(r.v), h.Spec.NodeName, u.on().Name)
 		return &w
 	case over(h):
 		t.move(fmt.Sprintf("remove the holder of claim %s, which has ended", key(r.v)), func(ctx context.Context) error {
-			return deletePod(ctx, u.e.Source, h)
+			return deletePod(ctx, u.on(), h)
 		})
 	case h.Spec.NodeName == "":
-		w := working("HolderPending", object(spec.Source, "Pod", h.Namespace, h.Name), "waits until the holder of claim %s is scheduled on cluster %s: %s", key(r.v), u.e.Source.Name, stuck(h))
+		w := working("HolderPending", object(u.on().Side, "Pod", h.Namespace, h.Name), "waits until the holder of claim %s is scheduled on cluster %s: %s", key(r.v), u.on().Name, stuck(h))
 		return &w
 	}
 	return nil
@@ -107,14 +112,14 @@ func (u *uploadView) prepare(t *thought, r *reading) *reconciler.Observation {
 // elsewhere; the claim is tried again once that pod has it.
 func (u *uploadView) makeWay(t *thought, r *reading, blocker *corev1.Pod) *reconciler.Observation {
 	if r.job != nil && !r.job.leaving() {
-		r.job.removal(t, u.e, u.e.Source, fmt.Sprintf("to make way for pod %s/%s", blocker.Namespace, blocker.Name))
+		r.job.removal(t, u.e, u.on(), fmt.Sprintf("to make way for pod %s/%s", blocker.Namespace, blocker.Name))
 	}
 	if h := r.holder; h != nil && h.DeletionTimestamp == nil {
 		t.move(fmt.Sprintf("remove the holder of claim %s, to make way for pod %s/%s", key(r.v), blocker.Namespace, blocker.Name), func(ctx context.Context) error {
-			return deletePod(ctx, u.e.Source, h)
+			return deletePod(ctx, u.on(), h)
 		})
 	}
-	w := working("MadeWay", object(spec.Source, "Pod", blocker.Namespace, blocker.Name), "claim %s is not read while pod %s/%s is moving to node %q of cluster %s; it is tried again when that pod runs", key(r.v), blocker.Namespace, blocker.Name, blocker.Spec.NodeName, u.e.Source.Name)
+	w := working("MadeWay", object(u.on().Side, "Pod", blocker.Namespace, blocker.Name), "claim %s is not read while pod %s/%s is moving to node %q of cluster %s; it is tried again when that pod runs", key(r.v), blocker.Namespace, blocker.Name, blocker.Spec.NodeName, u.on().Name)
 	return &w
 }
 
@@ -147,17 +152,20 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 				continue
 			}
 			if !h.leaving() {
-				h.removal(t, u.e, u.e.Source, "which does nothing any more")
+				h.removal(t, u.e, u.on(), "which does nothing any more")
 			}
-			waits = append(waits, working("ReaderLeaving", object(spec.Source, "Job", u.e.Settings.Namespace, s.name), "waits until Job %s/%s has ended on cluster %s", u.e.Settings.Namespace, s.name, u.e.Source.Name))
+			waits = append(waits, working("ReaderLeaving", object(u.on().Side, "Job", u.e.Settings.Namespace, s.name), "waits until Job %s/%s has ended on cluster %s", u.e.Settings.Namespace, s.name, u.on().Name))
 			continue
 		}
 		if o := u.slots.take(t, s.name); o != nil {
 			waits = append(waits, *o)
 			continue
 		}
-		t.move(fmt.Sprintf("start reader Job %s/%s for %s on node %s of cluster %s", u.e.Settings.Namespace, s.name, strings.Join(sortedKeys(s.volumes), ", "), node, u.e.Source.Name), func(ctx context.Context) error {
-			return s.start(ctx, u.e, u.e.Source)
+		if u.writes() {
+			u.marks(t, byReader[k])
+		}
+		t.move(fmt.Sprintf("start %s Job %s/%s for %s on node %s of cluster %s", u.component(), u.e.Settings.Namespace, s.name, strings.Join(sortedKeys(s.volumes), ", "), node, u.on().Name), func(ctx context.Context) error {
+			return s.start(ctx, u.e, u.on())
 		})
 	}
 	return waits
@@ -167,13 +175,13 @@ func (u *uploadView) startReaders(t *thought, todo []*reading) (waits []reconcil
 // and waited for.
 func (u *uploadView) follow(t *thought, h *helperJob, reads []*reading) *reconciler.Observation {
 	if u.standBy {
-		return h.settleIn(spec.Source, u.e)
+		return h.settleIn(u.on().Side, u.e)
 	}
 	if h.waits() && h.listens() != nil {
 		if s := u.reader(reads[0].node(), reads); h.sameVolumes(s) && s.name == h.name {
-			h.order(t, u.e, u.e.Source, s)
+			h.order(t, u.e, u.on(), s)
 		} else {
-			h.removal(t, u.e, u.e.Source, "which stands by for other claims")
+			h.removal(t, u.e, u.on(), "which stands by for other claims")
 		}
 		return nil
 	}
@@ -192,16 +200,16 @@ func (u *uploadView) jobNamed(name string) *helperJob {
 
 // progress describes a Job that is reading.
 func (u *uploadView) progress(h *helperJob) reconciler.Observation {
-	text, at := "its pod is not there yet", object(spec.Source, "Job", u.e.Settings.Namespace, h.name)
+	text, at := "its pod is not there yet", object(u.on().Side, "Job", u.e.Settings.Namespace, h.name)
 	if len(h.pods) > 0 {
 		p := &h.pods[0]
-		at = object(spec.Source, "Pod", p.Namespace, p.Name)
+		at = object(u.on().Side, "Pod", p.Namespace, p.Name)
 		text = "it is " + strings.ToLower(string(p.Status.Phase))
 		if p.Status.Phase == corev1.PodPending {
 			text = stuck(p)
 		}
 	}
-	o := working("Reading", at, "reads %d claim(s) on cluster %s: %s", len(h.volumes), u.e.Source.Name, text)
+	o := working("Reading", at, "reads %d claim(s) on cluster %s: %s", len(h.volumes), u.on().Name, text)
 	return sayProgress(o, u.jobs.progress(u.volumes))
 }
 
@@ -228,19 +236,22 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 		privileged: isBlock(reads[0].v),
 	}
 	req := request(u.e, engine.OpUpload)
-	req.Live = !strict(u.e)
+	req.Live = !u.strict()
+	if u.writes() {
+		req, s.caps = request(u.e, engine.OpRestore), writerCaps
+	}
 	slices.SortFunc(reads, func(a, b *reading) int { return strings.Compare(key(a.v), key(b.v)) })
 	for i, r := range reads {
 		through := r.window(u)
 		name, dir := fmt.Sprintf("volume-%d", i), fmt.Sprintf("/volumes/%d", i)
 		kind, propagation := through.kind, corev1.MountPropagationHostToContainer
 		s.sources = append(s.sources, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: through.hostPath, Type: &kind}}})
-		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: true, MountPropagation: &propagation})
+		s.mounts = append(s.mounts, corev1.VolumeMount{Name: name, MountPath: dir, ReadOnly: !u.writes(), MountPropagation: &propagation})
 		path := strings.TrimSuffix(dir+"/"+through.path, "/")
 		if through.await {
 			s.assignment.Mounts = append(s.assignment.Mounts, path)
 		}
-		req.Volumes = append(req.Volumes, engine.VolumeRequest{Name: key(r.v), Path: path, Parent: r.v.Snapshot, Keep: kept(r.v), Mode: modeOf(r.v)})
+		req.Volumes = append(req.Volumes, u.order(r, path))
 		s.volumes[key(r.v)] = ""
 	}
 	if u.senders != nil {
@@ -252,6 +263,24 @@ func (u *uploadView) reader(node string, reads []*reading) jobSpec {
 	}
 	s.name = u.e.ObjectName(u.component() + "/" + node + "/" + strings.Join(sortedKeys(s.volumes), "/"))
 	return s
+}
+
+// order is what a Job does with one claim that it sees at a path.
+func (u *uploadView) order(r *reading, path string) engine.VolumeRequest {
+	q := engine.VolumeRequest{Parent: r.v.Snapshot, Keep: kept(r.v)}
+	if u.passage != nil {
+		q = u.passage.order(r)
+	}
+	q.Name, q.Path, q.Mode = key(r.v), path, modeOf(r.v)
+	return q
+}
+
+// strict: nothing may change while it is read.
+func (u *uploadView) strict() bool {
+	if u.passage != nil {
+		return u.passage.strict
+	}
+	return strict(u.e)
 }
 
 func (r *reading) window(u *uploadView) window {
@@ -267,7 +296,7 @@ func (r *reading) window(u *uploadView) window {
 
 // giveUp ends everything and then says why.
 func (u *uploadView) giveUp() thought {
-	answer := failure(spec.Source, u.e.Source, u.failed, u.e.Settings.Namespace, u.failure).seen
+	answer := failure(u.on().Side, u.on(), u.failed, u.e.Settings.Namespace, u.failure).seen
 	return u.finish(&answer)
 }
 
@@ -283,15 +312,15 @@ func (u *uploadView) finish(answer *reconciler.Observation) thought {
 		}
 		left = h
 		if h.DeletionTimestamp == nil {
-			t.move(fmt.Sprintf("remove the holder of claim %s on cluster %s", key(r.v), u.e.Source.Name), func(ctx context.Context) error {
-				return deletePod(ctx, u.e.Source, h)
+			t.move(fmt.Sprintf("remove the holder of claim %s on cluster %s", key(r.v), u.on().Name), func(ctx context.Context) error {
+				return deletePod(ctx, u.on(), h)
 			})
 		}
 	}
 	for _, h := range u.jobs.jobs {
 		// Finished Jobs of earlier attempts have told where a claim was read; this one's are its result.
 		if !h.leaving() && (!h.current || h.active()) {
-			h.removal(&t, u.e, u.e.Source, "which is not needed any more")
+			h.removal(&t, u.e, u.on(), "which is not needed any more")
 		}
 	}
 	facts := factsOf(u.volumes)
@@ -299,8 +328,12 @@ func (u *uploadView) finish(answer *reconciler.Observation) thought {
 	case answer != nil:
 		t.seen = *answer
 		t.seen.Facts = facts
-	case left != nil && !strict(u.e):
-		t.seen = working("HolderLeaving", object(spec.Source, "Pod", left.Namespace, left.Name), "every claim is read; waits until holder %s/%s has left cluster %s", left.Namespace, left.Name, u.e.Source.Name)
+	case left != nil && (u.writes() || !u.strict()):
+		t.seen = working("HolderLeaving", object(u.on().Side, "Pod", left.Namespace, left.Name), "every claim is done; waits until holder %s/%s has left cluster %s", left.Namespace, left.Name, u.on().Name)
+	case u.passage != nil:
+		say, lines := u.tells()
+		t.seen = succeeded(facts, "%s", say)
+		t.seen.Log = strings.Join(append(u.log, lines...), "\n")
 	default:
 		t.seen = succeeded(facts, "%s", u.summary())
 		t.seen.Log = strings.Join(append(u.log, u.lines()...), "\n")

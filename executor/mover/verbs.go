@@ -52,6 +52,11 @@ func Verbs() map[string]kube.Verb {
 		"mover.stop-snapshot": verb(thinkStopSnapshot, spec.Source),
 		"mover.land":          verb(thinkLand),
 		"mover.stop-land":     verb(thinkStopLand, spec.Target),
+
+		"mover.keep-source":     verb(thinkKeepSource, spec.Source),
+		"mover.upload-target":   verb(thinkUploadTarget),
+		"mover.write-source":    verb(thinkWriteSource, spec.Source),
+		"mover.put-source-back": verb(thinkPutSourceBack, spec.Source),
 	}
 }
 

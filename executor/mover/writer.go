@@ -16,6 +16,9 @@ import (
 // stepLastRestore is the name of the step that writes the last changes.
 const stepLastRestore = "last-restore"
 
+// writerCaps put back owners, modes, devices and attributes.
+var writerCaps = []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "MKNOD", "SETFCAP"}
+
 func writerName(e *kube.Env, g *writeGroup) string {
 	return e.ObjectName("writer/" + g.namespace + "/" + g.name)
 }
@@ -32,7 +35,7 @@ func (w *writing) needed() bool {
 func (r *restoreView) writer(g *writeGroup) jobSpec {
 	s := jobSpec{
 		name: writerName(r.e, g), component: ComponentWriter, volumes: map[string]string{},
-		caps: []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "MKNOD", "SETFCAP"},
+		caps: writerCaps,
 	}
 	req := request(r.e, engine.OpRestore)
 	for i, w := range g.writes {

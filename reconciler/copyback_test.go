@@ -1,0 +1,186 @@
+package reconciler
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// The source is written after the target is proven stopped and before anything
+// that leads to the source's start, and what it held is kept before the stop.
+func TestStepsOfACopyBack(t *testing.T) {
+	w := newWorld(copyBack, true)
+	names := stepNames(w.journal)
+	order := []string{"keep-source", "upload-target", "undo-traffic", "undo-start", "last-upload-target", "write-source", "undo-stop", "undo-hand-over", "undo-restore", "rolled-back"}
+	last := -1
+	for _, n := range order {
+		i := slices.Index(names, n)
+		if i <= last {
+			t.Errorf("%s is in the wrong place: %v", n, names)
+		}
+		last = i
+	}
+	for _, s := range w.journal.Steps {
+		if d := stepTable(spec.RunRollback)[s.Name]; d.Name == "" || s.Undo != "" && s.Undo != d.Undo {
+			t.Errorf("step %+v is not in the table", s)
+		}
+	}
+	discards := newWorld(spec.RunRollback, true).journal
+	for _, s := range discards.Steps {
+		if s.Undo != "" || !strings.HasPrefix(s.Name, "undo-") && s.Name != "rolled-back" {
+			t.Errorf("a rollback that discards has %+v", s)
+		}
+	}
+	if moves := stepNames(newWorld(copyBack, false).journal); slices.Contains(moves, "keep-source") {
+		t.Errorf("nothing was copied, and yet: %v", moves)
+	}
+}
+
+// TestCopyBackSteps: the rows obey what is demanded of every itinerary.
+func TestCopyBackSteps(t *testing.T) {
+	for _, d := range slices.Concat(copyBackSteps, copyBackAfterStop, []StepDef{putSourceBack}) {
+		if (d.Undo == "") == (d.NoUndo == "") || d.Help == "" || d.Timeout == nil || d.Soft {
+			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// A copy back that fails starts the target again, in the order in which a
+// cutover does, never the source, and leaves the plan Migrated.
+func TestACopyBackThatFailsStartsTheTargetAgain(t *testing.T) {
+	for _, broken := range []string{"keep-source", "upload-target", "last-upload-target", "write-source"} {
+		w := newWorld(copyBack, true, "do:"+broken+":1!")
+		w.life(t)
+		es := effects(w)
+		stopped := slices.Contains(es, "do:undo-start:1")
+		var again []string
+		for _, e := range es {
+			if e == "undo:undo-start" || e == "undo:undo-autoscalers" || e == "undo:undo-traffic" {
+				again = append(again, strings.TrimPrefix(e, "undo:undo-"))
+			}
+		}
+		if got := strings.Join(again, " "); stopped != (got == "start autoscalers traffic") || !stopped && got != "" {
+			t.Errorf("%s: the target was stopped: %t, started again: %s", broken, stopped, got)
+		}
+		if slices.Contains(es, "do:undo-stop:1") || slices.Contains(es, "do:undo-hand-over:1") {
+			t.Errorf("%s: the source was started: %v", broken, es)
+		}
+		st := &spec.PlanStatus{}
+		st.Recorded.State = spec.Migrated
+		if st = Ended(st, w.ended, "p"); st.Recorded.RollbackFailed || st.Recorded.State != spec.Migrated || !strings.Contains(st.LastFailure, broken) {
+			t.Errorf("%s: %+v", broken, st)
+		}
+		if slices.Contains(es, "do:write-source:1") && !slices.Contains(es, "undo:write-source") {
+			t.Errorf("%s: a writer is left: %v", broken, es)
+		}
+	}
+}
+
+// The content of the source is overwritten only when the record that names
+// what is kept of it is in Git; a Git that stays away starts the target again.
+func TestTheSourceIsOverwrittenOnlyOnRecord(t *testing.T) {
+	w := newWorld(copyBack, true)
+	w.pushDown = func(n int) bool { return n > 1 } // all but the frozen run
+	w.endless = true
+	w.life(t)
+	if es := effects(w); slices.Contains(es, "do:write-source:1") || !slices.Contains(es, "undo:undo-start") {
+		t.Errorf("effects %v", es)
+	}
+}
+
+// Whatever the next rollback of the same cutover says, a source that may be
+// half written is not started so; and it works on what the failed one made anew.
+func TestAfterAFailedCopyBack(t *testing.T) {
+	w := newWorld(copyBack, true, "do:write-source:1!")
+	w.life(t)
+	before := *w.ended
+	before.Facts.Traffic = []spec.Traffic{{NewAddress: "made anew"}}
+	for _, c := range []struct {
+		word   string
+		before *spec.Run
+		want   string
+	}{{"Discard", &before, "put-source-back"}, {"Discard", nil, ""}, {"CopyBack", &before, "write-source"}} {
+		closure := before.Spec.Closure
+		closure.Plan.Spec.Rollback.TargetWrites = c.word
+		cutover := finished(newWorld(spec.RunMigrate, true).journal, w.now)
+		next := Freeze(w.now, Order{Kind: spec.RunRollback, Plan: "shop", Closure: &closure, Approval: &spec.Approval{}, Undoes: cutover, Before: c.before}, &spec.PlanStatus{})
+		names := stepNames(next)
+		i := slices.Index(names, c.want)
+		if c.want == "" && slices.Contains(names, "put-source-back") || c.want != "" && (i < slices.Index(names, "undo-start") || i > slices.Index(names, "undo-stop")) {
+			t.Errorf("%s after %t: %v", c.word, c.before != nil, names)
+		}
+		if c.before != nil && (len(next.Facts.Traffic) == 0 || len(next.Facts.Times) != 1 || next.Facts.Times[0].Name != TimeLive) {
+			t.Errorf("%s: facts %+v", c.word, next.Facts)
+		}
+	}
+	half := []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy", Back: &spec.CopiedBack{Cutover: "shop-migrate-1", Kept: []string{"k"}, Mark: spec.MarkClean}}}
+	cutover := newWorld(spec.RunMigrate, true).journal
+	for _, undoes := range []*spec.Run{cutover, nil} { // one that was taken back does not stand any more
+		closes := stepNames(Freeze(w.now, Order{Kind: spec.RunClose, Plan: "shop", Closure: &before.Spec.Closure, Approval: &spec.Approval{}, Volumes: half, Undoes: undoes}, &spec.PlanStatus{}))
+		if i := slices.Index(closes, "put-source-back"); (undoes != nil) != (i >= 0) || i > slices.Index(closes, "purge-data") {
+			t.Errorf("a close of a plan that is migrated: %t, and its source overwritten: %v", undoes != nil, closes)
+		}
+	}
+}
+
+// What is said of a copy back is of the rollback that did it.
+func TestWhatCameBackIsSaid(t *testing.T) {
+	w := newWorld(copyBack, true)
+	w.journal.Facts.Volumes = []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy",
+		Back: &spec.CopiedBack{Kept: []string{"k0", "k1"}, Mark: spec.MarkClean, ChangedFiles: 3, WrittenBytes: 40, DeletedEntries: 1}}}
+	if c := progress(w.journal); !strings.Contains(c.message, "the target is live since 2026-03-01") {
+		t.Error(c.message)
+	}
+	w.life(t)
+	if st := w.ended.Status; !strings.Contains(st.Message, "3 files and 40 bytes") || !strings.Contains(st.Message, "live since") || st.StopSeconds <= 0 {
+		t.Errorf("%+v", st)
+	}
+	s := &story{st: newStatus("shop"), at: noon}
+	s.migrated()
+	s.say(doc(spec.RolledBack, discard))
+	s.end(spec.RunSucceeded)
+	s.st.Volumes = w.ended.Facts.Volumes
+	if d := s.decide(); !strings.Contains(find(d.Status, "Ready").Message, "snapshot k1 of shop/data") {
+		t.Error(find(d.Status, "Ready").Message)
+	}
+	again := Freeze(w.now, Order{Kind: spec.RunMigrate, Plan: "shop", Closure: &w.ended.Spec.Closure, Approval: &spec.Approval{}, Volumes: w.ended.Facts.Volumes}, &spec.PlanStatus{})
+	if b := again.Facts.Volumes[0].Back; b.Mark != spec.MarkNone || len(b.Kept) != 2 || broughtBack(again.Facts.Volumes) != "" || w.ended.Facts.Volumes[0].Back.Mark != spec.MarkClean {
+		t.Errorf("the next cutover says %+v", b)
+	}
+}
+
+func TestCopyBackOfADeviceIsRefused(t *testing.T) {
+	s := &story{st: newStatus("shop"), at: noon}
+	s.migrated()
+	s.st.Volumes = []spec.Volume{{Namespace: "shop", Claim: "disk", Action: "copy", VolumeMode: corev1.PersistentVolumeBlock}}
+	back := func(p *spec.PlanSpec) { p.Rollback.TargetWrites = "CopyBack" }
+	s.commit(doc(spec.RolledBack, back))
+	if d := s.decide(); d.Start != nil || reasonOf(d.Status) != "CopyBackNotPossible" || !strings.Contains(find(d.Status, "Ready").Message, "shop/disk") {
+		t.Fatalf("%+v", d)
+	}
+	s.st.Volumes[0].VolumeMode = ""
+	if d := s.decide(); d.Start == nil || d.Start.Kind != spec.RunRollback {
+		t.Fatalf("%+v", d)
+	}
+}
+
+// Only a copy back of the same cutover says what the next rollback finds.
+func TestARollbackKnowsTheCopyBackBefore(t *testing.T) {
+	cutover, back := newWorld(spec.RunMigrate, true).journal, newWorld(copyBack, true).journal
+	other, discards := *back, newWorld(spec.RunRollback, true).journal
+	other.Spec.Undoes = "shop-migrate-0"
+	for _, c := range []struct {
+		last *spec.Run
+		want *spec.Run
+	}{{back, back}, {&other, nil}, {discards, nil}, {cutover, nil}} {
+		m := newMemory()
+		m.runs["cutover"], m.runs["last"] = cutover, c.last
+		o := &Order{Kind: spec.RunRollback}
+		if msg := New(Config{Ledger: m}).prepare(t.Context(), o, spec.RunPath(cutover), spec.RunPath(c.last)); msg.err != nil || o.Undoes != cutover || o.Before != c.want {
+			t.Errorf("%s of %s: %v, before it %+v", c.last.Metadata.Name, c.last.Spec.Undoes, msg.err, o.Before)
+		}
+	}
+}
