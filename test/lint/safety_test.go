@@ -9,16 +9,12 @@ import (
 	"testing"
 )
 
-// TestSafetyNamesTestsThatExist reads docs/safety.md: a test that is renamed
-// or removed must not leave a promise without its proof.
+// TestSafetyNamesTestsThatExist reads the pages that promise something: a test
+// that is renamed or removed must not leave a promise without its proof.
 func TestSafetyNamesTestsThatExist(t *testing.T) {
-	page, err := os.ReadFile("../../docs/safety.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	have := map[string]bool{}
 	define := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
-	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -31,18 +27,24 @@ func TestSafetyNamesTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(string(page), -1)
-	if len(named) < 13 {
-		t.Fatalf("the page names %d tests", len(named))
-	}
-	for _, m := range named {
-		if !have[m[1]] {
-			t.Errorf("docs/safety.md names %s, which does not exist", m[1])
+	for _, page := range []string{"safety.md", "security.md"} {
+		text, err := os.ReadFile("../../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	for i, line := range strings.Split(string(page), "\n") {
-		if strings.HasPrefix(line, "|") && regexp.MustCompile(`\|\s*\|`).MatchString(line) {
-			t.Errorf("docs/safety.md:%d has an empty cell", i+1)
+		named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(string(text), -1)
+		if len(named) < 13 {
+			t.Fatalf("%s names %d tests", page, len(named))
+		}
+		for _, m := range named {
+			if !have[m[1]] {
+				t.Errorf("docs/%s names %s, which does not exist", page, m[1])
+			}
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if strings.HasPrefix(line, "|") && regexp.MustCompile(`\|\s*\|`).MatchString(line) {
+				t.Errorf("docs/%s:%d has an empty cell", page, i+1)
+			}
 		}
 	}
 }
