@@ -135,6 +135,8 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 			d.met(e, i, *t)
 		case WasThere(e, *t) && settled(i, *t, e.Translation()):
 			d.updated = append(d.updated, t.Record(spec.Target))
+		case WasThere(e, *t) && immutable(i) != immutable(*t): // it could not be put back
+			d.foreign = append(d.foreign, Describe(t.Record(spec.Target)))
 		case settled(i, *t, e.Translation()):
 			d.found = append(d.found, t.Record(spec.Target))
 		default:

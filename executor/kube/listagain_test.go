@@ -110,4 +110,9 @@ func TestForeignObjectsAreSkipped(t *testing.T) {
 	if err != nil || len(d.updated) != 1 || len(d.found) != 0 {
 		t.Errorf("what was there before counts as made by the run: %v, updated %d, found %d", err, len(d.updated), len(d.found))
 	}
+	fixed := item(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: theirs, namespace: shop}, immutable: true}")
+	d, err = diff(e, []Item{fixed}, time.Now(), func(Item) (*Item, error) { return &before, nil })
+	if err != nil || len(d.foreign) != 1 || len(d.apply) != 0 {
+		t.Errorf("what was there before becomes immutable and cannot be put back: %v, foreign %d, apply %d", err, len(d.foreign), len(d.apply))
+	}
 }

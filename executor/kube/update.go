@@ -38,6 +38,8 @@ func NotUpdated(source, there Item) string {
 		return "it holds a token of the target's own"
 	case there.groupKind() == schema.GroupKind{Kind: "Service"} && headless(source) != headless(there):
 		return "one of the two Services is headless, which cannot be changed"
+	case immutable(source) != immutable(there):
+		return "one of the two is immutable, which is never taken back"
 	case err != nil || len(packed) > maxFormer:
 		return "it is too large to be remembered"
 	}
@@ -53,6 +55,12 @@ func ownedByOther(there Item) bool {
 func headless(i Item) bool {
 	ip, _, _ := unstructured.NestedString(i.Object, "spec", "clusterIP")
 	return ip == "None"
+}
+
+// immutable says that the content of a ConfigMap or Secret is fixed for ever.
+func immutable(i Item) bool {
+	fixed, _, _ := unstructured.NestedBool(i.Object, "immutable")
+	return fixed && i.GVR.Group == ""
 }
 
 // later says that an object has its own step, once the target is healthy.

@@ -30,6 +30,11 @@ func TestNotUpdated(t *testing.T) {
 		"headless here":       {service + "{clusterIP: None}}", service + "{clusterIP: 10.0.0.1}}", "headless"},
 		"headless there":      {service + "{clusterIP: 10.0.0.1}}", service + "{clusterIP: None}}", "headless"},
 		"headless both":       {service + "{clusterIP: None}}", service + "{clusterIP: None}}", ""},
+		"immutable there":     {cm + "}}", cm + "}, immutable: true}", "immutable"},
+		"immutable here":      {cm + "}, immutable: true}", cm + "}}", "immutable"},
+		"a Secret, immutable": {"{apiVersion: v1, kind: Secret, immutable: true}", "{apiVersion: v1, kind: Secret, immutable: false}", "immutable"},
+		"immutable both":      {cm + "}, immutable: true}", cm + "}, immutable: true}", ""},
+		"said to be mutable":  {cm + "}, immutable: false}", cm + "}}", ""},
 		"too large":           {cm + "}}", cm + "}, data: {a: '" + base64.StdEncoding.EncodeToString(junk) + "'}}", "too large"},
 		"large, but all same": {cm + "}}", cm + "}, data: {a: '" + strings.Repeat("x", 2*maxFormer) + "'}}", ""},
 	} {
