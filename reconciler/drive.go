@@ -33,6 +33,7 @@ type driver struct {
 	since    time.Time // and the first of them
 	said     string    // the last error that was logged
 	driving  bool      // the run was frozen; only the loop reads and writes it
+	back     bool      // it undoes and takes no slot; only the loop reads and writes it
 	passed   string    // the step whose gate was found open: its effect may have begun
 }
 

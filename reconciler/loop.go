@@ -25,7 +25,7 @@ type Config struct {
 	// that many daemons do not poll in step.
 	Interval func() time.Duration
 	// Concurrency is the number of runs at a time, and PerPair how many of them
-	// between the same two clusters; zero is no limit. Undoing waits for neither.
+	// between the same two clusters; zero is no limit. Undoing counts for neither.
 	Concurrency int
 	PerPair     int
 	Epoch       int64
@@ -206,7 +206,9 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 // launch looks at the clusters and freezes a run; the frozen run is recorded
 // by the loop, in one change with the plan's status.
 func (l *Loop) launch(ctx context.Context, o *Order) {
-	l.drivers[o.Plan] = l.newDriver(o.Closure)
+	d := l.newDriver(o.Closure)
+	d.back = o.Kind == spec.RunRollback
+	l.drivers[o.Plan] = d
 	o.Epoch = l.Epoch
 	rec := l.rec.Plans[o.Plan].Recorded
 	l.runs.Add(1)
@@ -253,7 +255,7 @@ func (l *Loop) start(ctx context.Context, run *spec.Run) {
 		d = l.newDriver(&run.Spec.Closure)
 		l.drivers[run.Spec.Plan] = d
 	}
-	d.run, d.driving = run, true
+	d.run, d.driving, d.back = run, true, undoes(run)
 	l.runs.Add(1)
 	go func() {
 		defer l.runs.Done()

@@ -165,6 +165,9 @@ func (l *Loop) recorded(ctx context.Context, s *save, st *spec.PlanStatus) {
 	run := s.run
 	l.tellStep(run)
 	l.rec.Open[run.Metadata.Name] = run
+	if d := l.drivers[run.Spec.Plan]; d != nil && !d.back && undoes(run) {
+		d.back, l.moved = true, true
+	}
 	if s.ended {
 		delete(l.rec.Open, run.Metadata.Name)
 		l.free(run.Spec.Plan)

@@ -89,7 +89,9 @@ func (l *Loop) serve(ctx context.Context) {
 	l.moved = false
 	busy := map[pair]int{}
 	for _, d := range l.drivers {
-		busy[d.pair]++
+		if !d.back {
+			busy[d.pair]++
+		}
 	}
 	start, places := l.queue.serve(slots{l.Concurrency, l.PerPair}, busy)
 	for _, o := range start {

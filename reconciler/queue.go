@@ -30,8 +30,9 @@ type waiter struct {
 	said  int       // the place that its status names; 0: none
 }
 
-// queue holds the runs that wait for a slot. Undoing waits for none: rollbacks
-// never come here, and cancel is part of its run. One goroutine uses it.
+// queue holds the runs that wait for a slot. Undoing waits for none and takes
+// none: rollbacks never come here, and a run that turns back gives its slot
+// back. One goroutine uses it.
 type queue struct {
 	waiting map[string]*waiter // by plan
 }
@@ -46,6 +47,16 @@ func (q *queue) put(in *PlanInput, st *spec.PlanStatus, o *Order) {
 		w.said = old.said
 	}
 	q.waiting[o.Plan] = w
+}
+
+// undoes says that a run takes something back: a rollback, or one that is on
+// its way back. That may take for ever where a cluster is gone.
+func undoes(run *spec.Run) bool {
+	if run.Spec.Kind == spec.RunRollback {
+		return true
+	}
+	defs, err := definitions(run)
+	return err == nil && failing(defs, run)
 }
 
 func (q *queue) drop(plan string) { delete(q.waiting, plan) }
@@ -98,13 +109,13 @@ type place struct {
 	plan string
 	at   int // from 1
 	of   int
-	busy int  // runs that go on, in all or between the two clusters
+	busy int  // runs that have a slot, in all or between the two clusters
 	pair bool // it is the limit of its two clusters that it waits for
 }
 
 // serve takes the runs that may start out of the queue, and says where the
 // others stand. A run whose clusters are taken does not hold up the ones behind
-// it. busy is the runs that go on, by clusters.
+// it. busy is the runs that have a slot, by clusters.
 func (q *queue) serve(limit slots, busy map[pair]int) (start []*Order, places []place) {
 	total := 0
 	for _, n := range busy {

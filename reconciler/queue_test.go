@@ -46,7 +46,7 @@ func TestQueue(t *testing.T) {
 		"a close does not":                        {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunClose, a, 9, 9, 0}}, slots{1, 0}, nil, "x", ""},
 		"clusters that are taken hold up nobody":  {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}, {"z", spec.RunStage, a, 3, 9, 0}}, slots{9, 2}, map[pair]int{a: 2}, "y", "2nd of 2 between old and new; 2 runs between old and new are going on"},
 		"all are taken":                           {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}}, slots{3, 2}, map[pair]int{a: 1, b: 2}, "", "1st of 1 between eins and zwei"},
-		"more undoes go on than there are slots":  {[]row{{"x", spec.RunStage, a, 1, 9, 0}}, slots{3, 2}, map[pair]int{b: 7}, "", "1st of 1; 7 runs are going on"},
+		"more go on than there are slots":         {[]row{{"x", spec.RunStage, a, 1, 9, 0}}, slots{3, 2}, map[pair]int{b: 7}, "", "1st of 1; 7 runs are going on"},
 		"no limits":                               {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, a, 2, 9, 0}}, slots{}, map[pair]int{a: 50}, "x y", ""},
 		"the limit of two clusters is not shared": {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}}, slots{0, 1}, nil, "x y", ""},
 	} {

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"testing"
@@ -44,6 +45,55 @@ func TestARollbackWaitsForNoSlot(t *testing.T) {
 			t.Errorf("to %s: starts %v, says %s", to, starts, reasonOf(l.rec.Plans["shop"]))
 		}
 		l.runs.Wait()
+	}
+}
+
+// Rollbacks, and runs on their way back, may take for ever, and keep nobody from
+// what there are slots for: not once they turn back, not after a restart of the
+// daemon, and not while they are prepared.
+func TestUndoingTakesNoSlot(t *testing.T) {
+	now := time.Now()
+	over, end := context.WithCancel(t.Context())
+	end() // what is driven records nothing
+	c := closureIn(spec.Migrated, 1)
+	web := closureIn(spec.Migrated, 1, func(p *spec.PlanSpec) { p.Namespaces = []spec.NamespaceMapping{{Name: "web"}} })
+	of := func(kind spec.RunKind, state spec.StepState) *spec.Run {
+		o := Order{Kind: kind, Plan: "web", Closure: web}
+		if kind == spec.RunRollback {
+			o.Undoes = Freeze(now, Order{Kind: spec.RunMigrate, Plan: "web", Closure: web}, newStatus("web"))
+		}
+		run := Freeze(now, o, newStatus("web"))
+		run.Steps[0].State, run.Steps[0].Undo = state, "x"
+		return run
+	}
+	for name, x := range map[string]struct {
+		takes  func(l *Loop)
+		starts bool
+	}{
+		"a cutover":              {func(l *Loop) { l.start(over, of(spec.RunMigrate, spec.StepRunning)) }, false},
+		"a stage run":            {func(l *Loop) { l.start(over, of(spec.RunStage, spec.StepRunning)) }, false},
+		"a cutover goes back":    {func(l *Loop) { l.start(over, of(spec.RunMigrate, spec.StepUndoing)) }, true},
+		"a rollback":             {func(l *Loop) { l.start(over, of(spec.RunRollback, spec.StepRunning)) }, true},
+		"a rollback is prepared": {func(l *Loop) { l.launch(over, &Order{Kind: spec.RunRollback, Plan: "web", Closure: web}) }, true},
+		"a cutover is prepared":  {func(l *Loop) { l.launch(over, &Order{Kind: spec.RunMigrate, Plan: "web", Closure: web}) }, false},
+		"a cutover turns back": {func(l *Loop) {
+			l.start(over, of(spec.RunMigrate, spec.StepRunning))
+			l.pass(t.Context())
+			l.recorded(over, &save{run: of(spec.RunMigrate, spec.StepUndoing)}, nil)
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := idle(c, approved(spec.Staged, c))
+			l.PerPair = 1
+			l.rec.Plans["web"] = newStatus("web")
+			l.agenda.ask("shop")
+			x.takes(l)
+			l.pass(t.Context())
+			if starts := l.drivers["shop"] != nil; starts != x.starts {
+				t.Errorf("starts %v, says %s", starts, reasonOf(l.rec.Plans["shop"]))
+			}
+			l.runs.Wait()
+		})
 	}
 }
 
