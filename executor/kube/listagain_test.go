@@ -99,6 +99,7 @@ func TestForeignObjectsAreSkipped(t *testing.T) {
 			t.Errorf("%s: %v, foreign %d, skipped %d, apply %d", policy, err, len(d.foreign), len(d.skipped), len(d.apply))
 		}
 	}
+	run.Spec.Closure.Plan.Spec.Existing = spec.ExistingUpdate
 	deployment := item(t, "{apiVersion: apps/v1, kind: Deployment, metadata: {name: late, namespace: store}}")
 	d, err := diff(e, []Item{deployment}, time.Now(), func(Item) (*Item, error) { return &deployment, nil })
 	if err != nil || len(d.foreign) != 1 || len(d.apply) != 0 {
