@@ -105,7 +105,7 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 		switch {
 		case a.target == nil, e.updates() && !ofThisMove(e, *a.target) && NotUpdated(a.source, *a.target) == "":
 			missing = append(missing, name)
-		case updatedBy(e, *a.target):
+		case WasThere(e, *a.target):
 			updated = append(updated, a.target.Record(spec.Target))
 		case ofThisMove(e, *a.target):
 			r := a.target.Record(spec.Target)
@@ -148,7 +148,8 @@ func ensureAutoscalers(ctx context.Context, e *Env) error {
 	return nil
 }
 
-// madeAutoscalers are those that this run has put on the target. Of the other
+// madeAutoscalers are those that this run has put on the target, and those of
+// the target that it or an earlier run has updated. Of the other
 // API groups only the names are asked for: one of somebody else's that is broken
 // must not keep the source down.
 func madeAutoscalers(ctx context.Context, e *Env) ([]Item, error) {
@@ -163,7 +164,7 @@ func madeAutoscalers(ctx context.Context, e *Env) ([]Item, error) {
 		}
 	}
 	items, err := e.Target.ListThese(ctx, resources, e.Namespaces(spec.Target), "")
-	return slices.DeleteFunc(items, func(i Item) bool { return !OfRun(e, i) }), err
+	return slices.DeleteFunc(items, func(i Item) bool { return !OfRun(e, i) && !WasThere(e, i) }), err
 }
 
 func lookAutoscalersUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
@@ -188,7 +189,7 @@ func ensureAutoscalersUndo(ctx context.Context, e *Env) error {
 		return err
 	}
 	for _, i := range items {
-		if updatedBy(e, i) {
+		if keeps(i) {
 			err = e.putBackNow(ctx, i)
 		} else {
 			err = e.Target.Delete(ctx, i.Record(spec.Target))

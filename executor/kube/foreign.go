@@ -29,7 +29,8 @@ func Foreign(e *Env, covered, target []Item) (source, there []Item) {
 
 // WithoutForeign drops the objects that Velero does not restore, because the plan
 // leaves what is in their place on the target as it is (existing: Skip) or
-// updates it itself (existing: Update).
+// updates it itself (existing: Update), in this run or in an earlier one that
+// could not put it back.
 func WithoutForeign(ctx context.Context, e *Env, items []Item) ([]Item, error) {
 	if e.Plan().ExistingOrDefault() == spec.ExistingFail {
 		return items, nil
@@ -41,7 +42,12 @@ func WithoutForeign(ctx context.Context, e *Env, items []Item) ([]Item, error) {
 	foreign, _ := Foreign(e, items, target)
 	taken := map[itemKey]bool{}
 	for _, i := range foreign {
-		taken[keyOfItem(i, nil)] = true
+		taken[keyOfItem(i, e.Mapping())] = true
 	}
-	return slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return taken[keyOfItem(i, nil)] }), nil
+	for _, t := range target {
+		if WasThere(e, t) {
+			taken[keyOfItem(t, nil)] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(items), func(i Item) bool { return taken[keyOfItem(i, e.Mapping())] }), nil
 }

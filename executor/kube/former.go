@@ -11,6 +11,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +28,7 @@ import (
 const (
 	// AnnotationFormer names the Secret that holds what the object was.
 	AnnotationFormer = "tranship.dev/former"
-	labelFormer      = "tranship.dev/former-of" // of these Secrets: the run that updated the objects
+	labelFormer      = "tranship.dev/former-of" // of these Secrets: the run that remembered the objects
 	formerKey        = "object.json.gz"
 	// maxFormer leaves room below the size of the largest Secret.
 	maxFormer = 1000 * 1000
@@ -41,21 +42,36 @@ type former struct {
 	was    Item
 }
 
-// formerName is the same for every attempt: what was there before is remembered
-// once a run.
+// formerName is the same for every attempt of a run. An object that carries a
+// mark already is not remembered anew: the mark names what it was first.
 func formerName(e *Env, uid types.UID) string {
 	sum := sha256.Sum256([]byte(e.Origin() + "/" + string(uid)))
-	return "tr-former-" + hex.EncodeToString(sum[:10])
+	return formersOf(uid) + hex.EncodeToString(sum[:5])
 }
 
-// WasThere says that a run of this plan has updated the object, and did not make it.
+// formersOf is how the names begin under which any run remembers an object.
+func formersOf(uid types.UID) string {
+	sum := sha256.Sum256([]byte(uid))
+	return "tr-former-" + hex.EncodeToString(sum[:10]) + "-"
+}
+
+// WasThere says that a run of this plan has updated the object, and did not make
+// it. Controllers and people copy annotations: a mark counts for its own object.
 func WasThere(e *Env, o metav1.Object) bool {
-	return OfPlan(e, o) && o.GetAnnotations()[AnnotationFormer] != ""
+	return OfPlan(e, o) && strings.HasPrefix(o.GetAnnotations()[AnnotationFormer], formersOf(o.GetUID()))
 }
 
-// updatedBy says that the run at hand has updated the object.
-func updatedBy(e *Env, o metav1.Object) bool {
-	return o.GetAnnotations()[AnnotationFormer] == formerName(e, o.GetUID())
+// keeps says that an object may be what somebody had on the target before, even
+// if its mark is another's: it is never deleted.
+func keeps(o metav1.Object) bool { return o.GetAnnotations()[AnnotationFormer] != "" }
+
+// keeperOf names the Secret that holds what an object was, or will hold it once
+// the run at hand has remembered that.
+func keeperOf(e *Env, o metav1.Object) string {
+	if WasThere(e, o) {
+		return o.GetAnnotations()[AnnotationFormer]
+	}
+	return formerName(e, o.GetUID())
 }
 
 func pack(i Item) ([]byte, error) {
@@ -143,9 +159,10 @@ func written(i Item) map[string]any {
 	return o.Object
 }
 
-// formerOf is what the run at hand remembers of an object; nil when it does not.
+// formerOf is what is remembered of an object, by the run at hand or by an
+// earlier one that could not put it back; nil when nothing is.
 func (e *Env) formerOf(ctx context.Context, i Item) (*former, error) {
-	name := formerName(e, i.GetUID())
+	name := keeperOf(e, i)
 	s, err := e.Target.Kube.CoreV1().Secrets(e.Settings.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -165,10 +182,11 @@ func (e *Env) recalled(s *corev1.Secret) (*former, error) {
 	return &former{keeper, was}, nil
 }
 
-// formers are all that the run at hand remembers, in the order in which they are
-// put back: what runs pods comes after what its pods read.
+// formers are all that the plan's runs remember, in the order in which they are
+// put back: what runs pods comes after what its pods read. An earlier run's are
+// there when its undo has not come to an end.
 func (e *Env) formers(ctx context.Context) ([]former, error) {
-	l, err := e.Target.Kube.CoreV1().Secrets(e.Settings.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelFormer + "=" + e.Origin()})
+	l, err := e.Target.Kube.CoreV1().Secrets(e.Settings.Namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelPlan + "=" + Short(e.Run.Spec.Plan) + "," + labelFormer})
 	if err != nil {
 		return nil, e.Target.wrap(err, "list what was remembered in namespace %s", e.Settings.Namespace)
 	}
@@ -229,16 +247,16 @@ func managersOf(was Item, now *unstructured.Unstructured) []metav1.ManagedFields
 }
 
 // toPutBack reads the object of a former one; nil when there is nothing to put
-// back: it is as it was, was never changed, or is gone.
+// back: it is as it was, was never changed, was remembered anew, or is gone.
 func (e *Env) toPutBack(ctx context.Context, f *former) (*Item, error) {
 	have, err := e.Target.get(ctx, f.was.GVR, f.was.GetNamespace(), f.was.GetName())
-	if err != nil || have == nil || have.GetUID() != f.was.GetUID() || !updatedBy(e, have) {
+	if err != nil || have == nil || have.GetUID() != f.was.GetUID() || !WasThere(e, have) || keeperOf(e, have) != f.keeper.Name {
 		return nil, err
 	}
 	return have, nil
 }
 
-// putBackNow puts one object back that the run at hand has updated.
+// putBackNow puts one object back that a run of the plan has updated.
 func (e *Env) putBackNow(ctx context.Context, have Item) error {
 	f, err := e.formerOf(ctx, have)
 	if err != nil {

@@ -106,7 +106,7 @@ func TestForeignObjectsAreSkipped(t *testing.T) {
 		t.Errorf("a workload that appears after the update: %v, foreign %d, apply %d", err, len(d.foreign), len(d.apply))
 	}
 	before := cm("store", "theirs")
-	before.SetAnnotations(map[string]string{AnnotationPlan: "shop", AnnotationFormer: "x", AnnotationApplied: Digest(covered[0], e.Translation())})
+	before.SetAnnotations(map[string]string{AnnotationPlan: "shop", AnnotationFormer: formerName(e, ""), AnnotationApplied: Digest(covered[0], e.Translation())})
 	d, err = diff(e, covered[:1], time.Now(), func(Item) (*Item, error) { return &before, nil })
 	if err != nil || len(d.updated) != 1 || len(d.found) != 0 {
 		t.Errorf("what was there before counts as made by the run: %v, updated %d, found %d", err, len(d.updated), len(d.found))

@@ -124,7 +124,7 @@ func factsOf(e *Env, all []lead) *spec.Facts {
 	found := map[string]int{}
 	for _, l := range all {
 		f.Traffic = append(f.Traffic, l.entry)
-		if l.target != nil && updatedBy(e, *l.target) && !slices.ContainsFunc(f.Updated, func(o spec.Object) bool { return o.UID == string(l.target.GetUID()) }) {
+		if l.target != nil && WasThere(e, *l.target) && !slices.ContainsFunc(f.Updated, func(o spec.Object) bool { return o.UID == string(l.target.GetUID()) }) {
 			f.Updated = append(f.Updated, l.target.Record(spec.Target))
 		}
 		if l.foreign && !e.updates() && !slices.ContainsFunc(f.Skipped, func(o spec.Object) bool { return keyOfRecord(o) == keyOfRecord(l.entry.Object) }) {
@@ -259,7 +259,7 @@ func ensureTrafficUndo(ctx context.Context, e *Env) error {
 		return err
 	}
 	for _, i := range open {
-		if Traffic(i) && updatedBy(e, i) {
+		if Traffic(i) && keeps(i) {
 			if err := e.putBackNow(ctx, i); err != nil {
 				return err
 			}

@@ -83,7 +83,7 @@ func (e *Env) onto(want, have Item) Item {
 	for k, v := range e.Stamps() {
 		annotations[k] = v
 	}
-	annotations[AnnotationFormer] = formerName(e, have.GetUID())
+	annotations[AnnotationFormer] = keeperOf(e, have)
 	want.SetLabels(labels)
 	want.SetAnnotations(annotations)
 	keepOwn(want, have)
@@ -112,7 +112,8 @@ func supersede(ctx context.Context, e *Env, source, want, have Item) error {
 // standing is an object of the source, and what was in its place on the target.
 type standing struct{ source, there Item }
 
-// standings are the objects that this step updates, and those that it has updated.
+// standings are the objects that this step updates, and those that it, or an
+// earlier run that could not put them back, has updated.
 func standings(ctx context.Context, e *Env) (pending, done []standing, err error) {
 	covered, err := Covered(ctx, e)
 	if err != nil {
@@ -128,7 +129,7 @@ func standings(ctx context.Context, e *Env) (pending, done []standing, err error
 		pending = append(pending, standing{source[n], there[n]})
 	}
 	for _, t := range target {
-		if updatedBy(e, t) && !later(t) {
+		if WasThere(e, t) && !later(t) {
 			done = append(done, standing{there: t})
 		}
 	}
@@ -235,7 +236,7 @@ func lookUpdateUndo(ctx context.Context, e *Env) (reconciler.Observation, error)
 		if err != nil {
 			return reconciler.Observation{}, err
 		}
-		if have != nil && string(have.GetUID()) == o.UID && updatedBy(e, have) {
+		if have != nil && string(have.GetUID()) == o.UID && WasThere(e, have) {
 			lost = append(lost, Describe(o))
 		}
 	}

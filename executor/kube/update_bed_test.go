@@ -221,6 +221,39 @@ func TestBedUpdate(t *testing.T) {
 	})
 }
 
+// TestBedUpdateOfAnEarlierRun: a cutover has updated everything and opened, and
+// its undo has not come to an end. The next one takes it over, and its own undo
+// puts back what was there first.
+func TestBedUpdateOfAnEarlierRun(t *testing.T) {
+	e, from, to := updating(t)
+	bedtest.Put(t, e.Source, from, fmt.Sprintf(sameNames, "source", from))
+	bedtest.Put(t, e.Target, to, fmt.Sprintf(sameNames, "target", from))
+	before := standing(t, e.Target, to)
+	for _, step := range []string{"update", "autoscalers", "traffic"} {
+		ends(t, e, step, "kube."+step, reconciler.Succeeded)
+	}
+	e.Run.Spec.Number++
+	e.Run.Facts = spec.Facts{}
+	for _, step := range []string{"update", "autoscalers", "traffic"} {
+		ends(t, e, step, "kube."+step, reconciler.Succeeded)
+	}
+	if len(e.Run.Facts.Updated) != 7 || len(keepers(t, e)) != 7 {
+		t.Errorf("%d objects are recorded, %d remembered, want 7: %v", len(e.Run.Facts.Updated), len(keepers(t, e)), e.Run.Facts.Updated)
+	}
+	for _, undo := range []string{"traffic", "autoscalers", "update"} {
+		ends(t, e, undo, "kube."+undo+"-undo", reconciler.Succeeded)
+	}
+	after := standing(t, e.Target, to)
+	for k, want := range before {
+		if after[k] != want {
+			t.Errorf("%s is not what it was:\n%s\n%s", k, want, after[k])
+		}
+	}
+	if n := len(keepers(t, e)); n > 0 {
+		t.Errorf("%d Secrets are left", n)
+	}
+}
+
 const (
 	theSettings = "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}, data: {of: %s}}"
 	withLabel   = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 0, selector: {matchLabels: {app: %[1]s}}, template: {metadata: {labels: {app: %[1]s}}, spec: {containers: [{name: c, image: x}]}}}}"

@@ -76,10 +76,10 @@ func TestOnto(t *testing.T) {
 	if err != nil || string(raw) != `[[{"name":"app-token"}],[{"name":"ours"},{"name":"app-dockercfg-x"}],["f"],1,"u","7",{}]` {
 		t.Errorf("%s %v", raw, err)
 	}
-	if !WasThere(e, want) || !updatedBy(e, want) || WasThere(e, there) {
+	if !WasThere(e, want) || want.GetAnnotations()[AnnotationFormer] != formerName(e, "u") || WasThere(e, there) {
 		t.Errorf("marks: %v", want.GetAnnotations())
 	}
-	if again := e.onto(item(t, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: app}}"), want); again.GetLabels()[LabelRestore] != "" || !updatedBy(e, again) {
+	if again := e.onto(item(t, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: app}}"), want); again.GetLabels()[LabelRestore] != "" || !WasThere(e, again) {
 		t.Errorf("a second change takes it for restored: %v %v", again.GetLabels(), again.GetAnnotations())
 	}
 	mine := e.Marked(item(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}"))
