@@ -232,6 +232,7 @@ func withRuns(theirs, ours *spec.PlanStatus, runs []*spec.Run) *spec.PlanStatus 
 	if tells(have.LastRun) {
 		r.LastRun, r.LastRunPath, r.LastDigest = have.LastRun, have.LastRunPath, have.LastDigest
 		r.State, r.Cutover, r.CutoverPath, r.CutoverFailed, r.RollbackFailed = have.State, have.Cutover, have.CutoverPath, have.CutoverFailed, have.RollbackFailed
+		r.LastBackPath, r.SourceWritten = have.LastBackPath, have.SourceWritten
 		st.Volumes, st.Migrated, st.LastFailure, st.LastStage, st.Estimate = ours.Volumes, ours.Migrated, ours.LastFailure, ours.LastStage, ours.Estimate
 	}
 	st.Recorded = r

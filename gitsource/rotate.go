@@ -218,7 +218,8 @@ func (b *builder) graft(byName map[string]object.TreeEntry, files map[string]plu
 }
 
 // needed are the records and logs that statuses refer to: of runs that go on, of
-// the newest run of each plan, and of the cutover that a rollback would undo.
+// the newest run of each plan, and of the cutover that a rollback would undo,
+// with the last rollback that has tried it.
 func needed(s *store, root plumbing.Hash) (map[string]plumbing.Hash, error) {
 	rec := &records{s: s, root: root}
 	plans, err := rec.plans()
@@ -227,7 +228,7 @@ func needed(s *store, root plumbing.Hash) (map[string]plumbing.Hash, error) {
 	}
 	files := map[string]plumbing.Hash{}
 	for name, st := range plans {
-		paths := []string{st.Recorded.LastRunPath, st.Recorded.CutoverPath}
+		paths := []string{st.Recorded.LastRunPath, st.Recorded.CutoverPath, st.Recorded.LastBackPath}
 		if st.Recorded.OpenRun != "" {
 			_, open, err := rec.findRun(name, st.Recorded.OpenRun)
 			if err != nil {

@@ -45,15 +45,26 @@ var putSourceBack = StepDef{Name: "put-source-back", Verb: "mover.put-source-bac
 
 // copiesBack says that the rollback brings back what the target's volumes hold.
 func copiesBack(o *Order) bool {
-	return o.Closure.Plan.Spec.Rollback.TargetWrites == "CopyBack" && freezeFacts(Order{Closure: o.Closure, Volumes: o.Undoes.Facts.Volumes}).Volumes
+	return o.Closure.Plan.Spec.Rollback.TargetWrites == "CopyBack" && hasCopies(o.Undoes.Facts.Volumes)
 }
 
-// overwritten says that a copy back has failed and left a claim of the source with
-// something else than at the cutover, which still stands.
-func overwritten(o *Order) bool {
-	return o.Kind == spec.RunClose && o.Undoes != nil && slices.ContainsFunc(o.Volumes, func(v spec.Volume) bool {
+// hasCopies says that at least one volume is copied.
+func hasCopies(volumes []spec.Volume) bool {
+	return slices.ContainsFunc(volumes, func(v spec.Volume) bool { return v.Action == "copy" })
+}
+
+// overwritten says that a copy back has failed and may have left a claim of the
+// source with something else than at the cutover, which still stands. The volumes
+// alone do not say it: the source may have gone away with the first claim marked.
+func overwritten(o *Order, st *spec.PlanStatus) bool {
+	return o.Kind == spec.RunClose && o.Undoes != nil && (st.Recorded.SourceWritten || slices.ContainsFunc(o.Volumes, func(v spec.Volume) bool {
 		return v.Back != nil && v.Back.Cutover == o.Undoes.Metadata.Name && v.Back.Mark != spec.MarkNone
-	})
+	}))
+}
+
+// wroteSource says that a rollback has begun to write into the source's claims.
+func wroteSource(run *spec.Run) bool {
+	return slices.ContainsFunc(run.Steps, func(s spec.Step) bool { return s.Name == StepWriteSource && s.Started != nil })
 }
 
 // copiedBack says that a run was to take a cutover back, and to copy back.

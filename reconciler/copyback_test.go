@@ -167,20 +167,62 @@ func TestCopyBackOfADeviceIsRefused(t *testing.T) {
 	}
 }
 
-// Only a copy back of the same cutover says what the next rollback finds.
+// Only a copy back of the same cutover says what the next rollback finds, and it
+// does so whatever has ended since.
 func TestARollbackKnowsTheCopyBackBefore(t *testing.T) {
-	cutover, back := newWorld(spec.RunMigrate, true).journal, newWorld(copyBack, true).journal
-	other, discards := *back, newWorld(spec.RunRollback, true).journal
+	cutover, back := newWorld(spec.RunMigrate, true).journal, newWorld(copyBack, true, "do:write-source:1!")
+	back.life(t)
+	other, discards, closes := *back.ended, finished(newWorld(spec.RunRollback, true).journal, noon), newWorld(spec.RunClose, true, "do:policies:1!")
 	other.Spec.Undoes = "shop-migrate-0"
+	closes.life(t)
+	cutover = finished(cutover, noon)
+	again := *cutover
+	again.Metadata.Name = "shop-migrate-2"
 	for _, c := range []struct {
-		last *spec.Run
+		name string
+		runs []*spec.Run
 		want *spec.Run
-	}{{back, back}, {&other, nil}, {discards, nil}, {cutover, nil}} {
-		m := newMemory()
-		m.runs["cutover"], m.runs["last"] = cutover, c.last
+	}{
+		{"a copy back", []*spec.Run{cutover, back.ended}, back.ended},
+		{"a copy back and a close", []*spec.Run{cutover, back.ended, closes.ended}, back.ended},
+		{"one of another cutover", []*spec.Run{cutover, &other}, nil},
+		{"nothing", []*spec.Run{cutover}, nil},
+		{"a close", []*spec.Run{cutover, closes.ended}, nil},
+		{"a cutover after it", []*spec.Run{cutover, back.ended, discards, &again}, nil},
+	} {
+		m, st := newMemory(), newStatus("shop")
+		for _, r := range c.runs {
+			m.runs[r.Metadata.Name], st = r, Ended(st, r, spec.RunPath(r))
+		}
 		o := &Order{Kind: spec.RunRollback}
-		if msg := New(Config{Ledger: m}).prepare(t.Context(), o, spec.RunPath(cutover), spec.RunPath(c.last)); msg.err != nil || o.Undoes != cutover || o.Before != c.want {
-			t.Errorf("%s of %s: %v, before it %+v", c.last.Metadata.Name, c.last.Spec.Undoes, msg.err, o.Before)
+		if msg := New(Config{Ledger: m}).prepare(t.Context(), o, &st.Recorded); msg.err != nil || o.Undoes == nil || o.Before != c.want {
+			t.Errorf("%s: %v, before it %+v", c.name, msg.err, o.Before)
+		}
+	}
+	m := newMemory() // versions that did not keep the path of the last rollback
+	m.runs["cutover"], m.runs["back"] = cutover, back.ended
+	o := &Order{Kind: spec.RunRollback}
+	if New(Config{Ledger: m}).prepare(t.Context(), o, &spec.Recorded{CutoverPath: spec.RunPath(cutover), LastRunPath: spec.RunPath(back.ended)}); o.Before != back.ended {
+		t.Errorf("of an old record: %+v", o.Before)
+	}
+}
+
+// A close gives the source its content back where a copy back has begun to write,
+// also when no look could tell afterwards what it has marked.
+func TestACloseAfterAWriteThatNobodySaw(t *testing.T) {
+	for _, broken := range []string{"write-source", "upload-target"} {
+		w := newWorld(copyBack, true, "do:"+broken+":1!")
+		w.life(t)
+		cutover := newWorld(spec.RunMigrate, true).journal
+		st := Ended(Ended(newStatus("shop"), finished(cutover, noon), "c"), w.ended, "b")
+		close := Order{Kind: spec.RunClose, Plan: "shop", Closure: &w.ended.Spec.Closure, Approval: &spec.Approval{}, Volumes: w.ended.Facts.Volumes, Undoes: cutover}
+		for range 2 { // a rollback that does not come so far does not make it forgotten
+			if names := stepNames(Freeze(w.now, close, st)); slices.Contains(names, "put-source-back") != (broken == "write-source") {
+				t.Errorf("after %s: %v", broken, names)
+			}
+			early := newWorld(copyBack, true, "do:keep-source:1!")
+			early.life(t)
+			st = Ended(st, early.ended, "e")
 		}
 	}
 }

@@ -62,7 +62,7 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 	if o.Kind == spec.RunMigrate {
 		r.Facts.Estimate, r.Facts.Volumes = st.Estimate, onlyKept(o.Volumes)
 	}
-	facts := freezeFacts(o)
+	facts := freezeFacts(o, st)
 	for _, d := range Itineraries[o.Kind] {
 		if d.When == nil || d.When(facts) {
 			r.Steps = append(r.Steps, spec.Step{Name: d.Name, Verb: d.Verb, Undo: d.Undo})
@@ -76,11 +76,10 @@ func RunName(plan string, kind spec.RunKind, number int) string {
 	return fmt.Sprintf("%s-%s-%d", plan, kind, number)
 }
 
-func freezeFacts(o Order) *FreezeFacts {
+func freezeFacts(o Order, st *spec.PlanStatus) *FreezeFacts {
 	p := &o.Closure.Plan.Spec
-	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), HalfBack: overwritten(&o), Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
+	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Volumes: hasCopies(o.Volumes), HalfBack: overwritten(&o, st), Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
 	for _, v := range o.Volumes {
-		f.Volumes = f.Volumes || v.Action == "copy"
 		f.Moves = f.Moves || v.Action == "move"
 		f.Snapshots = f.Snapshots || (v.Action == "copy" && v.Method == "snapshot")
 		f.Direct = f.Direct || (v.Action == "copy" && v.Transfer == "Direct")

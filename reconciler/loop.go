@@ -214,14 +214,16 @@ func (l *Loop) launch(ctx context.Context, o *Order) {
 	l.runs.Add(1)
 	go func() {
 		defer l.runs.Done()
-		l.send(l.prepare(ctx, o, rec.CutoverPath, rec.LastRunPath))
+		l.send(l.prepare(ctx, o, &rec))
 	}()
 }
 
 // prepare gathers what a run is frozen from: the volumes that the clusters
-// have now, or the record of the cutover that is to be undone and of what was
-// tried last.
-func (l *Loop) prepare(ctx context.Context, o *Order, cutover, last string) message {
+// have now, or the record of the cutover that is to be undone and of the last
+// rollback of it. Records of versions that did not keep the path of that have it
+// where the newest run is, last, unless another run has ended since.
+func (l *Loop) prepare(ctx context.Context, o *Order, rec *spec.Recorded) message {
+	cutover, last := rec.CutoverPath, cmp.Or(rec.LastBackPath, rec.LastRunPath)
 	m := message{order: o, plan: o.Plan, survey: &Survey{}}
 	if o.Kind != spec.RunStage && o.Kind != spec.RunMigrate { // about what was done; the source may be gone
 		if cutover != "" {

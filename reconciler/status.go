@@ -125,11 +125,14 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path string) *spec.PlanStatus {
 		r.CutoverFailed = !ok
 		if ok {
 			r.State, r.Cutover, r.CutoverPath = spec.Migrated, run.Metadata.Name, path
+			r.LastBackPath, r.SourceWritten = "", false
 			c.Migrated = run.Spec.Digest
 		}
 	case spec.RunRollback:
-		if r.RollbackFailed = !ok && !returned(run); ok {
-			r.State, r.Cutover, r.CutoverPath = spec.RolledBack, "", ""
+		r.RollbackFailed = !ok && !returned(run)
+		r.LastBackPath, r.SourceWritten = path, r.SourceWritten || wroteSource(run)
+		if ok {
+			r.State, r.Cutover, r.CutoverPath, r.LastBackPath, r.SourceWritten = spec.RolledBack, "", "", "", false
 		}
 	case spec.RunClose:
 		if ok {

@@ -22,7 +22,7 @@ func TestExistingObjectsAreUpdatedBeforeTheStop(t *testing.T) {
 	} {
 		o := Order{Kind: spec.RunMigrate, Plan: "shop", Closure: &spec.Closure{}}
 		o.Closure.Plan.Spec.Existing, o.Closure.Plan.Spec.Hooks = c.existing, c.hooks
-		facts := freezeFacts(o)
+		facts := freezeFacts(o, &spec.PlanStatus{})
 		var got []string
 		for _, d := range migrateSteps {
 			of := slices.Contains([]string{"restore", "update", "stop", "late-restore", "late-update"}, d.Name)

@@ -71,6 +71,10 @@ type Recorded struct {
 	LastDigest  string `json:"lastDigest,omitempty"` // sha256 of its record
 	Cutover     string `json:"cutover,omitempty"`    // newest successful cutover that is not rolled back
 	CutoverPath string `json:"cutoverPath,omitempty"`
+	// LastBackPath is the newest rollback of that cutover that failed, and SourceWritten
+	// that one of them has begun to write into the source's volumes. Both go with it.
+	LastBackPath  string `json:"lastBackPath,omitempty"`
+	SourceWritten bool   `json:"sourceWritten,omitempty"`
 	// Numbers holds the newest run number a kind.
 	Numbers   map[RunKind]int `json:"numbers,omitempty"`
 	Approvals []string        `json:"approvals,omitempty"` // commits whose approval is used up, for ever
