@@ -19,6 +19,10 @@ const (
 	StepWriteSource      = "write-source"
 )
 
+// ReasonWorkloadMissing says that a workload that is to be started is not there. The
+// restart on the target that a failed copy back does goes on without it.
+const ReasonWorkloadMissing = "WorkloadMissing"
+
 // copyBackSteps are what a rollback with targetWrites: CopyBack does beside the
 // undo of the cutover (ADR 21). The first ones need no stop; the source is down
 // since the cutover, so that what it holds does not change.

@@ -79,6 +79,30 @@ func TestACopyBackThatFailsStartsTheTargetAgain(t *testing.T) {
 	}
 }
 
+// What cannot be made anew on the target does not keep the run from its end, and
+// is told; a stop of the target, which the source's start waits for, is never given up.
+func TestAnUndoOfAnUndoEnds(t *testing.T) {
+	w := newWorld(copyBack, true, "do:write-source:1!", "undo:undo-autoscalers!")
+	w.life(t)
+	if st := Ended(newStatus("shop"), w.ended, "p"); w.ended.Status.Phase != spec.RunFailed || !st.Recorded.RollbackFailed || !slices.ContainsFunc(w.ended.Status.Warnings, func(s string) bool { return strings.Contains(s, "undo-autoscalers: Injected") }) {
+		t.Errorf("%+v", w.ended.Status)
+	}
+	if es := effects(w); !slices.Contains(es, "undo:undo-start") || !slices.Contains(es, "undo:undo-traffic") {
+		t.Errorf("effects %v", es)
+	}
+	if d := stepTable(spec.RunMigrate)["start"]; d.UndoEnds {
+		t.Errorf("%+v", d)
+	}
+	run := *w.ended
+	run.Steps = slices.Clone(run.Steps)
+	i := slices.IndexFunc(run.Steps, func(s spec.Step) bool { return s.Name == "undo-start" })
+	run.Steps[i].Undid = &spec.Undid{Reason: ReasonWorkloadMissing, Message: "web is not there"}
+	defs, _ := definitions(&run)
+	if _, warnings := firstFailure(defs, &run); !slices.ContainsFunc(warnings, func(s string) bool { return strings.Contains(s, "web is not there") }) {
+		t.Errorf("warnings %q", warnings)
+	}
+}
+
 // The content of the source is overwritten only when the record that names
 // what is kept of it is in Git; a Git that stays away starts the target again.
 func TestTheSourceIsOverwrittenOnlyOnRecord(t *testing.T) {

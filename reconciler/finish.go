@@ -88,6 +88,9 @@ func firstFailure(defs []StepDef, run *spec.Run) (spec.Step, []string) {
 		if s.State == spec.StepFailed && (defs[i].Soft || !turned) {
 			warnings = append(warnings, fmt.Sprintf("step %s: %s: %s", s.Name, s.Reason, s.Message))
 		}
+		if s.State == spec.StepUndone && s.Undid.Reason == ReasonWorkloadMissing {
+			warnings = append(warnings, fmt.Sprintf("the undo of step %s: %s", s.Name, s.Undid.Message))
+		}
 		if s.State == spec.StepUndoFail {
 			warnings = append(warnings, fmt.Sprintf("the undo of step %s: %s: %s", s.Name, s.Undid.Reason, s.Undid.Message))
 		}

@@ -149,7 +149,7 @@ func buildTables() map[spec.RunKind]map[string]StepDef {
 				Forever: d.UndoBefore, Retries: undoAttempts, Timeout: fixed(rollbackTimeout), Help: "Takes back: " + Itineraries[spec.RunMigrate][i].Help,
 			}
 			if d.Redone {
-				row.Undo, row.NoUndo, row.UndoBefore = d.Verb, "", true
+				row.Undo, row.NoUndo, row.UndoBefore, row.UndoEnds = d.Verb, "", true, true
 			}
 			back[row.Name] = row
 		}

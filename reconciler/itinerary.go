@@ -30,7 +30,9 @@ type StepDef struct {
 	// Redone: the step's own verb takes its undo back, which a rollback that copies
 	// back and fails needs, so that the target runs again.
 	Redone bool
-	When   Fact // nil: always
+	// UndoEnds: a final answer ends the undo, which has done by then whatever it can.
+	UndoEnds bool
+	When     Fact // nil: always
 	// Intent makes the executor look while the step is pending; what it reads
 	// is saved with the intent, before the effect.
 	Intent bool

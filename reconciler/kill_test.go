@@ -322,6 +322,7 @@ var killCases = []struct {
 	{"copy back fails before the stop", copyBack, true, []string{"do:upload-target:1!"}, spec.RunFailed, "undo:keep-source"},
 	{"copy back fails at its last copy", copyBack, true, []string{"do:last-upload-target:1!"}, spec.RunFailed, "undo:keep-source"},
 	{"copy back fails half way", copyBack, true, []string{"do:write-source:1!"}, spec.RunFailed, "undo:keep-source"},
+	{"copy back fails, and the target's way in is taken", copyBack, true, []string{"do:write-source:1!", "undo:undo-traffic!"}, spec.RunFailed, "undo:keep-source"},
 	{"a closed plan keeps its marks", spec.RunClose, true, []string{"do:release:1!"}, spec.RunSucceeded, "do:release:1"},
 }
 

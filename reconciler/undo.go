@@ -21,7 +21,7 @@ func undoTurn(d StepDef, in Input, i int) Decision {
 		case Succeeded:
 			return settleUndo(in, i, spec.StepUndone, in.Seen.Reason, in.Seen.Message)
 		case Broken:
-			if !d.UndoBefore && (in.Seen.Final || s.Attempt >= undoAttempts) {
+			if in.Seen.Final && d.UndoEnds || !d.UndoBefore && (in.Seen.Final || s.Attempt >= undoAttempts) {
 				return settleUndo(in, i, spec.StepUndoFail, in.Seen.Reason, in.Seen.Message)
 			}
 			return beginUndo(in, i, s.Attempt+1)

@@ -93,9 +93,15 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	return scaledBy(e, all), nil
+}
+
+// scaledBy says how far the target is with what scales its workloads.
+func scaledBy(e *Env, all []autoscaler) reconciler.Observation {
 	created := slices.Clone(e.Run.Facts.Created)
 	updated := slices.Clone(e.Run.Facts.Updated)
 	var missing []string
+	var foreign *reconciler.Observation
 	found := map[string]int{}
 	for _, a := range all {
 		name := Describe(a.want.Record(spec.Target))
@@ -111,18 +117,21 @@ func lookAutoscalers(ctx context.Context, e *Env) (reconciler.Observation, error
 			r := a.target.Record(spec.Target)
 			created = append(slices.DeleteFunc(created, func(o spec.Object) bool { return keyOfRecord(o) == keyOfRecord(r) }), r)
 		case e.Plan().ExistingOrDefault() != spec.ExistingSkip:
-			return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: name,
-				Message: fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it and start the cutover again", name, e.Target.Name, e.Run.Spec.Plan)}, nil
+			foreign = &reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: name,
+				Message: fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it and start the cutover again", name, e.Target.Name, e.Run.Spec.Plan)}
 		}
 	}
+	if foreign != nil && (!e.Undo || len(missing) == 0) { // a copy back that failed makes the others first
+		return *foreign
+	}
 	if len(missing) > 0 {
-		return reconciler.Observation{Message: "to be created or updated: " + limited(missing, ", ")}, nil
+		return reconciler.Observation{Message: "to be created or updated: " + limited(missing, ", ")}
 	}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("%d autoscalers are on the target", len(all))}
 	if len(all) > 0 {
 		o.Facts = &spec.Facts{Created: created, Updated: updated, Counts: WithTarget(e.Run.Facts.Counts, found)}
 	}
-	return o, nil
+	return o
 }
 
 func ensureAutoscalers(ctx context.Context, e *Env) error {

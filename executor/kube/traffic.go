@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -143,39 +144,49 @@ func lookTraffic(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	return seenOf(e, all), nil
+}
+
+// seenOf says how far the target is with what leads users to it.
+func seenOf(e *Env, all []lead) reconciler.Observation {
 	o := reconciler.Observation{Facts: factsOf(e, all)}
 	var closed, waiting []string
+	var foreign *lead
 	skips := e.Plan().ExistingOrDefault() == spec.ExistingSkip
-	for _, l := range all {
+	for i := range all {
+		l := &all[i]
 		switch {
 		case l.foreign && skips: // it stays as it is, and is in the record
 		case l.foreign && e.updates() && NotUpdated(l.source, *l.target) == "":
 			closed = append(closed, Describe(l.entry.Object))
 		case l.foreign:
-			o.Seen, o.Final, o.Reason, o.Object = reconciler.Broken, true, "ExistingObject", Describe(l.entry.Object)
-			o.Message = fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it, then create the source's by hand", o.Object, e.Target.Name, e.Run.Spec.Plan)
-			return o, nil
+			foreign = cmp.Or(foreign, l)
 		case !l.open:
 			closed = append(closed, Describe(l.entry.Object))
 		case l.entry.NewAddress == "" && l.entry.OldAddress != "":
 			waiting = append(waiting, Describe(l.entry.Object))
 		}
 	}
+	if foreign != nil && (!e.Undo || len(closed) == 0) { // a copy back that failed opens the others first
+		o.Seen, o.Final, o.Reason, o.Object = reconciler.Broken, true, "ExistingObject", Describe(foreign.entry.Object)
+		o.Message = fmt.Sprintf("%s exists on cluster %s and is not of plan %s; remove it, then create the source's by hand", o.Object, e.Target.Name, e.Run.Spec.Plan)
+		return o
+	}
 	if len(closed) > 0 {
 		o.Message = "to be opened: " + limited(closed, ", ")
-		return o, nil
+		return o
 	}
 	if len(waiting) > 0 && e.Step.Started != nil && time.Since(e.Step.Started.Time) < addressWait {
 		o.Seen, o.Reason, o.Object = reconciler.Working, "WaitingForAddress", waiting[0]
 		o.Message = fmt.Sprintf("cluster %s has given no address to %s yet", e.Target.Name, limited(waiting, ", "))
-		return o, nil
+		return o
 	}
 	o.Seen = reconciler.Succeeded
 	o.Message = fmt.Sprintf("%d objects lead users to the target", len(all))
 	if len(waiting) > 0 {
 		o.Message += fmt.Sprintf("; cluster %s has given no address to %s", e.Target.Name, limited(waiting, ", "))
 	}
-	return o, nil
+	return o
 }
 
 func ensureTraffic(ctx context.Context, e *Env) error {

@@ -78,7 +78,7 @@ func startVerdict(e *kube.Env, p pair) (verdict, error) {
 	case !i.exists() && mayLack(p), w.PartOf != "":
 		return verdict{seen: reconciler.Succeeded}, nil
 	case !i.exists():
-		return verdict{reconciler.Broken, "WorkloadMissing", kube.Describe(w.Object) + " does not exist, so that it cannot be started; see what the restore says about it", w.Object, true}, nil
+		return verdict{reconciler.Broken, reconciler.ReasonWorkloadMissing, kube.Describe(w.Object) + " does not exist, so that it cannot be started; see what the restore says about it", w.Object, true}, nil
 	case alien(e, i):
 		return verdict{reconciler.Succeeded, "SkippedExisting", kube.Describe(w.Object) + " was there before and is left as it is (existing: Skip)", w.Object, false}, nil
 	case resumes(w, i):
@@ -89,6 +89,15 @@ func startVerdict(e *kube.Env, p pair) (verdict, error) {
 		return verdict{seen: reconciler.Absent, object: w.Object}, nil
 	}
 	return verdict{seen: reconciler.Succeeded}, nil
+}
+
+// startOrder: a copy back that failed starts on the target what can be started,
+// whatever is missing there by now, for nothing runs on the source.
+func startOrder(e *kube.Env) []reconciler.Seen {
+	if e.Undo {
+		return backward
+	}
+	return forward
 }
 
 func lookStart(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
@@ -114,7 +123,10 @@ func lookStart(ctx context.Context, e *kube.Env) (reconciler.Observation, error)
 			items = append(items, p.item)
 		}
 	}
-	o := fold(forward, verdicts)
+	o := fold(startOrder(e), verdicts)
+	if e.Undo && o.Seen == reconciler.Broken { // only what is missing is left, and nobody can start that
+		o.Seen, o.Final = reconciler.Succeeded, false
+	}
 	if o.Seen == reconciler.Succeeded {
 		o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeStart, earliest(items, AnnotationStartedAt))}
 		if o.Message == "" {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tranship/tranship/executor/kube"
@@ -67,5 +68,36 @@ func TestStartOfAStoppedSourceReadsNothing(t *testing.T) {
 	pendFake(e, "workload.start")
 	if len(was) != 1 || len(e.Run.Facts.Workloads) != 1 || was[0].Replicas != e.Run.Facts.Workloads[0].Replicas || len(source.Actions()) > 0 {
 		t.Errorf("recorded %+v, then %+v, with %d calls", was, e.Run.Facts.Workloads, len(source.Actions()))
+	}
+}
+
+// TestARestartGoesOnWithoutWhatIsMissing: a copy back that failed starts on the
+// target what is there, says what is not, and ends; a cutover starts nothing then.
+func TestARestartGoesOnWithoutWhatIsMissing(t *testing.T) {
+	for _, undo := range []bool{false, true} {
+		e, _ := fakeEnv([]runtime.Object{made("Deployment", "web", 2, nil).Unstructured, made("Deployment", "gone", 2, nil).Unstructured})
+		pendFake(e, "workload.stop")
+		other, target := fakeEnv([]runtime.Object{made("Deployment", "web", 0, func(o map[string]any) {
+			annotate(o, kube.AnnotationPlan, "shop")
+			annotate(o, kube.AnnotationRun, e.RunLabel())
+		}).Unstructured})
+		e.Target = other.Target
+		e.Step, e.Verb, e.Undo = spec.Step{Name: "undo-start", State: spec.StepUndoing}, "workload.start", undo
+		o, err := lookStart(t.Context(), e)
+		if want := map[bool]reconciler.Seen{true: reconciler.Absent, false: reconciler.Broken}[undo]; err != nil || o.Seen != want {
+			t.Fatalf("undo %t: %+v, %v", undo, o, err)
+		}
+		if !undo {
+			continue
+		}
+		if err := ensureStart(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if o, err = lookStart(t.Context(), e); err != nil || o.Seen != reconciler.Succeeded || o.Reason != reconciler.ReasonWorkloadMissing || !strings.Contains(o.Message, "gone") {
+			t.Errorf("%+v, %v", o, err)
+		}
+		if n := fetch(target, "web").replicas(); n != 2 {
+			t.Errorf("web has %d replicas", n)
+		}
 	}
 }
