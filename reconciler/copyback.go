@@ -27,7 +27,7 @@ const ReasonWorkloadMissing = "WorkloadMissing"
 // undo of the cutover (ADR 21). The first ones need no stop; the source is down
 // since the cutover, so that what it holds does not change.
 var copyBackSteps = []StepDef{
-	{Name: "keep-source", Verb: "mover.keep-source", Undo: "mover.stop-upload", UndoBefore: true, Timeout: copying, Retries: 2,
+	{Name: "keep-source", Verb: "mover.keep-source", Undo: "mover.stop-upload", UndoBefore: true, UndoLate: true, Timeout: copying, Retries: 2,
 		Help: "Takes a snapshot of what the source's claims hold, so that it can be had again."},
 	{Name: "upload-target", Verb: "mover.upload-target", Undo: "mover.stop-restore", UndoBefore: true, UndoTarget: true, Timeout: copying, Retries: 2,
 		Help: "Copies the target's volumes into the repository while the application still runs there."},
@@ -38,7 +38,7 @@ var copyBackSteps = []StepDef{
 var copyBackAfterStop = []StepDef{
 	{Name: StepLastUploadTarget, Verb: "mover.upload-target", Undo: "mover.stop-restore", UndoBefore: true, UndoTarget: true, Timeout: copying, Retries: 2,
 		Help: "Copies the last changes of the application that was stopped on the target."},
-	{Name: StepWriteSource, Verb: "mover.write-source", Undo: "mover.stop-upload", UndoBefore: true, Push: true, PushTimeout: outage, Timeout: copying, Retries: 2,
+	{Name: StepWriteSource, Verb: "mover.write-source", Undo: "mover.stop-upload", UndoBefore: true, UndoLate: true, Push: true, PushTimeout: outage, Timeout: copying, Retries: 2,
 		Help: "Writes what differs into the source's claims, marked until they hold it completely."},
 }
 

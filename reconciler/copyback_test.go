@@ -79,6 +79,28 @@ func TestACopyBackThatFailsStartsTheTargetAgain(t *testing.T) {
 	}
 }
 
+// A source that goes away while it is written does not keep the target from being
+// started again: only what is left of the movers there waits for it.
+func TestASourceThatGoesAwayWhileItIsWritten(t *testing.T) {
+	for _, broken := range []string{"write-source", "last-upload-target"} {
+		w := newWorld(copyBack, true, "do:"+broken+":1!")
+		w.unreached, w.endless = []string{"write-source", "keep-source"}, true
+		w.life(t)
+		es := effects(w)
+		if !slices.Contains(es, "undo:undo-start") || slices.Contains(es, "undo:write-source") || w.ended != nil {
+			t.Errorf("%s: effects %v", broken, es)
+		}
+		if i := slices.Index(es, "undo:last-upload-target"); i < 0 || i > slices.Index(es, "undo:undo-start") { // it leaves the claims first
+			t.Errorf("%s: effects %v", broken, es)
+		}
+		w.unreached = nil
+		w.life(t)
+		if w.ended == nil || !returned(w.ended) {
+			t.Errorf("%s: %+v", broken, w.ended)
+		}
+	}
+}
+
 // What cannot be made anew on the target does not keep the run from its end, and
 // is told; a stop of the target, which the source's start waits for, is never given up.
 func TestAnUndoOfAnUndoEnds(t *testing.T) {

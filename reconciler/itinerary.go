@@ -24,6 +24,9 @@ type StepDef struct {
 	// UndoFirst puts the undo, which is one of UndoBefore, in front of all
 	// others: what it ends could keep the source from starting.
 	UndoFirst bool
+	// UndoLate puts the undo, which is one of UndoBefore, behind all others of
+	// them: it needs the source, and they do not.
+	UndoLate bool
 	// UndoTarget: the undo is about the target alone. Where that is gone for good,
 	// and somebody has said so, there is nothing left to undo.
 	UndoTarget bool
@@ -67,13 +70,15 @@ func (d StepDef) undoOrder() int {
 	switch {
 	case d.UndoFirst:
 		return 0
+	case d.UndoLate:
+		return 2
 	case d.UndoBefore:
 		return 1
 	}
 	return undoTurns - 1
 }
 
-const undoTurns = 3
+const undoTurns = 4
 
 // Timeout computes a step's time limit from the frozen plan.
 type Timeout func(c *spec.Cutover) time.Duration

@@ -36,9 +36,10 @@ type world struct {
 	pushes       int
 	pushDown     func(n int) bool
 
-	blind string // a step that cannot be looked at
-	dead  bool   // no undo on the target can be looked at
-	word  string // what somebody says of the target
+	blind     string   // a step that cannot be looked at
+	unreached []string // steps whose undo cannot be looked at
+	dead      bool     // no undo on the target can be looked at
+	word      string   // what somebody says of the target
 
 	turns, sayAt int  // sayAt: the turn from which on word is said
 	endless      bool // the life may be longer than the test
@@ -69,6 +70,9 @@ func effect(c Call) string {
 
 func (w *world) Look(_ context.Context, c Call) (o Observation, err error) {
 	if c.Step.Name == w.blind && !c.Undo {
+		return o, errors.New("the cluster does not answer")
+	}
+	if c.Undo && slices.Contains(w.unreached, c.Step.Name) {
 		return o, errors.New("the cluster does not answer")
 	}
 	if _, d := defOf(c); w.dead && d.UndoTarget && (c.Undo || c.Run.Spec.Kind == spec.RunRollback) {
