@@ -42,9 +42,10 @@ var copyBackAfterStop = []StepDef{
 		Help: "Writes what differs into the source's claims, marked until they hold it completely."},
 }
 
-// putSourceBack ends a copy back that failed half way, before the source may start.
-var putSourceBack = StepDef{Name: "put-source-back", Verb: "mover.put-source-back", NoUndo: "it puts back what a copy back had changed",
-	Forever: true, Retries: undoAttempts, Timeout: copying,
+// putSourceBack ends a copy back that failed half way. A rollback that discards
+// begins with it, whatever is on record of earlier ones: the claims themselves say
+// whether there is anything to do, and the target still runs if it cannot be done.
+var putSourceBack = StepDef{Name: "put-source-back", Verb: "mover.put-source-back", Undo: "mover.stop-upload", UndoBefore: true, UndoLate: true, Timeout: copying, Retries: undoAttempts,
 	Help: "Gives claims of the source that a copy back has left half written what they held before it."}
 
 // copiesBack says that the rollback brings back what the target's volumes hold.
@@ -86,7 +87,7 @@ func frozenSteps(defs ...StepDef) (steps []spec.Step) {
 }
 
 // RollbackRows are the steps of a rollback that copies back, of a cutover with
-// every step that there is. One that discards has none of copyBackSteps.
+// every step that there is. One that discards has putSourceBack instead.
 func RollbackRows() (rows []StepDef) {
 	all := &spec.Run{Steps: frozenSteps(migrateSteps...), Facts: spec.Facts{Volumes: []spec.Volume{{Action: "copy"}}}}
 	o := Order{Closure: &spec.Closure{}, Undoes: all}
@@ -148,8 +149,10 @@ func broughtBack(volumes []spec.Volume) string {
 func onlyKept(volumes []spec.Volume) []spec.Volume {
 	volumes = slices.Clone(volumes)
 	for i := range volumes {
-		if b := volumes[i].Back; b != nil {
+		if b := volumes[i].Back; b != nil && len(b.Kept) > 0 {
 			volumes[i].Back = &spec.CopiedBack{Kept: b.Kept}
+		} else {
+			volumes[i].Back = nil
 		}
 	}
 	return volumes

@@ -29,7 +29,10 @@ func TestStepsOfACopyBack(t *testing.T) {
 		}
 	}
 	discards := newWorld(spec.RunRollback, true).journal
-	for _, s := range discards.Steps {
+	if discards.Steps[0].Name != "put-source-back" || len(newWorld(spec.RunRollback, false).journal.Steps) == len(discards.Steps) {
+		t.Errorf("a rollback that discards: %v", stepNames(discards))
+	}
+	for _, s := range discards.Steps[1:] {
 		if s.Undo != "" || !strings.HasPrefix(s.Name, "undo-") && s.Name != "rolled-back" {
 			t.Errorf("a rollback that discards has %+v", s)
 		}
@@ -76,6 +79,20 @@ func TestACopyBackThatFailsStartsTheTargetAgain(t *testing.T) {
 		if slices.Contains(es, "do:write-source:1") && !slices.Contains(es, "undo:write-source") {
 			t.Errorf("%s: a writer is left: %v", broken, es)
 		}
+	}
+}
+
+// A source that cannot be put back leaves the application running on the target.
+func TestASourceThatCannotBePutBack(t *testing.T) {
+	w := newWorld(spec.RunRollback, true, "do:put-source-back:1!")
+	w.life(t)
+	st := &spec.PlanStatus{}
+	st.Recorded.State = spec.Migrated
+	if st = Ended(st, w.ended, "p"); st.Recorded.State != spec.Migrated || st.Recorded.RollbackFailed || !strings.Contains(st.LastFailure, "runs on the target as before") {
+		t.Errorf("%+v", st)
+	}
+	if es := effects(w); slices.Contains(es, "do:undo-traffic:1") || slices.Contains(es, "do:undo-stop:1") {
+		t.Errorf("effects %v", es)
 	}
 }
 
@@ -148,14 +165,14 @@ func TestAfterAFailedCopyBack(t *testing.T) {
 		word   string
 		before *spec.Run
 		want   string
-	}{{"Discard", &before, "put-source-back"}, {"Discard", nil, ""}, {"CopyBack", &before, "write-source"}} {
+	}{{"Discard", &before, "put-source-back"}, {"Discard", nil, "put-source-back"}, {"CopyBack", &before, "write-source"}} {
 		closure := before.Spec.Closure
 		closure.Plan.Spec.Rollback.TargetWrites = c.word
 		cutover := finished(newWorld(spec.RunMigrate, true).journal, w.now)
 		next := Freeze(w.now, Order{Kind: spec.RunRollback, Plan: "shop", Closure: &closure, Approval: &spec.Approval{}, Undoes: cutover, Before: c.before}, &spec.PlanStatus{})
 		names := stepNames(next)
 		i := slices.Index(names, c.want)
-		if c.want == "" && slices.Contains(names, "put-source-back") || c.want != "" && (i < slices.Index(names, "undo-start") || i > slices.Index(names, "undo-stop")) {
+		if early := i < slices.Index(names, "undo-traffic"); i < 0 || early != (c.word == "Discard") || i > slices.Index(names, "undo-stop") {
 			t.Errorf("%s after %t: %v", c.word, c.before != nil, names)
 		}
 		if c.before != nil && (len(next.Facts.Traffic) == 0 || len(next.Facts.Times) != 1 || next.Facts.Times[0].Name != TimeLive) {

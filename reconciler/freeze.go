@@ -97,8 +97,11 @@ func freezeFacts(o Order, st *spec.PlanStatus) *FreezeFacts {
 // What is copied back is written between the stop of the target and that.
 func rollbackSteps(o *Order) (steps []spec.Step) {
 	table, back := stepTable(spec.RunMigrate), copiesBack(o)
-	if back {
+	switch {
+	case back:
 		steps = frozenSteps(copyBackSteps...)
+	case hasCopies(o.Undoes.Facts.Volumes):
+		steps = frozenSteps(putSourceBack)
 	}
 	for turn := range undoTurns {
 		for i := len(o.Undoes.Steps) - 1; i >= 0; i-- {
@@ -112,11 +115,8 @@ func rollbackSteps(o *Order) (steps []spec.Step) {
 				undo.Undo = s.Verb
 			}
 			steps = append(steps, undo)
-			switch {
-			case s.Name == "start" && back:
+			if s.Name == "start" && back {
 				steps = append(steps, frozenSteps(copyBackAfterStop...)...)
-			case s.Name == "start" && o.Before != nil: // whatever its last try has done, one of them may have written
-				steps = append(steps, frozenSteps(putSourceBack)...)
 			}
 		}
 	}

@@ -254,7 +254,7 @@ var migrateSteps = []StepDef{
 var closeSteps = []StepDef{
 	{Name: "policies", Verb: "mover.policies", NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
 		Help: "Sets the reclaim and retention policies on the target to their own values."},
-	{Name: "put-source-back", Verb: putSourceBack.Verb, NoUndo: putSourceBack.NoUndo, When: halfBackVolumes, Timeout: copying, Retries: 2, Help: putSourceBack.Help},
+	{Name: "put-source-back", Verb: putSourceBack.Verb, NoUndo: "it puts back what a copy back had changed", When: halfBackVolumes, Timeout: copying, Retries: 2, Help: putSourceBack.Help},
 	{Name: "claims", Verb: "mover.close-claims", NoUndo: "staged copies of a closed plan are not needed again", Timeout: short, Retries: 2,
 		Help: "Deletes the claims left in our namespace on the target, by UID."},
 	{Name: "purge-data", Verb: "mover.purge", NoUndo: "copies of a closed plan's volumes are not needed again", When: hasVolumes, Timeout: copying, Retries: 2,

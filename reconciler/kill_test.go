@@ -327,6 +327,7 @@ var killCases = []struct {
 	{"copy back fails at its last copy", copyBack, true, []string{"do:last-upload-target:1!"}, spec.RunFailed, "undo:keep-source"},
 	{"copy back fails half way", copyBack, true, []string{"do:write-source:1!"}, spec.RunFailed, "undo:keep-source"},
 	{"copy back fails, and the target's way in is taken", copyBack, true, []string{"do:write-source:1!", "undo:undo-traffic!"}, spec.RunFailed, "undo:keep-source"},
+	{"a rollback that discards cannot put the source back", spec.RunRollback, true, []string{"do:put-source-back:1!"}, spec.RunFailed, "undo:put-source-back"},
 	{"a closed plan keeps its marks", spec.RunClose, true, []string{"do:release:1!"}, spec.RunSucceeded, "do:release:1"},
 }
 
