@@ -11,6 +11,7 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // sourceClaimOf refuses what is not the claim that the cutover has copied.
@@ -168,7 +169,7 @@ func (u *uploadView) estimateBack() spec.Estimate {
 func thinkWriteSource(ctx context.Context, e *kube.Env) (thought, error) {
 	refuse := sourceClaimOf(e)
 	_, t, err := thinkPassage(ctx, e, &passage{
-		side: spec.Source, strict: true,
+		side: spec.Source, strict: true, halt: runsThere(ctx, e),
 		refuse: func(r *reading) *reconciler.Observation {
 			o := refuse(r)
 			if o == nil && (lastKept(r.v) == "" || r.v.Back.Snapshot == "") {
@@ -196,6 +197,35 @@ func thinkWriteSource(ctx context.Context, e *kube.Env) (thought, error) {
 		after:   mark.written,
 	})
 	return t, err
+}
+
+// runsThere is an answer while the application, or anybody else, is on a copied
+// claim of the target. A copy back that had turned round and whose records were lost
+// since begins here again, with the target started: it must turn round once more. A
+// target that does not answer keeps nobody from writing: all of it is in the
+// repository, and nothing runs anywhere.
+func runsThere(ctx context.Context, e *kube.Env) *reconciler.Observation {
+	if e.Target == nil {
+		return nil
+	}
+	for i := range e.Run.Facts.Volumes {
+		v := &e.Run.Facts.Volumes[i]
+		if !staged(v) {
+			continue
+		}
+		pods, err := e.Target.Kube.CoreV1().Pods(v.TargetNamespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil
+		}
+		for j := range pods.Items {
+			p := &pods.Items[j]
+			if helper := ours(e, p) && p.Labels[LabelComponent] != ""; !helper && usesClaim(p, v.TargetClaim) {
+				o := broken(false, "ClaimInUse", object(spec.Target, "Pod", p.Namespace, p.Name), "pod %s/%s of cluster %s uses claim %s/%s: nothing is written into the source while the target runs", p.Namespace, p.Name, e.Target.Name, v.TargetNamespace, v.TargetClaim)
+				return &o
+			}
+		}
+	}
+	return nil
 }
 
 // thinkPutSourceBack gives claims that a copy back has written to, half or

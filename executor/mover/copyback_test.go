@@ -143,6 +143,31 @@ func TestTheSourceIsWrittenThroughAHolder(t *testing.T) {
 	}
 }
 
+// A copy back that has turned round, and whose records were lost since, writes
+// nothing more: the target runs. That holds also for what is written already, for
+// the source's start would be next. A target that does not answer keeps nobody.
+func TestTheSourceIsNotWrittenWhileTheTargetRuns(t *testing.T) {
+	for _, written := range []bool{false, true} {
+		b := newBackWorld(t)
+		b.before(t)
+		if written {
+			want(t, b.step(t, reconciler.StepWriteSource, "mover.write-source"), reconciler.Succeeded)
+		}
+		p := appPod("web", "node-2", corev1.PodRunning)
+		p.Namespace, p.Spec = "shop-new", podSpec("documents")
+		b.target.add(p)
+		mark, asked := b.mark(), len(b.asked)
+		o := b.step(t, reconciler.StepWriteSource, "mover.write-source")
+		if o.Seen != reconciler.Broken || o.Final || o.Reason != "ClaimInUse" || b.mark() != mark || len(b.asked) != asked || !strings.Contains(o.Message, "shop-new/web") {
+			t.Errorf("written before %t: %+v, mark %q", written, o, b.mark())
+		}
+		there := b.e.Target
+		b.e.Target = nil
+		want(t, b.step(t, reconciler.StepWriteSource, "mover.write-source"), reconciler.Succeeded)
+		b.e.Target = there
+	}
+}
+
 // A daemon that is killed at any call of the write goes on: the claim says at
 // every instant that it is whole, or what it held before.
 func TestWriteSourceKilledAtEveryCall(t *testing.T) {

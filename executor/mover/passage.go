@@ -20,7 +20,8 @@ import (
 // before and after, as those of ours on the target do (safety property 13).
 type passage struct {
 	side   spec.Side
-	strict bool // nothing may run on the claims
+	strict bool                    // nothing may run on the claims
+	halt   *reconciler.Observation // set: nothing may be touched, whatever was done
 	// order is what the Job does with a claim; name, path and mode are filled in.
 	order func(r *reading) engine.VolumeRequest
 	// note writes down what the Job has done.
@@ -91,6 +92,10 @@ func thinkPassage(ctx context.Context, e *kube.Env, p *passage) (*uploadView, th
 // written; done says that there is nothing else to do now.
 func (u *uploadView) pass(t *thought) (done bool) {
 	p := u.passage
+	if p.halt != nil {
+		*t = u.finish(p.halt)
+		return true
+	}
 	for _, r := range u.reads {
 		if r.done == nil && p.settled != nil && p.settled(r) {
 			r.done = &engine.VolumeResult{}
