@@ -161,6 +161,7 @@ func TestAfterAFailedCopyBack(t *testing.T) {
 	w.life(t)
 	before := *w.ended
 	before.Facts.Traffic = []spec.Traffic{{NewAddress: "made anew"}}
+	before.Facts.OnTarget = []spec.Workload{{Replicas: 3}}
 	for _, c := range []struct {
 		word   string
 		before *spec.Run
@@ -175,7 +176,7 @@ func TestAfterAFailedCopyBack(t *testing.T) {
 		if early := i < slices.Index(names, "undo-traffic"); i < 0 || early != (c.word == "Discard") || i > slices.Index(names, "undo-stop") {
 			t.Errorf("%s after %t: %v", c.word, c.before != nil, names)
 		}
-		if c.before != nil && (len(next.Facts.Traffic) == 0 || len(next.Facts.Times) != 1 || next.Facts.Times[0].Name != TimeLive) {
+		if c.before != nil && (len(next.Facts.Traffic) == 0 || next.Facts.OnTarget != nil || len(next.Facts.Times) != 1 || next.Facts.Times[0].Name != TimeLive) {
 			t.Errorf("%s: facts %+v", c.word, next.Facts)
 		}
 	}

@@ -51,7 +51,7 @@ func Freeze(now time.Time, o Order, st *spec.PlanStatus) *spec.Run {
 		if o.Before != nil { // what it made anew has other UIDs now
 			r.Facts = o.Before.Facts
 		}
-		r.Facts.Times = wentLive(o.Undoes)
+		r.Facts.Times, r.Facts.OnTarget = wentLive(o.Undoes), nil
 		r.Steps = rollbackSteps(&o)
 		return r
 	}

@@ -165,8 +165,11 @@ type Facts struct {
 	// Updated are objects of the target that were there before, are not of this
 	// plan, and were made what the source has (existing: Update).
 	Updated []Object `json:"updated,omitempty"`
-	Counts  []Count  `json:"counts,omitempty"`
-	Changes []Change `json:"changes,omitempty"`
+	// OnTarget is what ran on the target when a rollback that copies back stopped
+	// it: if that fails, it is started there so again.
+	OnTarget []Workload `json:"onTarget,omitempty"`
+	Counts   []Count    `json:"counts,omitempty"`
+	Changes  []Change   `json:"changes,omitempty"`
 }
 
 // Count is how many objects of a kind the plan covered on the source when it

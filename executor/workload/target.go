@@ -32,6 +32,9 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 			return nil, nil, fmt.Errorf("cannot start %s: this version does not know its kind; use the version that wrote the record", kube.Describe(w.Object))
 		}
 		w.Side, w.Namespace, w.UID = spec.Target, mapping[w.Namespace], ""
+		if e.Undo {
+			w = ranThere(e, w)
+		}
 		moved = append(moved, w)
 	}
 	items, places, err := listed(ctx, e.Target, e.Namespaces(spec.Target), "", func(k *kind) bool { return k.scales() || !recordedKind(e, k) })
@@ -54,6 +57,39 @@ func onTarget(ctx context.Context, e *kube.Env) ([]pair, []place, error) {
 		found = append(found, p)
 	}
 	return found, places, nil
+}
+
+// ranThere is w as it ran on the target when a copy back stopped it, or w.
+func ranThere(e *kube.Env, w spec.Workload) spec.Workload {
+	if i := slices.IndexFunc(e.Run.Facts.OnTarget, sameName(w)); i >= 0 {
+		return e.Run.Facts.OnTarget[i]
+	}
+	return w
+}
+
+func sameName(w spec.Workload) func(o spec.Workload) bool {
+	return func(o spec.Workload) bool {
+		return o.Kind == w.Kind && o.Namespace == w.Namespace && o.Name == w.Name
+	}
+}
+
+// runningThere are the facts about what runs on the target and will be started
+// again if the step is taken back, nil when there is nothing new. What was found
+// running first counts: a stop may take two goes.
+func runningThere(e *kube.Env, list []pair) *spec.Facts {
+	ran := slices.Clone(e.Run.Facts.OnTarget)
+	for _, p := range list {
+		if e.Undo || e.Step.Undo == "" || p.recorded.PartOf != "" || !p.item.exists() || !p.item.runs() || slices.ContainsFunc(ran, sameName(*p.recorded)) {
+			continue
+		}
+		w := *p.recorded
+		p.item.kind.brake.read(p.item, &w)
+		ran = append(ran, w)
+	}
+	if len(ran) == len(e.Run.Facts.OnTarget) {
+		return nil
+	}
+	return &spec.Facts{OnTarget: ran}
 }
 
 // alien says whether an object of the target stays as it is: the plan skips
@@ -238,6 +274,7 @@ func lookStopTarget(ctx context.Context, e *kube.Env) (reconciler.Observation, e
 		if o.Seen == reconciler.Working {
 			o.Wake = wake(ctx, e, e.Target, places)
 		}
+		o.Facts = runningThere(e, list)
 		return o, nil
 	}
 	o, err = lookGone(ctx, e, e.Target, e.Namespaces(spec.Target), claimsOfTarget(e), items, places)

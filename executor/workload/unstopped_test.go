@@ -10,6 +10,7 @@ import (
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 )
 
 // TestCountsOfARunningSourceAreReadOnce: without a stop (quiesce: false) the start
@@ -35,11 +36,7 @@ func TestCountsOfARunningSourceAreReadOnce(t *testing.T) {
 
 	pendFake(e, "workload.start")
 	for name, n := range map[string]int64{"web": 5, "idle": 1} {
-		i := fetch(source, name)
-		field(i.Object, "spec/replicas", n)
-		if _, err := source.Resource(i.kind.gvr).Namespace("shop").Update(t.Context(), i.Unstructured, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		scaleFake(t, source, name, n)
 	}
 	if err := ensureStart(t.Context(), e); err != nil {
 		t.Fatal(err)
@@ -99,5 +96,58 @@ func TestARestartGoesOnWithoutWhatIsMissing(t *testing.T) {
 		if n := fetch(target, "web").replicas(); n != 2 {
 			t.Errorf("web has %d replicas", n)
 		}
+	}
+}
+
+// TestARestartGivesBackWhatRanOnTheTarget: what was scaled on the target since the
+// cutover is started again with its own count, after a stop in two goes as well; and
+// what a stop finds stopped has the source's.
+func TestARestartGivesBackWhatRanOnTheTarget(t *testing.T) {
+	source := []runtime.Object{made("Deployment", "web", 2, nil).Unstructured, made("Deployment", "idle", 0, nil).Unstructured, made("Deployment", "late", 4, nil).Unstructured}
+	e, _ := fakeEnv(source)
+	pendFake(e, "workload.stop")
+	there := func(name string, n int64) runtime.Object {
+		return made("Deployment", name, n, func(o map[string]any) {
+			annotate(o, kube.AnnotationPlan, "shop")
+			annotate(o, kube.AnnotationRun, e.RunLabel())
+		}).Unstructured
+	}
+	other, target := fakeEnv([]runtime.Object{there("web", 5), there("idle", 3), there("late", 0)})
+	e.Target = other.Target
+	e.Step = spec.Step{Name: "undo-start", Verb: "workload.stop-target", State: spec.StepRunning}
+	if o, err := lookStopTarget(t.Context(), e); err != nil || o.Facts != nil {
+		t.Errorf("one that is never taken back records %+v, %v", o.Facts, err)
+	}
+	e.Step.Undo = "workload.start"
+	for range 2 { // the second look finds web stopped
+		o, err := lookStopTarget(t.Context(), e)
+		if err != nil || o.Seen != reconciler.Absent {
+			t.Fatalf("%+v, %v", o, err)
+		}
+		if o.Facts != nil {
+			e.Run.Facts.OnTarget = o.Facts.OnTarget
+		}
+		scaleFake(t, target, "web", 0)
+	}
+	if err := ensureStopTarget(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	e.Step.State, e.Undo = spec.StepUndoing, true
+	if err := ensureStart(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int32{"web": 5, "idle": 3, "late": 4} {
+		if n := fetch(target, name).replicas(); n != want {
+			t.Errorf("%s has %d replicas, want %d", name, n, want)
+		}
+	}
+}
+
+func scaleFake(t *testing.T, client *dynamicfake.FakeDynamicClient, name string, n int64) {
+	t.Helper()
+	i := fetch(client, name)
+	field(i.Object, "spec/replicas", n)
+	if _, err := client.Resource(i.kind.gvr).Namespace("shop").Update(t.Context(), i.Unstructured, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
