@@ -122,8 +122,11 @@ func (u *uploadView) unfit(ctx context.Context) (*reconciler.Observation, error)
 			return &o, nil
 		}
 		c, err := getClaim(ctx, u.e.Source, r.v.Namespace, r.v.Claim)
-		if err != nil || c == nil || r.done == nil {
+		if err != nil {
 			return nil, err
+		}
+		if c == nil || r.done == nil {
+			continue
 		}
 		size := c.Status.Capacity.Storage()
 		if r.done.DiskBytes > size.Value() && !size.IsZero() {

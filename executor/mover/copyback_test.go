@@ -302,6 +302,18 @@ func TestCopyBackRefuses(t *testing.T) {
 			s.Status.Capacity[corev1.ResourceStorage] = resource.MustParse("29")
 			b.source.put(s)
 		}},
+		{"one that has, beside one without a counterpart", "upload-target", "mover.upload-target", "TooLarge", func(b *backWorld) {
+			s := b.source.claim("shop", "data")
+			s.Status.Capacity[corev1.ResourceStorage] = resource.MustParse("29")
+			b.source.put(s)
+			there, its := sourceClaim("alone", nil)
+			there.Namespace, its.Spec.ClaimRef.Namespace = "shop-new", "shop-new"
+			b.target.add(there)
+			b.target.add(its)
+			v := stagedVolume(b.e, "alone", "s2")
+			v.TargetClaim, v.TargetPV, v.TargetHandle = "alone", its.Name, handle(its)
+			b.e.Run.Facts.Volumes = append([]spec.Volume{v}, b.e.Run.Facts.Volumes...)
+		}},
 		{"a claim that a StatefulSet has made since", "upload-target", "mover.upload-target", "NewClaim", func(b *backWorld) {
 			b.e.Run.Facts.Volumes[0].Template = &spec.ClaimTemplate{StatefulSet: "db", Name: "data"}
 			more, _ := sourceClaim("data-db-2", nil)
