@@ -81,6 +81,9 @@ func carryOver(found, recorded []spec.Volume, plan *spec.PlanSpec) []spec.Volume
 			continue
 		}
 		f.SourcePolicy = cmp.Or(r.SourcePolicy, f.SourcePolicy)
+		if r.Back != nil && len(r.Back.Kept) > 0 { // stays until the plan is closed
+			f.Back = &spec.CopiedBack{Kept: r.Back.Kept}
+		}
 		if r.Action != f.Action {
 			continue // a copy says nothing about a volume that is moved, nor the other way round
 		}

@@ -233,6 +233,18 @@ func noted(c *storagev1.StorageClass, modes string) *storagev1.StorageClass {
 	return c
 }
 
+// TestCarryOverKeepsWhatACopyBackKept: that stays in the repository until the plan
+// is closed, whatever becomes of the volume meanwhile; nothing else of it counts.
+func TestCarryOverKeepsWhatACopyBackKept(t *testing.T) {
+	recorded := []spec.Volume{{Namespace: "a", Claim: "b", Action: "copy", Snapshot: "s", Back: &spec.CopiedBack{Cutover: "shop-migrate-1", Kept: []string{"k"}, Snapshot: "t", Mark: spec.MarkClean}}}
+	for _, action := range []string{"move", "skip", "copy"} {
+		recorded = carryOver([]spec.Volume{{Namespace: "a", Claim: "b", Action: action}}, recorded, planOf())
+		if b := recorded[0].Back; b == nil || !slices.Equal(b.Kept, []string{"k"}) || b.Mark != spec.MarkNone || b.Snapshot != "" {
+			t.Fatalf("%s: %+v", action, b)
+		}
+	}
+}
+
 func TestCarryOverKeepsTheCopy(t *testing.T) {
 	found := []spec.Volume{{Namespace: "a", Claim: "b", StorageClassName: "new", SourcePolicy: "Retain", Capacity: "2Gi"}, {Namespace: "a", Claim: "c"}}
 	recorded := []spec.Volume{{Namespace: "a", Claim: "b", StorageClassName: "old", SourcePolicy: "Delete", Capacity: "1Gi", TargetPV: "pv", TargetHandle: "h", Mark: spec.MarkClean, Held: "s", Snapshot: "s"}, {Namespace: "gone", Claim: "x"}}
