@@ -126,17 +126,31 @@ func (t *Trust) judge(r *spec.Recorded, f *PlanFlip, by spec.Approval, appeared 
 	if proof == nil {
 		proof = &spec.Proof{}
 	}
-	signers, changer := evidence(r.Trust.Proposal, f, proof, clean)
+	p := r.Trust.Proposal
+	signers, changer := evidence(p, f, proof, clean)
 	j.notes = proof.Notes
 	if !clean {
 		j.notes = append([]string{"an earlier commit changed the plan, or a document that it uses, without enough approvals, so that signed commits do not count before somebody approves with `tranship approve` or takes that change back"}, j.notes...)
 	}
 	j.by.Signers, j.by.Changer = signers, changer
-	if p := r.Trust.Proposal; p != nil && p.Approval.Commit != by.Commit && sameAsk(p, f) {
+	if p != nil && p.Approval.Commit != by.Commit && sameAsk(p, f) {
 		j.by.Asked = p.Approval.Commit
 	}
-	if j.approved, j.tallies = t.weigh(j.policies, signers, changer); j.approved {
+	j.approved, j.tallies = t.weigh(j.policies, signers, changer)
+	if j.approved {
 		r.Trust.Digest = f.Digest
+	}
+	if p != nil && p.To == f.State && p.Attempt == f.Attempt && !onlyBrings(p, f) {
+		// The commit vouches for its own change of the documents. The flip is
+		// somebody else's, from before.
+		j.by.Signers = slices.DeleteFunc(signers, func(s spec.Signer) bool { return s.Way != spec.Signatures })
+		if j.by.Changer != p.Approval.Changer {
+			j.by.Changer = "" // several people's work
+		}
+		j.approved, j.tallies = t.weigh(j.policies, j.by.Signers, j.by.Changer)
+		j.notes = append([]string{"a commit's signature is for what that commit changes, and this one changes neither state nor cutover.attempt"}, j.notes...)
+	}
+	if j.approved {
 		j.by.Signers = counted(j.tallies)
 	}
 	return j
@@ -167,12 +181,18 @@ func sameAsk(p *spec.Proposal, f *PlanFlip) bool {
 	return p.To == f.State && p.Attempt == f.Attempt && p.Digest == f.Digest
 }
 
+// onlyBrings says that a commit changes nothing of what is proposed: all that it
+// can do is bring approvals.
+func onlyBrings(p *spec.Proposal, f *PlanFlip) bool {
+	return p != nil && sameAsk(p, f) && f.Was == f.Digest
+}
+
 // evidence gathers the signatures behind (state, attempt, digest) as of a
 // commit: files that are there now, and the commit's own. Where the commit
 // only brought files, the own ones are those of the commit that asked.
 func evidence(p *spec.Proposal, f *PlanFlip, proof *spec.Proof, clean bool) (signers []spec.Signer, changer string) {
 	own, changer := proof.Signers, proof.Author
-	if p != nil && sameAsk(p, f) && f.Was == f.Digest {
+	if onlyBrings(p, f) {
 		own, changer, clean = p.Approval.Signers, p.Approval.Changer, true
 	}
 	for _, s := range own {

@@ -82,6 +82,8 @@ type walker struct {
 	ever    map[file]bool // approvals that have ever been on the branch
 	edits   int
 	started []*spec.Run
+	first   string          // digest of what was there first, which is approved
+	own     map[string]bool // commits that changed state or attempt and were signed with a key that counts
 }
 
 // commit changes some of the plan, signs it as somebody or nobody, and adds or
@@ -117,6 +119,7 @@ func (w *walker) commit(t *rapid.T) {
 		key := rapid.SampledFrom(w.keys).Draw(t, "committer")
 		proof.Author = w.trust.Owners[key]
 		proof.Signers = append(proof.Signers, spec.Signer{Key: key, Way: rapid.SampledFrom([]spec.Way{spec.SignedCommits, spec.MergeCommits}).Draw(t, "way")})
+		w.own[fmt.Sprint("commit", w.n)] = proof.Author != "" && (state != was.Plan.Spec.State || attempt != was.Plan.Spec.Cutover.Attempt)
 	}
 	path := rapid.SampledFrom([]string{"plans/shop.yaml", "plans/shop.yaml", "free.yaml"}).Draw(t, "path")
 	Accept(w.st, PlanFlip{State: state, Attempt: attempt, Digest: w.c.Digest(), Was: was.Digest(), Path: path, WasPath: "plans/shop.yaml", Proof: proof},
@@ -138,10 +141,15 @@ func (w *walker) decide(t *rapid.T) {
 }
 
 func walk(t *rapid.T, trust *Trust, keys []string) *walker {
-	w := &walker{trust: trust, keys: keys, files: map[file]bool{}, ever: map[file]bool{}}
+	w := &walker{trust: trust, keys: keys, files: map[file]bool{}, ever: map[file]bool{}, own: map[string]bool{}}
 	w.st, w.at = newStatus("shop"), noon
 	w.c = closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new0" })
-	Accept(w.st, PlanFlip{State: spec.Staged, Attempt: 1, Digest: w.c.Digest(), Appeared: true, Path: "plans/shop.yaml"}, spec.Approval{Commit: "first", Time: metav1.NewTime(noon)}, false, trust)
+	w.first = w.c.Digest()
+	proof := &spec.Proof{Author: "root"} // what is there first is approved, or no commit's signature would ever count
+	for _, way := range trust.Policies[0].Ways {
+		proof.Signers = append(proof.Signers, spec.Signer{Key: "linus", Way: way}, spec.Signer{Key: "grace", Way: way})
+	}
+	Accept(w.st, PlanFlip{State: spec.Staged, Attempt: 1, Digest: w.c.Digest(), Appeared: true, Path: "plans/shop.yaml", Proof: proof}, spec.Approval{Commit: "first", Time: metav1.NewTime(noon)}, false, trust)
 	for range rapid.IntRange(1, 25).Draw(t, "commits") {
 		w.commit(t)
 		for range rapid.IntRange(0, 2).Draw(t, "decisions") {
@@ -163,6 +171,9 @@ func TestNothingStartsWithoutEnoughSignatures(t *testing.T) {
 		}
 		w := walk(t, guarded(require, author, ways...), []string{"ada", "ada-2", "expired", "unknown"})
 		for _, run := range w.started {
+			if run.Spec.Kind == spec.RunStage && run.Spec.Digest == w.first {
+				continue // two signed for what was there first
+			}
 			t.Fatalf("%s started on the signatures of one owner, approved by %+v", run.Metadata.Name, run.Spec.ApprovedBy)
 		}
 	})
@@ -199,6 +210,27 @@ func TestWhatStartsIsWhatWasSigned(t *testing.T) {
 	})
 	if started[spec.RunMigrate] == 0 {
 		t.Errorf("the walks started %v: the property was never asked", started)
+	}
+}
+
+// Who signs a commit has approved what that commit changes, and nothing that
+// somebody else wrote before.
+func TestSignedCommitsAnswerForTheirChange(t *testing.T) {
+	started := 0
+	rapid.Check(t, func(t *rapid.T) {
+		w := walk(t, guarded(1, true, spec.SignedCommits, spec.MergeCommits), []string{"ada", "grace", "expired"})
+		for _, run := range w.started {
+			if run.Spec.Kind == spec.RunStage {
+				continue
+			}
+			started++
+			if by := run.Spec.ApprovedBy; !w.own[by.Commit] {
+				t.Fatalf("%s started on the signature of %s, which asked for nothing", run.Metadata.Name, by.Commit)
+			}
+		}
+	})
+	if started == 0 {
+		t.Error("nothing started: the property was never asked")
 	}
 }
 
@@ -248,5 +280,77 @@ func TestUnapprovedSentence(t *testing.T) {
 	}
 	if !slices.Contains([]spec.State{spec.Staged}, s.st.Recorded.Trust.Proposal.From) {
 		t.Errorf("from %s", s.st.Recorded.Trust.Proposal.From)
+	}
+}
+
+// ask is one commit of a history: what it makes of the plan shop, and who
+// shows what. Files lie there until they are taken away.
+type ask struct {
+	state   spec.State
+	attempt int
+	edit    string // the target cluster; everything else is equal
+	signed  string // owner who signed the commit; "" for nobody
+	way     spec.Way
+	files   []string // owners whose files name exactly this
+	gone    bool     // the plan is not there
+}
+
+// play accepts a history under a policy, from a staged plan that was signed.
+func play(trust *Trust, asks ...ask) *spec.PlanStatus {
+	st, was := newStatus("shop"), ""
+	asks = append([]ask{{state: spec.Staged, attempt: 1, signed: "ada", files: []string{"ada", "grace", "linus"}}}, asks...)
+	for i, a := range asks {
+		if a.gone {
+			Remove(st)
+			was = ""
+			continue
+		}
+		c := closureIn(a.state, a.attempt, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new" + a.edit })
+		proof := &spec.Proof{Author: a.signed}
+		if a.signed != "" {
+			way := a.way
+			if way == "" {
+				way = spec.SignedCommits
+			}
+			proof.Signers = append(proof.Signers, spec.Signer{Key: a.signed, Owner: a.signed, Way: way})
+		}
+		for _, who := range a.files {
+			proof.Signers = append(proof.Signers, spec.Signer{Key: who, Owner: who, Way: spec.Signatures})
+		}
+		f := PlanFlip{State: a.state, Attempt: a.attempt, Digest: c.Digest(), Was: was, Appeared: was == "", Path: "plans/shop.yaml", Proof: proof}
+		if was != "" {
+			f.WasPath = f.Path
+		}
+		Accept(st, f, spec.Approval{Commit: fmt.Sprint("commit", i), Time: metav1.NewTime(noon)}, false, trust)
+		was = c.Digest()
+	}
+	return st
+}
+
+// Histories in which somebody's signature stands near a change that it is not for.
+func TestSignatureIsForItsOwnChange(t *testing.T) {
+	commits := guarded(1, true, spec.SignedCommits)
+	digest := func(edit string) string {
+		return closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new" + edit }).Digest()
+	}
+	for _, c := range []struct {
+		name    string
+		trust   *Trust
+		asks    []ask
+		flips   bool
+		vouched string // the edit that is approved
+	}{
+		{"signed edit on an unsigned flip", commits, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, false, "1"},
+		{"signed edit on an unsigned flip, twice", commits, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "2", signed: "ada"}}, false, "2"},
+		{"signed edit, then a signed flip", commits, []ask{{state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, true, "1"},
+		{"signed flip with its edit", commits, []ask{{state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, true, "1"},
+		{"a higher attempt is its signer's", commits, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Migrated, attempt: 2, edit: "1", signed: "ada"}}, true, "1"},
+		{"edit with a file", guarded(1, true, spec.SignedCommits, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Migrated, attempt: 1, edit: "1", files: []string{"ada"}}}, true, "1"},
+		{"the rest of the signatures comes as a file", guarded(2, true, spec.SignedCommits, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1, signed: "ada"}, {state: spec.Migrated, attempt: 1, files: []string{"grace"}}}, true, ""},
+	} {
+		r := play(c.trust, c.asks...).Recorded
+		if (r.Flip != nil) != c.flips || r.Trust.Digest != digest(c.vouched) {
+			t.Errorf("%s: flip %+v, digest of %q approved: %v", c.name, r.Flip, c.vouched, r.Trust.Digest == digest(c.vouched))
+		}
 	}
 }
