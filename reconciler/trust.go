@@ -115,13 +115,16 @@ type ruling struct {
 func (t *Trust) judge(r *spec.Recorded, f *PlanFlip, by spec.Approval, appeared bool) ruling {
 	// A plan that comes to where a policy holds is new there. One that was there
 	// when the policy began is taken as it was.
-	enters := r.Trust == nil && len(t.holding(f.WasPath)) == 0
+	known := r.Trust != nil
+	enters := !known && len(t.holding(f.WasPath)) == 0
 	t.remember(r, f, enters)
 	j := ruling{policies: t.of(r, f.Path), by: by}
 	if len(j.policies) == 0 {
 		return j
 	}
-	clean := appeared || enters || f.Was != "" && f.Was == r.Trust.Digest
+	// One that comes back was somewhere before: only what was approved then comes
+	// back approved, or a removal would wash off what nobody had signed.
+	clean := appeared && (!known || f.Digest == r.Trust.Digest) || enters || f.Was != "" && f.Was == r.Trust.Digest
 	proof := f.Proof
 	if proof == nil {
 		proof = &spec.Proof{}

@@ -86,6 +86,19 @@ type walker struct {
 	own     map[string]bool // commits that changed state or attempt and were signed with a key that counts
 }
 
+// vouched holds the digest that counts as approved against what was signed. It
+// goes on only in a signed commit, from the approved documents or back to them,
+// whatever was removed in between.
+func (w *walker) vouched(t *rapid.T, before *spec.TrustNote, was, is string, signed bool) {
+	now := w.st.Recorded.Trust.Digest
+	if before == nil || now == before.Digest || slices.Contains(w.trust.Policies[0].Ways, spec.Signatures) {
+		return
+	}
+	if now != is || !signed || was != before.Digest && is != before.Digest {
+		t.Fatalf("commit%d: %.12s counts as approved after %.12s; signed: %v, documents %.12s before and %.12s now", w.n, now, before.Digest, signed, was, is)
+	}
+}
+
 // commit changes some of the plan, signs it as somebody or nobody, and adds or
 // removes approvals.
 func (w *walker) commit(t *rapid.T) {
@@ -122,7 +135,14 @@ func (w *walker) commit(t *rapid.T) {
 		w.own[fmt.Sprint("commit", w.n)] = proof.Author != "" && (state != was.Plan.Spec.State || attempt != was.Plan.Spec.Cutover.Attempt)
 	}
 	path := rapid.SampledFrom([]string{"plans/shop.yaml", "plans/shop.yaml", "free.yaml"}).Draw(t, "path")
-	Accept(w.st, PlanFlip{State: state, Attempt: attempt, Digest: w.c.Digest(), Was: was.Digest(), Path: path, WasPath: "plans/shop.yaml", Proof: proof},
+	f := PlanFlip{State: state, Attempt: attempt, Digest: w.c.Digest(), Was: was.Digest(), Path: path, WasPath: "plans/shop.yaml", Proof: proof}
+	if rapid.IntRange(0, 5).Draw(t, "removed before?") == 0 {
+		Remove(w.st)
+		f.Was, f.WasPath, f.Appeared = "", "", true
+	}
+	before := w.st.Recorded.Trust
+	defer func() { w.vouched(t, before, was.Digest(), f.Digest, proof.Author != "") }()
+	Accept(w.st, f,
 		spec.Approval{Commit: fmt.Sprint("commit", w.n), Time: metav1.NewTime(w.at)}, false, w.trust)
 }
 
@@ -347,6 +367,8 @@ func TestSignatureIsForItsOwnChange(t *testing.T) {
 		{"a higher attempt is its signer's", commits, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Migrated, attempt: 2, edit: "1", signed: "ada"}}, true, "1"},
 		{"edit with a file", guarded(1, true, spec.SignedCommits, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Migrated, attempt: 1, edit: "1", files: []string{"ada"}}}, true, "1"},
 		{"the rest of the signatures comes as a file", guarded(2, true, spec.SignedCommits, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1, signed: "ada"}, {state: spec.Migrated, attempt: 1, files: []string{"grace"}}}, true, ""},
+		{"a removed plan comes back with what nobody approved", commits, []ask{{state: spec.Staged, attempt: 1, edit: "1"}, {gone: true}, {state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, false, ""},
+		{"a removed plan comes back as it was", commits, []ask{{gone: true}, {state: spec.Staged, attempt: 1}, {state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, true, "1"},
 	} {
 		r := play(c.trust, c.asks...).Recorded
 		if (r.Flip != nil) != c.flips || r.Trust.Digest != digest(c.vouched) {
