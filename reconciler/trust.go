@@ -195,6 +195,9 @@ func onlyBrings(p *spec.Proposal, f *PlanFlip) bool {
 // only brought files, the own ones are those of the commit that asked.
 func evidence(p *spec.Proposal, f *PlanFlip, proof *spec.Proof, clean bool) (signers []spec.Signer, changer string) {
 	own, changer := proof.Signers, proof.Author
+	if !clean {
+		changer = "" // not the only one
+	}
 	if onlyBrings(p, f) {
 		own, changer, clean = p.Approval.Signers, p.Approval.Changer, true
 	}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -82,8 +83,10 @@ type walker struct {
 	ever    map[file]bool // approvals that have ever been on the branch
 	edits   int
 	started []*spec.Run
-	first   string          // digest of what was there first, which is approved
-	own     map[string]bool // commits that changed state or attempt and were signed with a key that counts
+	writers []map[string]bool // authors of what each of started served
+	first   string            // digest of what was there first, which is approved
+	authors map[string]bool   // owners who changed what is not approved, or asked for it
+	own     map[string]bool   // commits that changed state or attempt and were signed with a key that counts
 }
 
 // vouched holds the digest that counts as approved against what was signed. It
@@ -96,6 +99,19 @@ func (w *walker) vouched(t *rapid.T, before *spec.TrustNote, was, is string, sig
 	}
 	if now != is || !signed || was != before.Digest && is != before.Digest {
 		t.Fatalf("commit%d: %.12s counts as approved after %.12s; signed: %v, documents %.12s before and %.12s now", w.n, now, before.Digest, signed, was, is)
+	}
+}
+
+// wrote notes who stands behind the change that is to be approved. It begins
+// anew with a new question about approved documents.
+func (w *walker) wrote(was *spec.Closure, author string) {
+	asks := was.Plan.Spec.State != w.c.Plan.Spec.State || was.Plan.Spec.Cutover.Attempt != w.c.Plan.Spec.Cutover.Attempt
+	note := w.st.Recorded.Trust
+	if note != nil && was.Digest() == note.Digest && (asks || note.Proposal == nil) {
+		w.authors = map[string]bool{}
+	}
+	if asks || was.Digest() != w.c.Digest() {
+		w.authors[author] = true
 	}
 }
 
@@ -135,6 +151,7 @@ func (w *walker) commit(t *rapid.T) {
 		w.own[fmt.Sprint("commit", w.n)] = proof.Author != "" && (state != was.Plan.Spec.State || attempt != was.Plan.Spec.Cutover.Attempt)
 	}
 	path := rapid.SampledFrom([]string{"plans/shop.yaml", "plans/shop.yaml", "free.yaml"}).Draw(t, "path")
+	w.wrote(was, proof.Author)
 	f := PlanFlip{State: state, Attempt: attempt, Digest: w.c.Digest(), Was: was.Digest(), Path: path, WasPath: "plans/shop.yaml", Proof: proof}
 	if rapid.IntRange(0, 5).Draw(t, "removed before?") == 0 {
 		Remove(w.st)
@@ -147,6 +164,7 @@ func (w *walker) commit(t *rapid.T) {
 }
 
 func (w *walker) decide(t *rapid.T) {
+	writers := maps.Clone(w.authors)
 	d := Decide(PlanInput{Now: w.at, Plan: "shop", Closure: w.c, Status: w.st, Open: w.open, Commit: "tip", Approval: &spec.Approval{Commit: "tip"}, Trust: w.trust})
 	w.st = d.Status
 	switch {
@@ -154,14 +172,14 @@ func (w *walker) decide(t *rapid.T) {
 		d.Start.Undoes = &spec.Run{Steps: []spec.Step{{Name: "stop", Undo: "workload.start-source"}}}
 		w.open = Freeze(w.at, *d.Start, w.st)
 		w.st = Started(w.st, w.open)
-		w.started = append(w.started, w.open)
+		w.started, w.writers = append(w.started, w.open), append(w.writers, writers)
 	case w.open != nil && rapid.Bool().Draw(t, "ends"):
 		w.end(rapid.SampledFrom([]spec.RunPhase{spec.RunSucceeded, spec.RunSucceeded, spec.RunFailed}).Draw(t, "result"))
 	}
 }
 
 func walk(t *rapid.T, trust *Trust, keys []string) *walker {
-	w := &walker{trust: trust, keys: keys, files: map[file]bool{}, ever: map[file]bool{}, own: map[string]bool{}}
+	w := &walker{trust: trust, keys: keys, files: map[file]bool{}, ever: map[file]bool{}, own: map[string]bool{}, authors: map[string]bool{}}
 	w.st, w.at = newStatus("shop"), noon
 	w.c = closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new0" })
 	w.first = w.c.Digest()
@@ -254,6 +272,27 @@ func TestSignedCommitsAnswerForTheirChange(t *testing.T) {
 	}
 }
 
+// Where the author does not count, no run has only an author of the change
+// behind it, however many commits of other people lie in between.
+func TestNoAuthorApprovesAlone(t *testing.T) {
+	started := 0
+	rapid.Check(t, func(t *rapid.T) {
+		w := walk(t, guarded(1, false, spec.Signatures), []string{"ada", "grace"})
+		for i, run := range w.started {
+			if run.Spec.Kind == spec.RunStage {
+				continue
+			}
+			started++
+			if by := run.Spec.ApprovedBy.Signers; len(by) == 1 && w.writers[i][by[0].Owner] {
+				t.Fatalf("%s started on the signature of %s alone, who is one of its authors %v", run.Metadata.Name, by[0].Owner, w.writers[i])
+			}
+		}
+	})
+	if started == 0 {
+		t.Error("nothing started: the property was never asked")
+	}
+}
+
 // A cluster that nobody approved is not even looked at: that would send it the
 // token of the one in whose place it was written.
 func TestNoClusterIsAskedWithoutApproval(t *testing.T) {
@@ -289,6 +328,7 @@ func TestNoClusterIsAskedWithoutApproval(t *testing.T) {
 // count, and what to do.
 func TestUnapprovedSentence(t *testing.T) {
 	s := &story{st: newStatus("shop"), at: noon, trust: guarded(2, false, spec.Signatures)}
+	s.proof = &spec.Proof{Author: "linus", Signers: []spec.Signer{{Key: "ada", Way: spec.Signatures}, {Key: "grace", Way: spec.Signatures}}}
 	s.commit(closureIn(spec.Staged, 1))
 	s.proof = &spec.Proof{Author: "linus", Signers: []spec.Signer{{Key: "ada", Way: spec.Signatures}}, Notes: []string{"commit abc: it is signed by nobody"}}
 	s.commit(closureIn(spec.Migrated, 1))
@@ -349,7 +389,7 @@ func play(trust *Trust, asks ...ask) *spec.PlanStatus {
 
 // Histories in which somebody's signature stands near a change that it is not for.
 func TestSignatureIsForItsOwnChange(t *testing.T) {
-	commits := guarded(1, true, spec.SignedCommits)
+	commits, others := guarded(1, true, spec.SignedCommits), guarded(1, false, spec.Signatures)
 	digest := func(edit string) string {
 		return closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new" + edit }).Digest()
 	}
@@ -369,6 +409,9 @@ func TestSignatureIsForItsOwnChange(t *testing.T) {
 		{"the rest of the signatures comes as a file", guarded(2, true, spec.SignedCommits, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1, signed: "ada"}, {state: spec.Migrated, attempt: 1, files: []string{"grace"}}}, true, ""},
 		{"a removed plan comes back with what nobody approved", commits, []ask{{state: spec.Staged, attempt: 1, edit: "1"}, {gone: true}, {state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, false, ""},
 		{"a removed plan comes back as it was", commits, []ask{{gone: true}, {state: spec.Staged, attempt: 1}, {state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}}, true, "1"},
+		{"the author's own file after somebody else's signature", others, []ask{{state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "grace", files: []string{"ada"}}}, false, ""},
+		{"two files where several people wrote", others, []ask{{state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "grace", files: []string{"ada", "linus"}}}, true, "1"},
+		{"another's file for an author's change", others, []ask{{state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", files: []string{"grace"}}}, true, "1"},
 	} {
 		r := play(c.trust, c.asks...).Recorded
 		if (r.Flip != nil) != c.flips || r.Trust.Digest != digest(c.vouched) {
