@@ -214,6 +214,15 @@ func TestApprovals(t *testing.T) {
 		{"evil merge of a cluster", merged, func(e *estate) {
 			migrated(e).branch(e.grace, nil, func() { e.put("common.yaml", ourServer) })
 		}, "", "changed the plan against the merged commit"},
+		{"old signed branch on top of an unapproved flip", merged, func(e *estate) {
+			e.say(spec.Staged, 1).branch(e.ada, nil, nil)
+			migrated(e).by(nil).put("README.md", "text").by(e.ada)
+			old := e.Git("rev-parse", "HEAD")
+			e.say(spec.Staged, 1).by(nil).step()
+			migrated(e).Git("add", "-A")
+			e.Git("reset", "-q", "--soft", e.Git("commit-tree", "-m", "merge", "-p", "HEAD", "-p", old, e.Git("write-tree")))
+			e.Git("push", "-q", "origin", "HEAD")
+		}, "", "was asked for before without enough approvals"},
 		{"squash merge", merged, func(e *estate) { migrated(e).by(e.hub) }, "", "squash and rebase merges carry it"},
 		{"author and merger", fourEyes, func(e *estate) { migrated(e).branch(e.grace, e.ada, nil) }, "ada", ""},
 		{"author merges", fourEyes, func(e *estate) { migrated(e).branch(e.ada2, e.ada, nil) }, "", "1 more must"},

@@ -31,6 +31,7 @@ func Accept(st *spec.PlanStatus, f PlanFlip, by spec.Approval, origin bool, trus
 	j := trust.judge(r, &f, by, !known)
 	if !known || origin {
 		r.Unrecorded = f.State != spec.Staged && f.State != r.State
+		j.asked(r, &f)
 		return
 	}
 	if r.Trust != nil && r.Trust.Proposal != nil {

@@ -143,15 +143,8 @@ func (t *Trust) judge(r *spec.Recorded, f *PlanFlip, by spec.Approval, appeared 
 	if j.approved {
 		r.Trust.Digest = f.Digest
 	}
-	if p != nil && p.To == f.State && p.Attempt == f.Attempt && !onlyBrings(p, f) {
-		// The commit vouches for its own change of the documents. The flip is
-		// somebody else's, from before.
-		j.by.Signers = slices.DeleteFunc(signers, func(s spec.Signer) bool { return s.Way != spec.Signatures })
-		if j.by.Changer != p.Approval.Changer {
-			j.by.Changer = "" // several people's work
-		}
+	if own := j.ofFlip(r.Trust, f); !own {
 		j.approved, j.tallies = t.weigh(j.policies, j.by.Signers, j.by.Changer)
-		j.notes = append([]string{"a commit's signature is for what that commit changes, and this one changes neither state nor cutover.attempt"}, j.notes...)
 	}
 	if j.approved {
 		j.by.Signers = counted(j.tallies)
@@ -182,6 +175,35 @@ func (t *Trust) remember(r *spec.Recorded, f *PlanFlip, enters bool) {
 
 func sameAsk(p *spec.Proposal, f *PlanFlip) bool {
 	return p.To == f.State && p.Attempt == f.Attempt && p.Digest == f.Digest
+}
+
+// ofFlip takes from the evidence what is not about a flip, and says whether all
+// is. A commit that edits something else vouches for its edit only: the flip is
+// somebody else's, from before. A signed branch can be shown again: its owner
+// may have written it on top of a flip that was asked for and not approved.
+func (j *ruling) ofFlip(note *spec.TrustNote, f *PlanFlip) (own bool) {
+	p := note.Proposal
+	pending := p != nil && p.To == f.State && p.Attempt == f.Attempt
+	if onlyBrings(p, f) || !pending && f.Attempt > note.Asked {
+		return true
+	}
+	var left []spec.Signer
+	for _, s := range j.by.Signers {
+		switch {
+		case s.Way == spec.Signatures || s.Way == spec.SignedCommits && !pending:
+			left = append(left, s)
+		default:
+			j.by.Changer = "" // somebody else made the flip
+		}
+	}
+	if pending && j.by.Changer != p.Approval.Changer {
+		j.by.Changer = ""
+	}
+	if len(left) < len(j.by.Signers) {
+		j.by.Signers = left
+		j.notes = append([]string{fmt.Sprintf("%s with attempt %d was asked for before without enough approvals, so that a signature of a later commit does not approve it: raise cutover.attempt", f.State, f.Attempt)}, j.notes...)
+	}
+	return false
 }
 
 // onlyBrings says that a commit changes nothing of what is proposed: all that it
@@ -252,6 +274,14 @@ func (j *ruling) propose(plan string, r *spec.Recorded, f *PlanFlip, from spec.P
 		p.Message = fmt.Sprintf("%s with attempt %d in %.12s: %s", f.State, f.Attempt, p.Approval.Commit, lacking(plan, j.tallies, j.notes))
 	}
 	r.Trust.Proposal = &p
+	j.asked(r, f)
+}
+
+// asked notes an attempt that was not approved when it was asked for.
+func (j *ruling) asked(r *spec.Recorded, f *PlanFlip) {
+	if len(j.policies) > 0 && !j.approved && f.State != spec.Staged {
+		r.Trust.Asked = max(r.Trust.Asked, f.Attempt)
+	}
 }
 
 // lacking says who has signed, how many are missing and what to do.
@@ -285,77 +315,6 @@ func remedy(plan string, p *spec.ApprovalPolicy) string {
 		return fmt.Sprintf("run `tranship approve %s .` in a checkout, with one of the keys %s, and merge the file that it writes", plan, keys)
 	}
 	return fmt.Sprintf("raise cutover.attempt in a commit that is signed by one of the keys %s and not by the Git host", keys)
-}
-
-// pending answers for a plan for which Git asks more than was approved: what
-// was approved before goes on.
-func pending(in *PlanInput) (verdict, bool) {
-	r := &in.Status.Recorded
-	in.withdraw()
-	if r.Trust == nil || r.Trust.Proposal == nil {
-		return verdict{}, false
-	}
-	p := r.Trust.Proposal
-	if p.To == spec.RolledBack && r.State != spec.Migrated {
-		return verdict{}, false // there is nothing to roll back, which needs no approval
-	}
-	before := *in
-	c := *in.Closure
-	c.Plan.Spec.State, c.Plan.Spec.Cutover.Attempt = p.From, p.FromAttempt
-	before.Closure = &c
-	for _, ask := range []func(*PlanInput) (verdict, bool){unrecorded, settled, mayNotStart, stageDue} {
-		if v, ok := ask(&before); ok {
-			if v.start == nil {
-				v.cond = stalled(p.Reason, p.Message)
-			}
-			v.drop = false
-			return v, true
-		}
-	}
-	return verdict{cond: stalled(p.Reason, p.Message)}, true
-}
-
-// withdraw turns an approval that is none any more, because the policy or the
-// keys have changed since, into a proposal.
-func (in *PlanInput) withdraw() {
-	r := &in.Status.Recorded
-	f := r.Flip
-	if f == nil || f.To == spec.Staged {
-		return
-	}
-	policies := in.Trust.of(r, in.Closure.File())
-	met, tallies := in.Trust.stillApproved(policies, &f.Approval)
-	if met {
-		return
-	}
-	note := spec.TrustNote{Paths: []string{in.Closure.File()}}
-	if r.Trust != nil {
-		note = *r.Trust
-	}
-	r.Trust, r.Flip = &note, nil
-	j := ruling{policies: policies, by: f.Approval, tallies: tallies}
-	j.propose(in.Plan, r, &PlanFlip{State: f.To, Attempt: f.Attempt, Digest: f.Digest}, spec.Proposal{From: done(r), FromAttempt: f.Attempt})
-}
-
-// done is the state that has been reached.
-func done(r *spec.Recorded) spec.State {
-	if r.State == "" {
-		return spec.Staged
-	}
-	return r.State
-}
-
-// untrusted keeps a plan away from the clusters while its documents hold what
-// nobody approved: a stage run would copy the data to whatever cluster they
-// name now, and even a look sends that cluster's credentials there.
-func untrusted(in *PlanInput) (verdict, bool) {
-	r := &in.Status.Recorded
-	for _, p := range in.Trust.of(r, in.Closure.File()) {
-		if p.StagesOrDefault() && (r.Trust == nil || r.Trust.Digest != in.Closure.Digest()) {
-			return verdict{cond: stalled(reasonUnapproved, fmt.Sprintf("the plan, or a document that it uses, was changed without enough approvals, so that nothing is copied and no cluster is asked: %s, or take the change back", remedy(in.Plan, p)))}, true
-		}
-	}
-	return verdict{}, false
 }
 
 // adopt begins the notes of plans that a policy holds for from now on. What

@@ -358,7 +358,7 @@ type ask struct {
 // play accepts a history under a policy, from a staged plan that was signed.
 func play(trust *Trust, asks ...ask) *spec.PlanStatus {
 	st, was := newStatus("shop"), ""
-	asks = append([]ask{{state: spec.Staged, attempt: 1, signed: "ada", files: []string{"ada", "grace", "linus"}}}, asks...)
+	asks = append([]ask{{state: spec.Staged, attempt: 1, signed: "ada", way: trust.Policies[0].Ways[0], files: []string{"ada", "grace", "linus"}}}, asks...)
 	for i, a := range asks {
 		if a.gone {
 			Remove(st)
@@ -389,7 +389,8 @@ func play(trust *Trust, asks ...ask) *spec.PlanStatus {
 
 // Histories in which somebody's signature stands near a change that it is not for.
 func TestSignatureIsForItsOwnChange(t *testing.T) {
-	commits, others := guarded(1, true, spec.SignedCommits), guarded(1, false, spec.Signatures)
+	commits, branches := guarded(1, true, spec.SignedCommits), guarded(1, true, spec.MergeCommits)
+	others := guarded(1, false, spec.Signatures)
 	digest := func(edit string) string {
 		return closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new" + edit }).Digest()
 	}
@@ -412,6 +413,11 @@ func TestSignatureIsForItsOwnChange(t *testing.T) {
 		{"the author's own file after somebody else's signature", others, []ask{{state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "grace", files: []string{"ada"}}}, false, ""},
 		{"two files where several people wrote", others, []ask{{state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "grace", files: []string{"ada", "linus"}}}, true, "1"},
 		{"another's file for an author's change", others, []ask{{state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, edit: "1", files: []string{"grace"}}}, true, "1"},
+		{"an old signed branch is shown for a flip that was taken back", branches, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 1, signed: "ada", way: spec.MergeCommits}}, false, ""},
+		{"an old signed branch is shown for a flip that went on", branches, []ask{{state: spec.Migrated, attempt: 3}, {state: spec.Migrated, attempt: 2}, {state: spec.Migrated, attempt: 3, signed: "ada", way: spec.MergeCommits}}, false, ""},
+		{"an old signed branch is shown for what appeared", branches, []ask{{gone: true}, {state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 1, signed: "ada", way: spec.MergeCommits}}, false, ""},
+		{"a signed branch that asks anew", branches, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 2, signed: "ada", way: spec.MergeCommits}}, true, ""},
+		{"a file for a flip that was taken back", guarded(1, true, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 1, files: []string{"ada"}}}, true, ""},
 	} {
 		r := play(c.trust, c.asks...).Recorded
 		if (r.Flip != nil) != c.flips || r.Trust.Digest != digest(c.vouched) {

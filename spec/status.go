@@ -97,6 +97,9 @@ type TrustNote struct {
 	Digest string `json:"digest,omitempty"`
 	// Attempt is the highest one that was approved: its signatures are used up.
 	Attempt int `json:"attempt,omitempty"`
+	// Asked is the highest one that was asked for without enough approvals: a signed
+	// branch that may stand on it counts only for higher ones.
+	Asked int `json:"asked,omitempty"`
 	// Proposal is what Git asks for without enough approvals.
 	Proposal *Proposal `json:"proposal,omitempty"`
 }
