@@ -464,3 +464,37 @@ func TestDaemonStatusNamesWhatNoPolicyCovers(t *testing.T) {
 		t.Errorf("no policy: %q", say)
 	}
 }
+
+// A policy that begins takes over what stands there. A plan whose commits were
+// never read is no such plan.
+func TestPolicyTakesOverOnlyWhatWasRead(t *testing.T) {
+	who := meet(t)
+	for _, c := range []struct {
+		name     string
+		do       func(e *estate, r *spec.Recorded)
+		approved bool
+		attempt  int
+	}{
+		{"policy begins", func(*estate, *spec.Recorded) {}, true, 0},
+		{"policy begins after a cutover", func(_ *estate, r *spec.Recorded) { r.Approvals, r.SeenAttempt = []string{"abc"}, 2 }, true, 2},
+		{"it could not be read before", func(_ *estate, r *spec.Recorded) { *r = spec.Recorded{} }, false, 0},
+		{"acknowledged rewrite", func(e *estate, _ *spec.Recorded) {
+			e.step()
+			e.rec.Plans["shop"].Recorded.Trust = nil
+			e.Git("commit", "-q", "--amend", "-m", "another history")
+			e.put("common.yaml", ourServer).by(nil)
+			e.rec.Daemon.Acknowledged = e.Git("rev-parse", "HEAD")
+		}, false, 0},
+	} {
+		e := found(t, who, signed)
+		r := &e.rec.Plans["shop"].Recorded
+		r.Trust = nil // as if there had been no policy
+		e.put("README.md", "text").by(nil)
+		c.do(e, r)
+		e.step()
+		note := e.rec.Plans["shop"].Recorded.Trust
+		if note == nil || (note.Digest == e.want.Closures["shop"].Digest()) != c.approved || note.Attempt != c.attempt {
+			t.Errorf("%s: %+v", c.name, note)
+		}
+	}
+}

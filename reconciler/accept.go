@@ -23,12 +23,12 @@ func Accept(st *spec.PlanStatus, f PlanFlip, by spec.Approval, origin bool, trus
 	stateChanged := f.State != r.SeenState
 	raised := known && f.Attempt > r.SeenAttempt
 	from := goesOn(r)
-	r.SeenState, r.SeenAttempt = f.State, f.Attempt
 	r.Removed = false
 	if !known && r.Since == nil && !by.Time.IsZero() {
 		r.Since = &by.Time
 	}
 	j := trust.judge(r, &f, by, !known)
+	r.SeenState, r.SeenAttempt = f.State, f.Attempt
 	if !known || origin {
 		r.Unrecorded = f.State != spec.Staged && f.State != r.State
 		j.asked(r, &f)

@@ -115,13 +115,13 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 // walked (an acknowledged rewrite) or could not be read must not leave a plan
 // that is gone as if it were there, nor a flip that nobody merged.
 func settleTip(rec *Recorded, want *Desired, of func(string) *spec.PlanStatus) {
-	acknowledged := rec.Daemon.Acknowledged != "" && rec.Daemon.Acknowledged == want.Commit && rec.Daemon.Accepted != want.Commit
+	unwalked := acknowledged(rec, want)
 	for plan, st := range rec.Plans {
 		c := want.Closures[plan]
 		switch {
 		case c == nil && want.Problems[plan] == nil && !st.Recorded.Removed && !spec.Hidden(want.Other):
 			Remove(of(plan))
-		case c != nil && acknowledged:
+		case c != nil && unwalked:
 			r := &of(plan).Recorded
 			r.SeenState, r.SeenAttempt, r.Flip = c.Plan.Spec.State, c.Plan.Spec.Cutover.AttemptOrDefault(), nil
 			if r.Trust != nil {
@@ -131,6 +131,12 @@ func settleTip(rec *Recorded, want *Desired, of func(string) *spec.PlanStatus) {
 			}
 		}
 	}
+}
+
+// acknowledged says that somebody lets a tip be accepted whose commits were not
+// all read.
+func acknowledged(rec *Recorded, want *Desired) bool {
+	return rec.Daemon.Acknowledged != "" && rec.Daemon.Acknowledged == want.Commit && rec.Daemon.Accepted != want.Commit
 }
 
 func newStatus(plan string) *spec.PlanStatus {

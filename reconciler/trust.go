@@ -155,7 +155,7 @@ func (t *Trust) judge(r *spec.Recorded, f *PlanFlip, by spec.Approval, appeared 
 // remember notes the policies that hold for a plan from now on. The note is
 // made anew: records are shared.
 func (t *Trust) remember(r *spec.Recorded, f *PlanFlip, enters bool) {
-	note := spec.TrustNote{Digest: f.Was}
+	note := spec.TrustNote{Digest: f.Was, Attempt: usedBefore(r)}
 	if enters {
 		note.Digest = ""
 	}
@@ -318,7 +318,9 @@ func remedy(plan string, p *spec.ApprovalPolicy) string {
 }
 
 // adopt begins the notes of plans that a policy holds for from now on. What
-// stands there when it begins counts as approved, or nothing ever could be.
+// stands there when it begins counts as approved, or nothing ever could be. A
+// plan of which nobody has read a commit does not: it could not be read before,
+// or the branch was rewritten.
 func (t *Trust) adopt(want *Desired, rec *Recorded, of func(string) *spec.PlanStatus) {
 	if t == nil {
 		return
@@ -327,10 +329,23 @@ func (t *Trust) adopt(want *Desired, rec *Recorded, of func(string) *spec.PlanSt
 		if st := rec.Plans[plan]; st == nil || st.Recorded.Trust != nil || len(t.holding(c.File())) == 0 {
 			continue
 		}
-		if r := &of(plan).Recorded; r.Trust == nil {
-			r.Trust = &spec.TrustNote{Paths: []string{c.File()}, Digest: c.Digest()}
+		r := &of(plan).Recorded
+		if r.Trust != nil {
+			continue
+		}
+		r.Trust = &spec.TrustNote{Paths: []string{c.File()}, Attempt: usedBefore(r)}
+		if r.SeenState != "" && !acknowledged(rec, want) {
+			r.Trust.Digest = c.Digest()
 		}
 	}
+}
+
+// usedBefore is the attempt that counts as used when a policy begins.
+func usedBefore(r *spec.Recorded) int {
+	if len(r.Approvals) == 0 {
+		return 0
+	}
+	return r.SeenAttempt
 }
 
 // say is the sentence about what this configuration leaves open, for the

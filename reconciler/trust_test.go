@@ -357,8 +357,11 @@ type ask struct {
 
 // play accepts a history under a policy, from a staged plan that was signed.
 func play(trust *Trust, asks ...ask) *spec.PlanStatus {
-	st, was := newStatus("shop"), ""
-	asks = append([]ask{{state: spec.Staged, attempt: 1, signed: "ada", way: trust.Policies[0].Ways[0], files: []string{"ada", "grace", "linus"}}}, asks...)
+	st, was, first := newStatus("shop"), "", spec.SignedCommits
+	if trust != nil {
+		first = trust.Policies[0].Ways[0]
+	}
+	asks = append([]ask{{state: spec.Staged, attempt: 1, signed: "ada", way: first, files: []string{"ada", "grace", "linus"}}}, asks...)
 	for i, a := range asks {
 		if a.gone {
 			Remove(st)
@@ -423,5 +426,19 @@ func TestSignatureIsForItsOwnChange(t *testing.T) {
 		if (r.Flip != nil) != c.flips || r.Trust.Digest != digest(c.vouched) {
 			t.Errorf("%s: flip %+v, digest of %q approved: %v", c.name, r.Flip, c.vouched, r.Trust.Digest == digest(c.vouched))
 		}
+	}
+}
+
+// An attempt that was used before the policy began is used when it begins with
+// the commit that asks for it again.
+func TestPolicyBeginsWithACommit(t *testing.T) {
+	st := play(nil, ask{state: spec.Migrated, attempt: 1}, ask{state: spec.Staged, attempt: 1})
+	st.Recorded.Approvals = []string{"commit1"}
+	c := closureIn(spec.Migrated, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "new" })
+	proof := &spec.Proof{Signers: []spec.Signer{{Key: "ada", Way: spec.Signatures}}}
+	f := PlanFlip{State: spec.Migrated, Attempt: 1, Digest: c.Digest(), Was: c.Digest(), Path: "plans/shop.yaml", WasPath: "plans/shop.yaml", Proof: proof}
+	Accept(st, f, spec.Approval{Commit: "again"}, false, guarded(1, true, spec.Signatures))
+	if r := st.Recorded; r.Flip != nil || r.Trust.Proposal == nil || r.Trust.Proposal.Reason != reasonApprovalUsed {
+		t.Errorf("flip %+v, note %+v", r.Flip, r.Trust)
 	}
 }
