@@ -98,7 +98,7 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 	}
 	want.Trust.adopt(want, rec, of)
 	settleTip(rec, want, of)
-	d.Accepted = want.Commit
+	d.Accepted, d.Acknowledged = want.Commit, "" // an acknowledgement serves once
 	names := make([]string, 0, len(changed))
 	for plan := range changed {
 		names = append(names, plan)
@@ -144,7 +144,7 @@ func newStatus(plan string) *spec.PlanStatus {
 }
 
 func holdFor(now time.Time, rec *Recorded, want *Desired) *spec.Waiting {
-	if rec.Daemon.Acknowledged == want.Commit {
+	if rec.Daemon.Acknowledged == want.Commit || rec.Daemon.Accepted == want.Commit {
 		return nil
 	}
 	if want.Rewritten {

@@ -442,3 +442,24 @@ func TestPolicyBeginsWithACommit(t *testing.T) {
 		t.Errorf("flip %+v, note %+v", r.Flip, r.Trust)
 	}
 }
+
+// An acknowledgement is for one acceptance: somebody who forces the branch back
+// there later is held like anybody.
+func TestAcknowledgementIsUsedUp(t *testing.T) {
+	rec := &Recorded{Plans: map[string]*spec.PlanStatus{}, Daemon: spec.DaemonStatus{Accepted: "a", Acknowledged: "b"}}
+	accept := func(commit string, rewritten bool) *spec.DaemonStatus {
+		_, d := AcceptAll(noon, rec, &Desired{Commit: commit, Rewritten: rewritten})
+		rec.Daemon = *d
+		return d
+	}
+	if d := accept("b", true); d.Hold != nil || d.Accepted != "b" {
+		t.Fatalf("acknowledged: %+v", d)
+	}
+	if d := accept("b", true); d.Hold != nil { // the same reading again
+		t.Fatalf("accepted already: %+v", d.Hold)
+	}
+	accept("c", false)
+	if d := accept("b", true); d.Hold == nil || d.Accepted != "c" {
+		t.Errorf("forced back: %+v", d)
+	}
+}

@@ -169,7 +169,8 @@ type DaemonStatus struct {
 	Documents map[string]int `json:"documents,omitempty"` // kind -> count
 	Hold      *Waiting       `json:"hold,omitempty"`      // everything is held: rewritten branch, mass removal
 	Accepted  string         `json:"accepted,omitempty"`  // newest accepted commit
-	// Acknowledged is a commit that a person took over with `tranship acknowledge`.
+	// Acknowledged is a commit that a person takes over with `tranship acknowledge`;
+	// gone once a commit is accepted.
 	Acknowledged string `json:"acknowledged,omitempty"`
 	// LastHandledAt is when somebody last asked for a poll: a webhook, POST /reconcile or SIGHUP.
 	LastHandledAt *metav1.Time `json:"lastHandledAt,omitempty"`
