@@ -140,7 +140,12 @@ func (t *Trust) judge(r *spec.Recorded, f *PlanFlip, by spec.Approval, appeared 
 		j.by.Asked = p.Approval.Commit
 	}
 	j.approved, j.tallies = t.weigh(j.policies, signers, changer)
-	if j.approved {
+	vouched := j.approved
+	if f.State != spec.Staged && f.Attempt <= r.Trust.Attempt { // files and branches of a used attempt can be shown again
+		fresh := slices.DeleteFunc(slices.Clone(signers), func(s spec.Signer) bool { return s.Way != spec.SignedCommits })
+		vouched, _ = t.weigh(j.policies, fresh, changer)
+	}
+	if vouched {
 		r.Trust.Digest = f.Digest
 	}
 	if own := j.ofFlip(r.Trust, f); !own {

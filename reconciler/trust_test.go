@@ -421,6 +421,8 @@ func TestSignatureIsForItsOwnChange(t *testing.T) {
 		{"an old signed branch is shown for what appeared", branches, []ask{{gone: true}, {state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 1, signed: "ada", way: spec.MergeCommits}}, false, ""},
 		{"a signed branch that asks anew", branches, []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 2, signed: "ada", way: spec.MergeCommits}}, true, ""},
 		{"a file for a flip that was taken back", guarded(1, true, spec.Signatures), []ask{{state: spec.Migrated, attempt: 1}, {state: spec.Staged, attempt: 1}, {state: spec.Migrated, attempt: 1, files: []string{"ada"}}}, true, ""},
+		{"a used file brings old documents back", guarded(1, true, spec.Signatures, spec.SignedCommits), []ask{{state: spec.Migrated, attempt: 1, files: []string{"ada"}}, {state: spec.Migrated, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, files: []string{"ada"}}}, true, "1"},
+		{"a used file asks again with old documents", guarded(1, true, spec.Signatures, spec.SignedCommits), []ask{{state: spec.Migrated, attempt: 1, files: []string{"ada"}}, {state: spec.Staged, attempt: 1, edit: "1", signed: "ada"}, {state: spec.Migrated, attempt: 1, files: []string{"ada"}}}, false, "1"},
 	} {
 		r := play(c.trust, c.asks...).Recorded
 		if (r.Flip != nil) != c.flips || r.Trust.Digest != digest(c.vouched) {

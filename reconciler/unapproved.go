@@ -71,7 +71,11 @@ func untrusted(in *PlanInput) (verdict, bool) {
 	r := &in.Status.Recorded
 	for _, p := range in.Trust.of(r, in.Closure.File()) {
 		if p.StagesOrDefault() && (r.Trust == nil || r.Trust.Digest != in.Closure.Digest()) {
-			return verdict{cond: stalled(reasonUnapproved, fmt.Sprintf("the plan, or a document that it uses, was changed without enough approvals, so that nothing is copied and no cluster is asked: %s, or take the change back", remedy(in.Plan, p)))}, true
+			do := remedy(in.Plan, p)
+			if s := &in.Closure.Plan.Spec; r.Trust != nil && s.State != spec.Staged && s.Cutover.AttemptOrDefault() <= r.Trust.Attempt {
+				do += fmt.Sprintf(" (with a cutover.attempt above %d, which is used up)", r.Trust.Attempt)
+			}
+			return verdict{cond: stalled(reasonUnapproved, fmt.Sprintf("the plan, or a document that it uses, was changed without enough approvals, so that nothing is copied and no cluster is asked: %s, or take the change back", do))}, true
 		}
 	}
 	return verdict{}, false
