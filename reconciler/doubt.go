@@ -84,6 +84,7 @@ func (l *Loop) trustAgain(ctx context.Context) {
 	if err != nil || rec.Changed != "" {
 		return
 	}
+	rec.keepTrust(l.rec)
 	l.rec, l.hold, l.doubt, l.again, l.ground = rec, rec.Daemon.Hold, nil, true, nil
 	l.agenda.forget(func(plan string) bool { return rec.Plans[plan] != nil })
 	l.askAll()
@@ -91,6 +92,25 @@ func (l *Loop) trustAgain(ctx context.Context) {
 	l.log.Info("the ledger is trusted again")
 	for _, run := range rec.Open {
 		l.start(ctx, run)
+	}
+}
+
+// keepTrust takes over what an older record knows of approvals, where this one
+// knows nothing: a ledger that begins anew is not a reason to approve whatever
+// is on the branch. What was asked for is asked anew.
+func (r *Recorded) keepTrust(old *Recorded) {
+	for plan, was := range old.Plans {
+		if was.Recorded.Trust == nil || r.Plans[plan] != nil && r.Plans[plan].Recorded.Trust != nil {
+			continue
+		}
+		note := *was.Recorded.Trust
+		note.Proposal = nil
+		st := newStatus(plan)
+		if r.Plans[plan] != nil {
+			st = copyStatus(r.Plans[plan])
+		}
+		st.Recorded.Trust = &note
+		r.Plans[plan] = st
 	}
 }
 

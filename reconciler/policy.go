@@ -82,7 +82,7 @@ func AcceptAll(now time.Time, rec *Recorded, want *Desired) ([]*spec.PlanStatus,
 		}
 	}
 	for plan := range want.Closures { // nothing may be missed: a plan without a record gets one
-		if st := rec.Plans[plan]; st == nil && changed[plan] == nil {
+		if st := rec.Plans[plan]; (st == nil || origin && st.Recorded.SeenState == "") && changed[plan] == nil {
 			p := want.Closures[plan]
 			f := PlanFlip{State: p.Plan.Spec.State, Attempt: p.Plan.Spec.Cutover.AttemptOrDefault(), Digest: p.Digest(), Appeared: true, Path: p.File()}
 			if origin { // what is there when a ledger begins counts as approved

@@ -465,3 +465,48 @@ func TestAcknowledgementIsUsedUp(t *testing.T) {
 		t.Errorf("forced back: %+v", d)
 	}
 }
+
+// A ledger that was deleted and adopted anew approves nothing: what the daemon
+// still knows of approvals holds.
+func TestAdoptedLedgerApprovesNothing(t *testing.T) {
+	trust := guarded(1, true, spec.Signatures)
+	st := play(trust, ask{state: spec.Staged, attempt: 1, edit: "evil"})
+	evil := closureIn(spec.Staged, 1, discard, func(p *spec.PlanSpec) { p.TargetCluster = "newevil" })
+	rec := &Recorded{Plans: map[string]*spec.PlanStatus{}, Open: map[string]*spec.Run{}}
+	rec.keepTrust(&Recorded{Plans: map[string]*spec.PlanStatus{"shop": st}})
+	out, _ := AcceptAll(noon, rec, &Desired{Commit: "tip", Trust: trust, Closures: map[string]*spec.Closure{"shop": evil}})
+	if len(out) != 1 || out[0].Recorded.SeenState != spec.Staged {
+		t.Fatalf("the plan was not taken over: %+v", out)
+	}
+	if note := out[0].Recorded.Trust; note == nil || note.Digest == evil.Digest() || note.Digest != st.Recorded.Trust.Digest {
+		t.Errorf("note %+v", note)
+	}
+}
+
+// The daemon holds a deleted and adopted ledger against what it knew.
+func TestDaemonKeepsTrustAcrossAnAdoptedLedger(t *testing.T) {
+	b, m, c := &branch{trust: guarded(1, true, spec.SignedCommits)}, newMemory(), &cluster{made: map[string]int{}}
+	b.commit(closureIn(spec.Staged, 1, func(p *spec.PlanSpec) { p.TargetCluster = "evil" }))
+	stop := daemon(t, b, m, c)
+	eventually(t, "Unapproved", func() bool { return m.reason("shop") == "Unapproved" })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	st := copyStatus(m.plans["shop"])
+	st.Recorded.Trust = &spec.TrustNote{Paths: []string{"plans/shop.yaml"}, Attempt: 7}
+	m.plans["shop"] = st
+	m.spoil()
+	stop = daemon(t, b, m, c)
+	eventually(t, "LedgerChanged", func() bool { return m.reason("shop") == "LedgerChanged" })
+	m.mu.Lock()
+	m.strange, m.pushed, m.daemon = "", nil, spec.DaemonStatus{}
+	clear(m.plans)
+	m.mu.Unlock()
+	eventually(t, "a new record", func() bool { return m.reason("shop") != "" })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if note := m.plans["shop"].Recorded.Trust; note == nil || note.Attempt != 7 {
+		t.Errorf("after the adoption: %+v", note)
+	}
+}
