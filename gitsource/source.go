@@ -153,7 +153,7 @@ func (s *Source) follow(ctx context.Context, base plumbing.Hash, h history, tip 
 		pc := next.after(snap, s.limits)
 		pc.Approval = approval(st.commit)
 		if s.trust != nil {
-			if err := s.prove(ctx, snap, next, st.commit, &pc); err != nil {
+			if err := s.prove(ctx, snap, next, st, &pc); err != nil {
 				return nil, nil, err
 			}
 		}

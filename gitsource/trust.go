@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
@@ -77,12 +76,12 @@ func (t *trusting) now() *reconciler.Trust {
 
 // prove adds what a commit shows about approvals: for each plan that the
 // commit flips, or whose closure, file or approvals it changes.
-func (s *Source) prove(ctx context.Context, before, now *snapshot, c *object.Commit, pc *reconciler.PlanCommit) error {
+func (s *Source) prove(ctx context.Context, before, now *snapshot, st step, pc *reconciler.PlanCommit) error {
 	touched, err := s.touched(before, now, pc)
 	if err != nil || len(touched) == 0 {
 		return err
 	}
-	shown, err := s.show(ctx, now, c)
+	shown, err := s.show(ctx, now, st)
 	if err != nil {
 		return err
 	}
@@ -167,7 +166,11 @@ type shown struct {
 	tip    *snapshot // of the merged commit; nil unless its signature counts
 }
 
-func (s *Source) show(ctx context.Context, now *snapshot, c *object.Commit) (*shown, error) {
+func (s *Source) show(ctx context.Context, now *snapshot, st step) (*shown, error) {
+	c := st.commit
+	if len(c.ParentHashes) > 0 && c.ParentHashes[0] != st.parent { // who merged the branch into his work signed no change of the branch
+		return &shown{commit: c.Hash, by: Signed{Problem: "it was not made on top of the branch: its first parent is another commit"}}, nil
+	}
 	raw, err := s.store.raw(plumbing.CommitObject, c.Hash)
 	if err != nil {
 		return nil, err

@@ -205,6 +205,15 @@ func TestApprovals(t *testing.T) {
 			e.put("plans/web.yaml", planYAML("web", spec.Migrated)).by(e.nobody())
 			migrated(e).by(e.ada)
 		}, "ada", ""},
+		{"signed merge of the branch into somebody else's work", signed, func(e *estate) {
+			base := e.Git("rev-parse", "HEAD")
+			e.put("README.md", "text").by(nil).step()
+			main := e.Git("rev-parse", "HEAD")
+			e.Git("reset", "-q", "--hard", base)
+			e.put("plans/shop.yaml", planYAML("shop", spec.Migrated)).Commit("flip")
+			e.Git("merge", "-q", "--no-ff", "--no-commit", main)
+			e.by(e.ada)
+		}, "", "not made on top of the branch"},
 		{"merge of a signed branch", merged, func(e *estate) { migrated(e).branch(e.grace, nil, nil) }, "grace", ""},
 		{"merge of a signed branch by the host", merged, func(e *estate) { migrated(e).branch(e.grace, e.hub, nil) }, "grace", ""},
 		{"merge of an unsigned branch", merged, func(e *estate) { migrated(e).branch(nil, e.ada, nil) }, "", "merged commit"},
