@@ -46,13 +46,23 @@ var mutations = []mutation{
 	},
 	{
 		rule: "a ledger that does not descend from ours is refused", file: "gitsource/sync.go",
-		from: "	if !h.linked {\n		return n, fail(ErrLedgerRewritten,", to: "	if !h.linked && false {\n		return n, fail(ErrLedgerRewritten,",
+		from: "	if !h.linked && n.adopt == \"\" {\n		return n, fail(ErrLedgerRewritten,", to: "	if !h.linked && false {\n		return n, fail(ErrLedgerRewritten,",
 		test: "TestRewrittenLedgerIsRefused", folder: "./gitsource",
 	},
 	{
 		rule: "a rewritten plan branch is noticed", file: "gitsource/source.go",
-		from: "Rewritten: !base.IsZero() && !h.linked}", to: "Rewritten: false && !h.linked}",
+		from: "Rewritten: !base.IsZero() && !h.linked,", to: "Rewritten: false && !h.linked,",
 		test: "TestHistoryRewrite", folder: "./gitsource",
+	},
+	{
+		rule: "an approval needs as many owners as the policy says", file: "reconciler/trust.go",
+		from: "max(need-len(out.counted), 0)", to: "max(need-1-len(out.counted), 0)",
+		test: "TestNothingStartsWithoutEnoughSignatures", folder: "./reconciler",
+	},
+	{
+		rule: "nothing is copied back while the target runs", file: "executor/mover/copyback.go",
+		from: "!helper && usesClaim(p, v.TargetClaim)", to: "!helper && false && usesClaim(p, v.TargetClaim)",
+		test: "TestTheSourceIsNotWrittenWhileTheTargetRuns", folder: "./executor/mover",
 	},
 	{
 		rule: "names are derived, not generated", file: "executor/kube/names.go",
