@@ -201,12 +201,17 @@ func TestPushFaults(t *testing.T) {
 
 // foreignCommit puts a commit of somebody else's on the ledger.
 func foreignCommit(r *gittest.Repo, path, text string) string {
+	return forgedCommit(r, path, text, "edit by hand")
+}
+
+// forgedCommit is one with whatever message, such as a daemon's.
+func forgedCommit(r *gittest.Repo, path, text, message string) string {
 	index := filepath.Join(r.Dir, "foreign-index")
 	blob := r.Input(text, "hash-object", "-w", "--stdin")
 	script := fmt.Sprintf("export GIT_INDEX_FILE=%s; git read-tree %s; git update-index --add --cacheinfo 100644,%s,%s; git write-tree", index, ledgerRef, blob, path)
 	r.Git("config", "alias.foreign", "!sh -c '"+script+"'")
 	tree := r.Git("foreign")
-	commit := r.Git("commit-tree", "-p", ledgerRef, "-m", "edit by hand", tree)
+	commit := r.Git("commit-tree", "-p", ledgerRef, "-m", message, tree)
 	r.Git("update-ref", ledgerRef, commit)
 	return commit
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/tranship/tranship/spec"
@@ -23,6 +25,10 @@ type sealer struct {
 	secrets SecretReader
 	log     *slog.Logger
 
+	// signers are the keys of ledger.signers, where commits are signed here as well;
+	// nil where nobody demands a signature.
+	signers *Keyring
+
 	read [sha256.Size]byte // of the entries that sign was made from
 	sign func(payload []byte) ([]byte, error)
 }
@@ -32,7 +38,29 @@ func newSealer(c Config) (*sealer, error) {
 	if ref != nil && c.Secrets == nil {
 		return nil, fail(ErrMisconfigured, nil, "cannot sign the ledger's commits: ledger.signingKey is set, and secrets cannot be read here")
 	}
-	return &sealer{ref: ref, secrets: c.Secrets, log: c.log()}, nil
+	s := &sealer{ref: ref, secrets: c.Secrets, log: c.log()}
+	var err error
+	if ref != nil && len(c.Spec.Ledger.Signers) > 0 {
+		if s.signers, err = NewKeyring(c.Spec.Ledger.Signers, nil); err != nil {
+			return nil, fail(ErrMisconfigured, err, "cannot use ledger.signers")
+		}
+	}
+	if s.signers == nil && len(c.Spec.Trust.Policies) > 0 {
+		s.log.Warn("approvals are bound to signatures, and the ledger is not: whoever can push to it can write an approval into it; set ledger.signingKey and ledger.signers")
+	}
+	return s, nil
+}
+
+// marks reads the marks of a commit. Anybody can write a daemon's trailers: where
+// signers are known, a commit that none of them has signed is nobody's of ours.
+func (l *Ledger) marks(c *object.Commit) (marks, error) {
+	m := readMarks(c.Message)
+	if !m.ours || l.sealer.signers == nil {
+		return m, nil
+	}
+	raw, err := l.store.raw(plumbing.CommitObject, c.Hash)
+	m.ours = err == nil && l.sealer.signers.Commit(raw).Counts()
+	return m, err
 }
 
 // refresh reads the key. One that was read before stays where its secret cannot

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,4 +189,43 @@ func TestSigningKeysThatCannotBeUsed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever may push to the ledger can write the trailers of a daemon. Without the
+// signature of one of its signers such a commit is an edit like any other, and so
+// is one that says that a person has adopted the ledger.
+func TestForgedTrailersAreRefused(t *testing.T) {
+	bot := sshSigner(t, "bot", "Bot")
+	for name, forged := range map[string]string{
+		"another daemon": "status of shop: Ready\n\nTranship-Epoch: 1\nTranship-Journal: someone:7\n",
+		"an adoption":    "Adopt the ledger as it is\n\nTranship-Epoch: 1\nTranship-Adopt: " + strings.Repeat("0", 40) + "\n",
+	} {
+		for _, known := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, signers known %v", name, known), func(t *testing.T) {
+				s := gittest.New(t)
+				r := s.Repo("plans.git")
+				c := keyed(t, s, r, func() (map[string][]byte, error) { return bot.identity(t), nil })
+				if known {
+					c.Spec.Ledger.Signers = []spec.TrustedKey{bot.TrustedKey}
+				}
+				l := acquired(t, c, "a")
+				must(t, l.Record(testContext(t), planChange("shop", "one")))
+				must(t, l.Push(testContext(t)))
+				forgedCommit(r, statusPath("shop"), r.Git("show", ledgerRef+":"+statusPath("shop"))+"\nlastFailure: forged\n", forged)
+				if err := l.Check(testContext(t)); errors.Is(err, ErrLedgerEdited) != known {
+					t.Errorf("%v", err)
+				}
+				must(t, openLedger(t, keyedLike(t, c)).Adopt(testContext(t)))
+				if err := l.Check(testContext(t)); err != nil {
+					t.Errorf("after an adoption that was signed: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// keyedLike is the configuration of another process of the same account.
+func keyedLike(t *testing.T, c Config) Config {
+	c.DataDir = t.TempDir()
+	return c
 }

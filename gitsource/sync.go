@@ -101,7 +101,10 @@ func (l *Ledger) inspect(h history, base, tip plumbing.Hash, id string, adopted 
 		}
 	}
 	for _, st := range slices.Backward(steps) {
-		m := readMarks(st.commit.Message)
+		m, err := l.marks(st.commit)
+		if err != nil {
+			return n, err
+		}
 		switch {
 		case m.ours && m.journal == id:
 			n.seq, n.epoch = max(n.seq, m.seq), max(n.epoch, m.epoch)
