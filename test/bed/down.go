@@ -60,7 +60,13 @@ func removeAll(ctx context.Context, l cluster.Layout) error {
 	if err := machine.RemoveCgroup(l.CgroupParent()); err != nil {
 		return err
 	}
-	cluster.RemoveMountPoints()
+	left, err := cluster.RemoveMountPoints()
+	if err != nil {
+		return err
+	}
+	for _, folder := range left {
+		fmt.Printf("         %s stays: another bed has mounts on it\n", folder)
+	}
 	if err := os.RemoveAll(l.Dir); err != nil {
 		return fmt.Errorf("cannot remove the folder of the bed: %w", err)
 	}

@@ -107,11 +107,3 @@ func (l Layout) nodeScript(n Node) string {
 func (c *Cluster) RouteServices(ctx context.Context) error {
 	return ip(ctx, []string{"route replace " + c.ServiceCIDR + " via " + c.Nodes[0].IP + " dev " + Bridge})
 }
-
-// RemoveMountPoints removes the folders that nodeScript made on the host, if
-// nothing else uses them.
-func RemoveMountPoints() {
-	for _, target := range bound {
-		os.Remove(target) //nolint:errcheck // not empty: it is somebody else's
-	}
-}
