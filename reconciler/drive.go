@@ -35,6 +35,13 @@ type driver struct {
 	driving  bool      // the run was frozen; only the loop reads and writes it
 	back     bool      // it undoes and takes no slot; only the loop reads and writes it
 	passed   string    // the step whose gate was found open: its effect may have begun
+	tried    tried
+}
+
+// tried is what the last effect of a step came to.
+type tried struct {
+	step string
+	err  error
 }
 
 // shell is what a run asks of the loop that owns the statuses.
@@ -83,6 +90,9 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 		d.log.Warn("this machine's clock was set in the middle of a run; its deadlines and durations go on as if it had not been", "run", d.run.Metadata.Name, "by", by.Round(time.Second).String())
 	}
 	in := Input{Now: d.clock.Now(), Run: d.run, Cancel: d.why, Dead: d.gone, Push: d.push, Pushed: d.pushed == call.Step.Name}
+	if d.tried.step == call.Step.Name {
+		in.Tried = d.tried.err
+	}
 	if look {
 		in.Seen, in.Err = d.look(ctx, call)
 		in.Blind = d.since
@@ -148,7 +158,9 @@ func (d *driver) do(ctx context.Context, dec Decision, in Input) (done bool, err
 	case Act:
 		ctx, stop := context.WithTimeout(ctx, lookTimeout)
 		defer stop()
-		if err := d.executor.Ensure(ctx, dec.Call); errors.Is(err, ErrSuperseded) {
+		err := d.executor.Ensure(ctx, dec.Call)
+		d.tried = tried{dec.Call.Step.Name, err}
+		if errors.Is(err, ErrSuperseded) {
 			return false, err
 		} else if err != nil {
 			d.report(wait(in, dec.Call.Step, 0, "Retrying", err.Error(), "").Waiting)

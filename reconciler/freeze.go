@@ -78,7 +78,7 @@ func RunName(plan string, kind spec.RunKind, number int) string {
 
 func freezeFacts(o Order, st *spec.PlanStatus) *FreezeFacts {
 	p := &o.Closure.Plan.Spec
-	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Volumes: hasCopies(o.Volumes), HalfBack: overwritten(&o, st), Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
+	f := &FreezeFacts{Quiesce: p.Cutover.QuiesceOrDefault(), Volumes: hasCopies(o.Volumes), HalfBack: overwritten(&o, st), Live: st.Recorded.State == spec.Migrated, Updates: p.ExistingOrDefault() == spec.ExistingUpdate, Hooks: map[spec.Phase]bool{}}
 	for _, v := range o.Volumes {
 		f.Moves = f.Moves || v.Action == "move"
 		f.Snapshots = f.Snapshots || (v.Action == "copy" && v.Method == "snapshot")

@@ -105,6 +105,7 @@ type FreezeFacts struct {
 	Snapshots bool // at least one of them is copied by snapshot
 	Quiesce   bool
 	Updates   bool                // what is on the target and not ours is updated
+	Live      bool                // a cutover stands: what is on the target is the application's
 	Hooks     map[spec.Phase]bool // phases with a hook that runs in this kind of run
 }
 
@@ -119,6 +120,9 @@ func hasDirect(f *FreezeFacts) bool       { return f.Direct }
 // standsBy: the two movers of a direct transfer are started together, when both
 // sides are ready for it.
 func standsBy(f *FreezeFacts) bool { return f.Volumes && f.Quiesce && !f.Direct }
+
+// notLive: what a cutover had updated and its undo did not put back is still to be put back.
+func notLive(f *FreezeFacts) bool { return !f.Live }
 
 func updatesEarly(f *FreezeFacts) bool { return f.Updates && noPreRestoreHooks(f) }
 func updatesLate(f *FreezeFacts) bool  { return f.Updates && hasPreRestoreHooks(f) }
@@ -252,6 +256,8 @@ var migrateSteps = []StepDef{
 }
 
 var closeSteps = []StepDef{
+	{Name: "put-existing-back", Verb: "kube.update-undo", NoUndo: "it puts back what a cutover had changed", When: notLive, Timeout: short, Retries: 2,
+		Help: "Gives objects that were on the target before what they held, where no undo could."},
 	{Name: "policies", Verb: "mover.policies", NoUndo: "it puts back what the plan had changed", Timeout: short, Retries: 2,
 		Help: "Sets the reclaim and retention policies on the target to their own values."},
 	{Name: "put-source-back", Verb: putSourceBack.Verb, NoUndo: "it puts back what a copy back had changed", When: halfBackVolumes, Timeout: copying, Retries: 2, Help: putSourceBack.Help},

@@ -48,6 +48,7 @@ type Input struct {
 	Seen   Observation // of the open call
 	Err    error       // the look failed: nothing is known, try again
 	Blind  time.Time   // with Err: since when this process has seen nothing; zero: unknown
+	Tried  error       // the last effect of the open step failed
 	Push   error       // the push that the open step waits for failed
 	Gate   Gate        // only read when the open step has one
 	Cancel string      // why the run must be undone now; "" = go on
@@ -371,6 +372,8 @@ func overdue(in Input, s spec.Step) string {
 		last = "its record could not be pushed: " + in.Push.Error()
 	} else if in.Err != nil {
 		last = in.Err.Error()
+	} else if in.Tried != nil {
+		last = strings.TrimPrefix(last+": "+in.Tried.Error(), ": ")
 	}
 	if last == "" {
 		last = "nothing was observed"

@@ -146,6 +146,8 @@ func TestWhatAnEarlierRunUpdatedIsPutBack(t *testing.T) {
 	is(t, there(t, e, scaling[0], "web"), theirScaler)
 	if o, err := lookUpdateUndo(t.Context(), e); err != nil || o.Seen != reconciler.Absent {
 		t.Fatalf("nothing is to be put back: %+v, %v", o, err)
+	} else if !strings.Contains(o.Message, "ConfigMap store/settings") {
+		t.Errorf("it is not said what: %s", o.Message)
 	}
 	if err := ensureUpdateUndo(t.Context(), e); err != nil {
 		t.Fatal(err)

@@ -228,7 +228,12 @@ func lookUpdateUndo(ctx context.Context, e *Env) (reconciler.Observation, error)
 		return reconciler.Observation{}, err
 	}
 	if len(all) > 0 {
-		return reconciler.Observation{Message: fmt.Sprintf("%d objects of cluster %s are to be put back", len(all), e.Target.Name)}, nil
+		var names []string
+		for n := range all {
+			names = append(names, Describe(all[n].was.Record(spec.Target)))
+		}
+		return reconciler.Observation{Object: names[0], Message: fmt.Sprintf("%d objects of cluster %s are to be put back: %s; one that shall stay as it is loses its annotation %s",
+			len(all), e.Target.Name, limited(names, ", "), AnnotationFormer)}, nil
 	}
 	var lost []string
 	for _, o := range e.Run.Facts.Updated {
