@@ -3,6 +3,7 @@ package gitsource
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -290,6 +291,64 @@ func TestHandEditedLedgerIsRefused(t *testing.T) {
 		t.Errorf("%+v", rec)
 	}
 	r.Fsck()
+}
+
+// A daemon on a new machine, or with an emptied data directory, has nothing to
+// compare the ledger with but the ledger.
+func TestHandEditedLedgerIsRefusedByANewDaemon(t *testing.T) {
+	deep := func(r *gittest.Repo) {
+		for n := range 3 {
+			foreignCommit(r, "logs/note.txt", fmt.Sprint(n))
+		}
+	}
+	const record = "runs/2026/11/x/stage-1.yaml"
+	cases := map[string]struct {
+		edit    func(r *gittest.Repo)
+		refused string // part of why, "" when it is not
+	}{
+		"untouched":       {func(*gittest.Repo) {}, ""},
+		"notes only":      {deep, ""},
+		"a record on top": {func(r *gittest.Repo) { foreignCommit(r, record, "no record") }, record},
+		"below notes":     {func(r *gittest.Repo) { foreignCommit(r, record, "no record"); deep(r) }, "grace@example.com"},
+		"all of it": {func(r *gittest.Repo) {
+			r.Git("update-ref", ledgerRef, r.Git("commit-tree", "-m", "begin anew", ledgerRef+"^{tree}"))
+		}, "no commit of branch tranship/ledger"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := gittest.New(t)
+			r := s.Repo("plans.git")
+			a := acquired(t, testConfig(t, s, r), "a")
+			must(t, a.Record(testContext(t), planChange("shop", "one")))
+			must(t, a.Push(testContext(t)))
+			must(t, a.Close())
+			c.edit(r)
+			conf := testConfig(t, s, r)
+			for range 2 { // a restart does not forget
+				b := openLedger(t, conf)
+				_, err := b.Acquire(testContext(t), "b", true)
+				if c.refused == "" {
+					must(t, err)
+					if rec := load(t, b); rec.Changed != "" || waits(t, rec, "shop") != "one" {
+						t.Errorf("%+v", rec)
+					}
+				} else if !errors.Is(err, ErrLedgerEdited) || !strings.Contains(err.Error(), c.refused) {
+					t.Errorf("it was taken: %v", err)
+				}
+				must(t, b.Close())
+			}
+			if c.refused == "" {
+				return
+			}
+			b := openLedger(t, conf)
+			if rec, err := b.Load(testContext(t)); name != "all of it" && (err != nil || rec.Changed == "" || waits(t, rec, "shop") != "one") {
+				t.Errorf("what the last daemon wrote is not shown: %v %+v", err, rec)
+			}
+			must(t, b.Adopt(testContext(t)))
+			_, err := b.Acquire(testContext(t), "b", true)
+			must(t, err)
+		})
+	}
 }
 
 // A daemon that has nothing to do hears of an edit, too.

@@ -215,6 +215,9 @@ func TestForgedTrailersAreRefused(t *testing.T) {
 				if err := l.Check(testContext(t)); errors.Is(err, ErrLedgerEdited) != known {
 					t.Errorf("%v", err)
 				}
+				if rec := load(t, openLedger(t, keyedLike(t, c))); (rec.Changed != "") != known {
+					t.Errorf("a daemon that remembers nothing finds %q", rec.Changed)
+				}
 				must(t, openLedger(t, keyedLike(t, c)).Adopt(testContext(t)))
 				if err := l.Check(testContext(t)); err != nil {
 					t.Errorf("after an adoption that was signed: %v", err)

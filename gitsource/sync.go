@@ -72,11 +72,65 @@ func (l *Ledger) advance(ctx context.Context, tip plumbing.Hash) error {
 	if err := l.knownFormat(tip); err != nil {
 		return err
 	}
+	if base.IsZero() {
+		if base, err = l.begin(ctx, tip); err != nil {
+			return err
+		}
+		if h, err = bring(ctx, l.remote, l.store, base, tip); err != nil {
+			return err
+		}
+	}
 	news, err := l.inspect(h, base, tip, id, adopted)
 	if err != nil {
 		return err
 	}
 	return l.accept(tip, news)
+}
+
+// begin is for a daemon that remembers nothing: one on a new machine, or whose
+// data directory was emptied. It goes on from the newest commit that a daemon
+// made, which accepted everything below it; what somebody else has put on top is
+// judged as if this daemon had been there.
+func (l *Ledger) begin(ctx context.Context, tip plumbing.Hash) (plumbing.Hash, error) {
+	for _, depth := range deepenings[1:] {
+		last, certain, err := l.newestOfOurs(tip)
+		switch {
+		case err != nil:
+			return last, err
+		case last == tip:
+			return tip, nil
+		case !last.IsZero():
+			return last, l.accept(last, news{})
+		case certain:
+			return last, fail(ErrLedgerEdited, nil, "cannot go on: no commit of branch %s of %s is a daemon's, or none is signed with a key of ledger.signers; put back the branch that the daemon wrote, or run `tranship ledger adopt` to accept this one",
+				l.remote.branch.Short(), l.remote.url)
+		}
+		if err := l.remote.download(ctx, l.store, tip, depth); err != nil {
+			return last, fmt.Errorf("cannot read the history behind %s: %w", tip, err)
+		}
+	}
+	return plumbing.ZeroHash, fail(ErrUnreachable, nil, "cannot read the whole history behind %s of %s; try later", tip, l.remote.url)
+}
+
+// newestOfOurs looks for it from the tip down, as far as the store reaches.
+func (l *Ledger) newestOfOurs(tip plumbing.Hash) (last plumbing.Hash, certain bool, err error) {
+	edge, err := shallowSet(l.store)
+	if err != nil {
+		return last, false, err
+	}
+	for at := tip; ; {
+		c, err := l.store.commit(at)
+		if err != nil {
+			return last, false, err
+		}
+		if m, err := l.marks(c); err != nil || m.ours {
+			return at, true, err
+		}
+		if edge[at] || len(c.ParentHashes) == 0 {
+			return last, !edge[at], nil
+		}
+		at = c.ParentHashes[0]
+	}
 }
 
 // news is what the commits behind a new tip tell this daemon.
