@@ -87,6 +87,7 @@ func freezeFacts(o Order, st *spec.PlanStatus) *FreezeFacts {
 	for _, h := range p.Hooks {
 		if h.RunsIn(o.Kind) {
 			f.Hooks[h.Phase] = true
+			f.UndoHooks = f.UndoHooks || h.Undo != ""
 		}
 	}
 	return f
@@ -103,21 +104,22 @@ func rollbackSteps(o *Order) (steps []spec.Step) {
 	case hasCopies(o.Undoes.Facts.Volumes):
 		steps = frozenSteps(putSourceBack)
 	}
-	for turn := range undoTurns {
-		for i := len(o.Undoes.Steps) - 1; i >= 0; i-- {
-			s := o.Undoes.Steps[i]
-			d := table[s.Name]
-			if s.Undo == "" || d.undoOrder() != turn {
-				continue
-			}
-			undo := spec.Step{Name: undoName(s.Name), Verb: s.Undo}
-			if back && d.Redone {
-				undo.Undo = s.Verb
-			}
-			steps = append(steps, undo)
-			if s.Name == "start" && back {
-				steps = append(steps, frozenSteps(copyBackAfterStop...)...)
-			}
+	defs := make([]StepDef, len(o.Undoes.Steps))
+	for i, s := range o.Undoes.Steps {
+		defs[i] = table[s.Name]
+	}
+	for _, i := range undoOrder(defs) {
+		s := o.Undoes.Steps[i]
+		if s.Undo == "" {
+			continue
+		}
+		undo := spec.Step{Name: undoName(s.Name), Verb: s.Undo}
+		if back && defs[i].Redone {
+			undo.Undo = s.Verb
+		}
+		steps = append(steps, undo)
+		if s.Name == "start" && back {
+			steps = append(steps, frozenSteps(copyBackAfterStop...)...)
 		}
 	}
 	return append(steps, spec.Step{Name: "rolled-back"})

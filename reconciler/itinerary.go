@@ -1,6 +1,9 @@
 package reconciler
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -27,6 +30,10 @@ type StepDef struct {
 	// UndoLate puts the undo, which is one of UndoBefore, behind all others of
 	// them: it needs the source, and they do not.
 	UndoLate bool
+	// UndoWith names a step whose undo this one comes right in front of, where the
+	// run has that step; both are of the same turn. Of several with the same, the
+	// later step's comes first.
+	UndoWith string
 	// UndoTarget: the undo is about the target alone. Where that is gone for good,
 	// and somebody has said so, there is nothing left to undo.
 	UndoTarget bool
@@ -64,9 +71,9 @@ type StepDef struct {
 	Help    string // one sentence for people
 }
 
-// undoOrder is in which turn an undo comes; within a turn the steps are read
+// undoneIn is in which turn an undo comes; within a turn the steps are read
 // backwards.
-func (d StepDef) undoOrder() int {
+func (d StepDef) undoneIn() int {
 	switch {
 	case d.UndoFirst:
 		return 0
@@ -75,10 +82,24 @@ func (d StepDef) undoOrder() int {
 	case d.UndoBefore:
 		return 1
 	}
-	return undoTurns - 1
+	return 3
 }
 
-const undoTurns = 4
+// undoOrder is the order in which the steps of a run are undone, as indices: by
+// turns, and in each backwards by place, which for some is another step's.
+func undoOrder(defs []StepDef) []int {
+	order, place := make([]int, len(defs)), make([]int, len(defs))
+	for i, d := range defs {
+		order[i], place[i] = i, i
+		if d.UndoWith != "" {
+			place[i] = max(i, slices.IndexFunc(defs, func(o StepDef) bool { return o.Name == d.UndoWith }))
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(defs[a].undoneIn()-defs[b].undoneIn(), place[b]-place[a], strings.Compare(defs[b].UndoWith, defs[a].UndoWith), b-a)
+	})
+	return order
+}
 
 // Timeout computes a step's time limit from the frozen plan.
 type Timeout func(c *spec.Cutover) time.Duration
@@ -107,6 +128,7 @@ type FreezeFacts struct {
 	Updates   bool                // what is on the target and not ours is updated
 	Live      bool                // a cutover stands: what is on the target is the application's
 	Hooks     map[spec.Phase]bool // phases with a hook that runs in this kind of run
+	UndoHooks bool                // a PreBackup hook of them has an undo of its own
 }
 
 func hasVolumes(f *FreezeFacts) bool      { return f.Volumes }
@@ -129,6 +151,8 @@ func updatesLate(f *FreezeFacts) bool  { return f.Updates && hasPreRestoreHooks(
 
 func hasHooks(f *FreezeFacts) bool           { return len(f.Hooks) > 0 }
 func hooksIn(p spec.Phase) Fact              { return func(f *FreezeFacts) bool { return f.Hooks[p] } }
+func undoesHooks(f *FreezeFacts) bool        { return f.Hooks[spec.PreBackup] && f.UndoHooks }
+func plainHooks(f *FreezeFacts) bool         { return f.Hooks[spec.PreBackup] && !f.UndoHooks }
 func hasPreRestoreHooks(f *FreezeFacts) bool { return f.Hooks[spec.PreRestore] }
 func noPreRestoreHooks(f *FreezeFacts) bool  { return !f.Hooks[spec.PreRestore] }
 
@@ -191,8 +215,10 @@ var migrateSteps = []StepDef{
 		Help: "Makes the claims in our namespace on the target."},
 	{Name: "restore-volumes", Verb: "mover.restore", Undo: "mover.stop-restore", UndoTarget: true, When: hasVolumes, Timeout: copying, Retries: 2,
 		Help: "Writes the changes into the target's claims while the application still runs."},
-	{Name: "pre-backup-hooks", Verb: "hook.pre-backup", Undo: "hook.clean-up", UndoBefore: true, When: hooksIn(spec.PreBackup), Timeout: copying,
+	{Name: "pre-backup-hooks", Verb: "hook.pre-backup", Undo: "hook.clean-up", UndoBefore: true, When: plainHooks, Timeout: copying,
 		Help: "Runs the PreBackup hooks."},
+	{Name: "hooks-with-undo", Verb: "hook.pre-backup", Undo: "hook.undo", UndoBefore: true, UndoWith: "stop", When: undoesHooks, Push: true, Timeout: copying,
+		Help: "Runs the PreBackup hook that has an undo of its own, as one that stops an operator has."},
 	{Name: "backup", Verb: "velero.backup", Undo: "velero.backup-undo", Timeout: medium, Retries: 2,
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},
 	{Name: "restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoTarget: true, When: noPreRestoreHooks, Timeout: medium, Retries: 2,

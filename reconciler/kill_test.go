@@ -222,13 +222,22 @@ func (w *world) life(t *testing.T) (killed bool) {
 	return false
 }
 
-// copyBack stands for a rollback that copies back.
-const copyBack spec.RunKind = "copy back"
+// copyBack stands for a rollback that copies back, hooked for a cutover with a
+// hook that has an undo, and unhooked for the rollback of one.
+const (
+	copyBack spec.RunKind = "copy back"
+	hooked   spec.RunKind = "cutover with a hook that has an undo"
+	unhooked spec.RunKind = "rollback with an undo of a hook"
+)
 
 func newWorld(kind spec.RunKind, volumes bool, break_ ...string) *world {
 	w := &world{made: map[string]int{}, age: map[string]int{}, broken: map[string]bool{}, final: map[string]bool{}, now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
 	c := &spec.Closure{}
 	c.Plan.Spec.State = spec.Migrated
+	if kind == hooked || kind == unhooked {
+		c.Plan.Spec.Hooks = []spec.PlanHook{{Hook: "scale-down", Undo: "scale-up", Phase: spec.PreBackup}}
+		kind = map[spec.RunKind]spec.RunKind{hooked: spec.RunMigrate, unhooked: spec.RunRollback}[kind]
+	}
 	o := Order{Kind: kind, Plan: "shop", Closure: c, Approval: &spec.Approval{Commit: "c1", Time: metav1.NewTime(w.now)}}
 	if volumes {
 		o.Volumes = []spec.Volume{{Namespace: "shop", Claim: "data", Action: "copy"}}
@@ -318,9 +327,12 @@ var killCases = []struct {
 	{"the last copy fails", spec.RunMigrate, true, []string{"do:last-restore:1!"}, spec.RunFailed, "undo:namespaces"},
 	{"the target is not healthy", spec.RunMigrate, true, []string{"do:health:1!"}, spec.RunFailed, "undo:namespaces"},
 	{"an undo fails for good behind the restart", spec.RunMigrate, true, []string{"do:health:1!", "undo:backup!"}, spec.RunFailed, "undo:namespaces"},
+	{"the target of a hooked cutover is not healthy", hooked, true, []string{"do:health:1!"}, spec.RunFailed, "undo:namespaces"},
+	{"a hook with an undo fails", hooked, true, []string{"do:hooks-with-undo:1!"}, spec.RunFailed, "undo:namespaces"},
 	{"traffic fails", spec.RunMigrate, true, []string{"do:traffic:1!"}, spec.RunSucceeded, "do:clean-up:1"},
 	{"close", spec.RunClose, true, nil, spec.RunSucceeded, "do:release:1"},
 	{"rollback that discards", spec.RunRollback, true, nil, spec.RunSucceeded, "do:undo-namespaces:1"},
+	{"rollback that undoes a hook", unhooked, true, nil, spec.RunSucceeded, "do:undo-namespaces:1"},
 	{"rollback that copies back", copyBack, true, nil, spec.RunSucceeded, "do:undo-namespaces:1"},
 	{"copy back, the last upload is lost once", copyBack, true, []string{"do:last-upload-target:1"}, spec.RunSucceeded, "do:undo-namespaces:1"},
 	{"copy back fails before the stop", copyBack, true, []string{"do:upload-target:1!"}, spec.RunFailed, "undo:keep-source"},

@@ -130,11 +130,9 @@ func definitions(run *spec.Run) ([]StepDef, error) {
 // open finds the one step that the run works on, forwards or backwards.
 func open(defs []StepDef, run *spec.Run) (index int, undo bool) {
 	if failing(defs, run) {
-		for turn := range undoTurns {
-			for i := len(run.Steps) - 1; i >= 0; i-- {
-				if s := run.Steps[i]; s.Undo != "" && defs[i].undoOrder() == turn && undoable(s.State) {
-					return i, true
-				}
+		for _, i := range undoOrder(defs) {
+			if s := run.Steps[i]; s.Undo != "" && undoable(s.State) {
+				return i, true
 			}
 		}
 		return -1, true
@@ -321,7 +319,7 @@ func saveFacts(in Input, i int) (Decision, bool) {
 	if !mergeFacts(&run.Facts, in.Seen.Facts) {
 		return Decision{}, false
 	}
-	return Decision{Kind: Save, Run: run, Step: run.Steps[i].Name}, true
+	return Decision{Kind: Save, Run: run, Log: in.Seen.Log, Step: run.Steps[i].Name}, true
 }
 
 func gateTurn(d StepDef, in Input, i int) Decision {

@@ -53,35 +53,42 @@ func TestSatisfiedStepsWaitForTheFrozenRunToo(t *testing.T) {
 // users reach the target everything is undone in the right order, afterwards
 // the cutover ends.
 func TestCanceledAtEveryInstant(t *testing.T) {
-	ref := newWorld(spec.RunMigrate, true)
-	ref.life(t)
-	for k := 1; k <= ref.tick; k++ {
-		w := newWorld(spec.RunMigrate, true)
-		w.cancelAt = k
-		w.life(t)
-		es := effects(w)
-		reached := slices.Contains(es, "do:traffic:1")
-		if reached != (w.ended.Status.Phase == spec.RunSucceeded) {
-			t.Fatalf("cancel at %d: %s, effects %v", k, w.ended.Status.Phase, es)
+	for _, kind := range []spec.RunKind{spec.RunMigrate, hooked} {
+		ref := newWorld(kind, true)
+		ref.life(t)
+		for k := 1; k <= ref.tick; k++ {
+			w := newWorld(kind, true)
+			w.cancelAt = k
+			w.life(t)
+			canceledRightly(t, w, fmt.Sprintf("%s, cancel at %d", kind, k))
 		}
-		if err := orderBroken(w); err != nil {
-			t.Fatalf("cancel at %d: %v", k, err)
+	}
+}
+
+func canceledRightly(t *testing.T, w *world, name string) {
+	t.Helper()
+	es := effects(w)
+	reached := slices.Contains(es, "do:traffic:1")
+	if reached != (w.ended.Status.Phase == spec.RunSucceeded) {
+		t.Fatalf("%s: %s, effects %v", name, w.ended.Status.Phase, es)
+	}
+	if err := orderBroken(w); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if reached {
+		return
+	}
+	for _, e := range es {
+		step, ok := strings.CutPrefix(strings.TrimSuffix(e, ":1"), "do:")
+		if d := stepTable(spec.RunMigrate)[step]; ok && d.Undo != "" && !slices.Contains(es, "undo:"+step) {
+			t.Errorf("%s: %s was not undone: %v", name, step, es)
 		}
-		if reached {
-			continue
-		}
-		for _, e := range es {
-			step, ok := strings.CutPrefix(strings.TrimSuffix(e, ":1"), "do:")
-			if d := stepTable(spec.RunMigrate)[step]; ok && d.Undo != "" && !slices.Contains(es, "undo:"+step) {
-				t.Errorf("cancel at %d: %s was not undone: %v", k, step, es)
-			}
-		}
-		restart := slices.Index(es, "undo:stop")
-		for i, e := range es {
-			step, _ := strings.CutPrefix(e, "undo:")
-			if d := stepTable(spec.RunMigrate)[step]; restart >= 0 && d.Undo != "" && d.UndoBefore && e != "do:"+step+":1" && i > restart && e != "undo:upload" {
-				t.Errorf("cancel at %d: %s came after the restart of the source: %v", k, e, es)
-			}
+	}
+	restart := slices.Index(es, "undo:stop")
+	for i, e := range es {
+		step, _ := strings.CutPrefix(e, "undo:")
+		if d := stepTable(spec.RunMigrate)[step]; restart >= 0 && d.Undo != "" && d.UndoBefore && e != "do:"+step+":1" && i > restart && e != "undo:upload" {
+			t.Errorf("%s: %s came after the restart of the source: %v", name, e, es)
 		}
 	}
 }

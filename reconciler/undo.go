@@ -24,7 +24,9 @@ func undoTurn(d StepDef, in Input, i int) Decision {
 			if in.Seen.Final && d.UndoEnds || !d.UndoBefore && (in.Seen.Final || s.Attempt >= undoAttempts) {
 				return settleUndo(in, i, spec.StepUndoFail, in.Seen.Reason, in.Seen.Message)
 			}
-			return beginUndo(in, i, s.Attempt+1)
+			dec := beginUndo(in, i, s.Attempt+1)
+			dec.Log = in.Seen.Log
+			return dec
 		}
 	}
 	if goesWithTheTarget(d, in) {

@@ -155,7 +155,7 @@ func references(p *MigrationPlan) []reference {
 		{"spec.replicationRepository", KindReplicationRepository, p.Spec.ReplicationRepository},
 	}
 	for i, h := range p.Spec.Hooks {
-		refs = append(refs, reference{fmt.Sprintf("spec.hooks[%d].hook", i), KindHook, h.Hook})
+		refs = append(refs, reference{fmt.Sprintf("spec.hooks[%d].hook", i), KindHook, h.Hook}, reference{fmt.Sprintf("spec.hooks[%d].undo", i), KindHook, h.Undo})
 	}
 	return refs
 }
@@ -244,6 +244,9 @@ func newClosure(found map[string]*Document, key string) *Closure {
 	hooks := map[string]bool{}
 	for _, h := range p.Spec.Hooks {
 		hooks[h.Hook] = true
+		if h.Undo != "" {
+			hooks[h.Undo] = true
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(hooks)) {
 		c.Hooks = append(c.Hooks, *found[documentKey(KindHook, name)].Object.(*Hook))

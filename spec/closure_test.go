@@ -9,15 +9,15 @@ import (
 )
 
 func TestAssembleBuildsAClosure(t *testing.T) {
-	other := strings.Replace(hookYAML, "freeze-db", "warm-up", 1)
-	plan := with(t, planYAML, "spec.hooks", "[{hook: warm-up, phase: PostRestore, namespace: shop}, {hook: freeze-db, phase: PreBackup, namespace: shop}, {hook: freeze-db, phase: PreBackup, namespace: shop, runs: [Stage]}]")
+	other := strings.Replace(hookYAML, "freeze-db", "warm-up", 1) + "---\n" + strings.Replace(hookYAML, "freeze-db", "thaw-db", 1)
+	plan := with(t, planYAML, "spec.hooks", "[{hook: warm-up, phase: PostRestore, namespace: shop}, {hook: freeze-db, undo: thaw-db, phase: PreBackup, namespace: shop}, {hook: freeze-db, phase: PreBackup, namespace: shop, runs: [Stage]}]")
 	closures, problems, rest := assemble(t, plan, other, parts(t))
 	c := closures["shop"]
 	if c == nil || len(problems) > 0 || len(rest) > 0 {
 		t.Fatal(problems, rest)
 	}
 	if c.Source.Metadata.Name != "old" || c.Target.Metadata.Name != "new" || c.Repository.Metadata.Name != "main" ||
-		len(c.Hooks) != 2 || c.Hooks[0].Metadata.Name != "freeze-db" || c.Hooks[1].Metadata.Name != "warm-up" {
+		len(c.Hooks) != 3 || c.Hooks[0].Metadata.Name != "freeze-db" || c.Hooks[1].Metadata.Name != "thaw-db" || c.Hooks[2].Metadata.Name != "warm-up" {
 		t.Errorf("%+v", c)
 	}
 	if ps := NotSupported(c); len(ps) != 0 {
@@ -38,6 +38,7 @@ func TestAProblemHoldsThePlansThatItConcerns(t *testing.T) {
 	}{
 		"unknown cluster": {[]string{parts(t), with(t, shop, "spec.sourceCluster", "odl"), web}, []string{`b.yaml:15: spec.sourceCluster: there is no Cluster "odl"; did you mean "old"?`}, false},
 		"unknown hook":    {[]string{parts(t), with(t, shop, "spec.hooks[0].hook", "backup"), web}, []string{`there is no Hook "backup": write freeze-db`}, false},
+		"unknown undo":    {[]string{parts(t), with(t, shop, "spec.hooks[0].undo", "thaw-db"), web}, []string{`b.yaml:10: spec.hooks[0].undo: there is no Hook "thaw-db": write freeze-db`}, false},
 		"unknown plan":    {[]string{parts(t), with(t, shop, "spec.dependsOn", "[wbe]"), web}, []string{`spec.dependsOn[0]: there is no MigrationPlan "wbe"; did you mean "web"?`}, false},
 		"a cycle": {[]string{parts(t), with(t, shop, "spec.dependsOn", "[web]"), with(t, web, "spec.dependsOn", "[blog]"), with(t, web, "metadata.name", "blog", "spec.dependsOn", "[shop]")},
 			[]string{`b.yaml:7: spec.dependsOn[0]: plans that wait for each other never start: shop depends on web depends on blog depends on shop; remove one`}, true},

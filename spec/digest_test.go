@@ -67,6 +67,14 @@ func TestDigestCoversEverythingElse(t *testing.T) {
 		}
 		note(change[1], closures["shop"].Digest())
 	}
+	thaw, undone := strings.Replace(hookYAML, "freeze-db", "thaw-db", 1), with(t, plan, "spec.hooks[0].undo", "thaw-db")
+	for _, text := range []string{thaw, strings.Replace(thaw, "/freeze", "/thaw", 1)} {
+		closures, problems, _ := assemble(t, parts(t), text, undone)
+		if len(closures) != 1 {
+			t.Fatal(problems)
+		}
+		note(text, closures["shop"].Digest())
+	}
 }
 
 // Every field of a closure is either part of the digest or known to be left

@@ -145,7 +145,7 @@ var planSupports = map[string]support{
 	"spec.volumes.overrides[].targetClaim":      full,
 
 	"spec.hooks[].hook": full, "spec.hooks[].phase": full, "spec.hooks[].cluster": full,
-	"spec.hooks[].namespace": full, "spec.hooks[].serviceAccountName": full, "spec.hooks[].runs[]": full,
+	"spec.hooks[].namespace": full, "spec.hooks[].serviceAccountName": full, "spec.hooks[].runs[]": full, "spec.hooks[].undo": full,
 
 	"spec.stage.schedule": full, "spec.stage.timeZone": full, "spec.stage.startingDeadline": full, "spec.stage.requestedAt": full,
 

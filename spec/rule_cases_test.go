@@ -121,6 +121,12 @@ var planCases = []ruleCase{
 	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, phase: PreRestore, namespace: ns, runs: [Stage]}]", "spec.hooks[0].runs", "restores no objects"),
 	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, phase: PreBackup, namespace: ns, runs: [Cutover, Cutover]}]", "spec.hooks[0].runs[1]", "written twice"),
 	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, phase: PreBackup, namespace: ns, cluster: destination}]", "spec.hooks[0].cluster", "source or target"),
+	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, undo: y, phase: PostBackup, namespace: ns}]", "spec.hooks[0].undo", "phase PreBackup only"),
+	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, undo: y, phase: PreBackup, namespace: ns, cluster: target}]", "spec.hooks[0].undo", "runs on the target"),
+	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, undo: y, phase: PreBackup, namespace: ns, runs: [Stage]}]", "spec.hooks[0].undo", "cutovers only"),
+	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, undo: y, phase: PreBackup, namespace: ns, runs: [Cutover, Stage]}]", "spec.hooks[0].undo", "cutovers only"),
+	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, undo: x, phase: PreBackup, namespace: ns}]", "spec.hooks[0].undo", "the same again"),
+	set1(KindMigrationPlan, "spec.hooks", "[{hook: x, undo: X, phase: PreBackup, namespace: ns}]", "spec.hooks[0].undo", "undo must be"),
 
 	set1(KindMigrationPlan, "spec.stage", "{schedule: '@daily'}", "spec.stage.schedule", "five fields"),
 	set1(KindMigrationPlan, "spec.stage", "{schedule: '0 0 30 2 *'}", "spec.stage.schedule", "never fires"),

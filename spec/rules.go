@@ -115,6 +115,7 @@ var planRules = map[string]rule{
 	"spec.hooks[].namespace":                    {need: "the namespace in which the hook's Job runs", name: label},
 	"spec.hooks[].serviceAccountName":           {name: subdomain},
 	"spec.hooks[].runs[]":                       {enum: hookRuns},
+	"spec.hooks[].undo":                         {name: label},
 	"spec.windows[].kind":                       {need: "Allow or Deny", enum: []string{"Allow", "Deny"}},
 	"spec.windows[].applies[]":                  {enum: []string{"Stage", "Cutover"}},
 	"spec.cutover.onFailure":                    {enum: []string{"RollBack", "Stop"}},

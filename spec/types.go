@@ -231,6 +231,10 @@ type PlanHook struct {
 	Namespace          string   `json:"namespace"`
 	ServiceAccountName string   `json:"serviceAccountName,omitempty"` // default "default"
 	Runs               []string `json:"runs,omitempty"`               // Cutover | Stage
+	// Undo names a Hook that takes back what a PreBackup hook of cutovers has done
+	// on the source. It runs when a run that has started the hook is undone, canceled
+	// or rolled back, before the source's workloads are started, until it succeeds.
+	Undo string `json:"undo,omitempty"`
 }
 
 // Side is the cluster on which the hook runs.

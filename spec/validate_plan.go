@@ -180,6 +180,23 @@ func (c checker) hooks(hooks []PlanHook) {
 				c.addf(fmt.Sprintf("%s.runs[%d]", path, k), "%s is written twice: remove one of them", quote(run))
 			}
 		}
+		c.hookUndo(path+".undo", h)
+	}
+}
+
+// hookUndo refuses an undo where nothing would ever run it, or where it would be
+// about a cluster whose objects are removed anyway.
+func (c checker) hookUndo(path string, h PlanHook) {
+	switch {
+	case h.Undo == "":
+	case h.Phase != "" && h.Phase != PreBackup:
+		c.addf(path, "undo goes with phase PreBackup only: a hook of phase %s stops nothing on the source that would have to be started again; remove it", h.Phase)
+	case h.Cluster == Target:
+		c.addf(path, "undo takes back what a hook has done on the source, and this hook runs on the target: remove undo, or cluster")
+	case slices.Contains(h.Runs, "Stage"):
+		c.addf(path, "undo is for cutovers only, and this hook runs in stage runs too: write the stage run's hook as an entry of its own, without undo")
+	case h.Undo == h.Hook:
+		c.addf(path, "undo names the hook itself, which would do the same again: name another Hook")
 	}
 }
 

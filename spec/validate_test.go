@@ -56,6 +56,7 @@ var rightCases = []struct {
 	{KindMigrationPlan, []string{"spec.namespaces", "[{name: default}, {name: openshiftapps}, {name: kubeflow}]"}},
 	{KindMigrationPlan, []string{"spec.namespaces", "[{name: a, targetName: b}, {name: b, targetName: a}]"}},
 	{KindMigrationPlan, []string{"spec.hooks", "[{hook: x, phase: PreBackup, namespace: ns}, {hook: x, phase: PreBackup, namespace: ns, runs: [Stage]}, {hook: x, phase: PostRestore, namespace: ns, cluster: source}]"}},
+	{KindMigrationPlan, []string{"spec.hooks", "[{hook: x, undo: thaw, phase: PreBackup, namespace: ns, cluster: source, runs: [Cutover]}, {hook: x, phase: PreBackup, namespace: ns, runs: [Stage]}]"}},
 	{KindMigrationPlan, []string{"spec.windows", "[{kind: Allow, schedule: '0 22 * * 5', duration: 6h, timeZone: Europe/Berlin, applies: [Cutover]}, {kind: Deny, from: '2026-12-24T00:00:00Z', to: '2026-12-27T00:00:00Z'}]"}},
 	{KindMigrationPlan, []string{"spec.stage", "{schedule: '0 1 * * *', timeZone: Europe/Berlin, startingDeadline: 1h, requestedAt: '2026-12-01T10:00:00+01:00'}"}},
 	{KindMigrationPlan, []string{"spec.labelSelector", "{matchExpressions: [{key: app, operator: In, values: [a]}], matchLabels: {app.kubernetes.io/name: x}}"}},

@@ -3,6 +3,7 @@ package hook
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -20,16 +21,16 @@ type found struct {
 	job *batchv1.Job
 }
 
-// every lists the Jobs of all the plan's hooks, of any run and attempt: a
-// daemon that remembers nothing must find them too. Those of a target that does
-// not answer are left there where an undo may do without it.
-func every(ctx context.Context, e *kube.Env) ([]found, error) {
+// every lists the Jobs in the places of those of the plan's hooks, of any run and
+// attempt: a daemon that remembers nothing must find them too. Those of a target
+// that does not answer are left there where an undo may do without it.
+func every(ctx context.Context, e *kube.Env, of func(spec.PlanHook) bool) ([]found, error) {
 	var list []found
 	seen := map[string]bool{}
 	selector := fmt.Sprintf("%s=%s,%s=%s", kube.LabelManagedBy, kube.ManagedBy, kube.LabelPlan, kube.Short(e.Run.Spec.Plan))
 	for _, h := range e.Plan().Hooks {
 		place := string(h.Side()) + "/" + h.Namespace
-		if seen[place] {
+		if seen[place] || !of(h) {
 			continue
 		}
 		seen[place] = true
@@ -59,29 +60,48 @@ func jobsIn(ctx context.Context, e *kube.Env, h spec.PlanHook, selector string) 
 	return jobs.Items, nil
 }
 
+// cleanable lists what a clean-up removes: all, but for the Jobs that are left to
+// another undo of the run, to which they show that their hook was started.
+func cleanable(ctx context.Context, e *kube.Env) ([]found, error) {
+	left, err := every(ctx, e, func(spec.PlanHook) bool { return true })
+	return slices.DeleteFunc(left, func(f found) bool {
+		return e.Undo && slices.ContainsFunc(e.Run.Steps, func(s spec.Step) bool {
+			return s.Undo == undoVerb && s.Name == f.job.Labels[kube.LabelStep]
+		})
+	}), err
+}
+
 // lookCleanUp: Succeeded once no Job of a hook, running or finished, is left.
 func lookCleanUp(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	left, err := every(ctx, e)
+	left, err := cleanable(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	return lookGone(left), nil
+}
+
+func lookGone(left []found) reconciler.Observation {
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: "no Job of a hook is left"}
 	for _, f := range left {
 		o = reconciler.Observation{Seen: reconciler.Working, Reason: "HookRemoving", Object: fmt.Sprintf("%s Job %s/%s", f.on.Side, f.job.Namespace, f.job.Name),
 			Message: "waiting until the pods of a hook are gone"}
 		if f.job.DeletionTimestamp == nil {
 			o.Seen, o.Message = reconciler.Absent, "the Job of a hook is to be removed"
-			return o, nil
+			return o
 		}
 	}
-	return o, nil
+	return o
 }
 
 func ensureCleanUp(ctx context.Context, e *kube.Env) error {
-	left, err := every(ctx, e)
+	left, err := cleanable(ctx, e)
 	if err != nil {
 		return err
 	}
+	return remove(ctx, e, left)
+}
+
+func remove(ctx context.Context, e *kube.Env, left []found) error {
 	for _, f := range left {
 		if f.on.Side == spec.Target { // the verb needs the source alone, whose epoch was asked for
 			if err := f.on.Guard(ctx, &e.Settings); err != nil {

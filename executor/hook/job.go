@@ -25,6 +25,7 @@ type task struct {
 	spec.PlanHook
 	index int        // in the plan's list
 	hook  *spec.Hook // nil: the closure has none of that name
+	undo  bool       // PlanHook.Hook is the one that takes back what the plan's has done
 }
 
 // tasks of a phase in the order of the plan.
@@ -34,15 +35,19 @@ func tasks(e *kube.Env, phase spec.Phase) []task {
 		if h.Phase != phase || !h.RunsIn(e.Run.Spec.Kind) {
 			continue
 		}
-		t := task{PlanHook: h, index: n}
-		for m := range e.Run.Spec.Closure.Hooks {
-			if e.Run.Spec.Closure.Hooks[m].Metadata.Name == h.Hook {
-				t.hook = &e.Run.Spec.Closure.Hooks[m]
-			}
-		}
-		list = append(list, t)
+		list = append(list, newTask(e, n, h))
 	}
 	return list
+}
+
+func newTask(e *kube.Env, n int, h spec.PlanHook) task {
+	t := task{PlanHook: h, index: n}
+	for m := range e.Run.Spec.Closure.Hooks {
+		if e.Run.Spec.Closure.Hooks[m].Metadata.Name == h.Hook {
+			t.hook = &e.Run.Spec.Closure.Hooks[m]
+		}
+	}
+	return t
 }
 
 func (t task) account() string {
@@ -53,7 +58,13 @@ func (t task) account() string {
 }
 
 // jobName is the same for every look at the same attempt.
-func (t task) jobName(e *kube.Env) string { return e.ObjectName(t.Hook + "/" + strconv.Itoa(t.index)) }
+func (t task) jobName(e *kube.Env) string {
+	suffix := t.Hook + "/" + strconv.Itoa(t.index)
+	if t.undo {
+		suffix = "undo/" + suffix
+	}
+	return e.ObjectName(suffix)
+}
 
 func (t task) object(e *kube.Env, uid string) spec.Object {
 	return spec.Object{Side: t.Side(), APIVersion: "batch/v1", Kind: "Job", Resource: "jobs", Namespace: t.Namespace, Name: t.jobName(e), UID: uid}
@@ -77,6 +88,9 @@ func (t task) job(e *kube.Env) *batchv1.Job {
 			kube.AnnotationRun:   e.RunLabel(),
 			kube.AnnotationEpoch: strconv.FormatInt(e.Settings.Epoch, 10),
 		},
+	}
+	if t.undo {
+		head.Labels[kube.LabelUndoes] = strconv.Itoa(t.index)
 	}
 	job := &batchv1.Job{ObjectMeta: *head.DeepCopy()}
 	job.Namespace, job.Name = t.Namespace, t.jobName(e)
@@ -114,14 +128,17 @@ func (t task) env(e *kube.Env) []corev1.EnvVar {
 
 // refusal is why a hook cannot run at all, "" when it can.
 func (t task) refusal() (reason, message string) {
-	path := fmt.Sprintf("spec.hooks[%d]", t.index)
+	path := fmt.Sprintf("spec.hooks[%d].hook", t.index)
+	if t.undo {
+		path = fmt.Sprintf("spec.hooks[%d].undo", t.index)
+	}
 	switch {
 	case t.hook == nil:
-		return "HookMissing", fmt.Sprintf("%s.hook: the frozen plan has no Hook %q; merge the document and start a new run", path, t.Hook)
+		return "HookMissing", fmt.Sprintf("%s: the frozen plan has no Hook %q; merge the document and start a new run", path, t.Hook)
 	case t.hook.Spec.Playbook != "":
-		return "NotSupported", fmt.Sprintf("%s.hook: Hook %q has spec.playbook, which this version does not run; use an image with a command", path, t.Hook)
+		return "NotSupported", fmt.Sprintf("%s: Hook %q has spec.playbook, which this version does not run; use an image with a command", path, t.Hook)
 	case t.hook.Spec.Image == "":
-		return "HookInvalid", fmt.Sprintf("%s.hook: Hook %q has no spec.image", path, t.Hook)
+		return "HookInvalid", fmt.Sprintf("%s: Hook %q has no spec.image", path, t.Hook)
 	}
 	return "", ""
 }

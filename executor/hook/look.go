@@ -93,6 +93,12 @@ func look(ctx context.Context, e *kube.Env, k *keeper, phase spec.Phase) (reconc
 		o.Message = fmt.Sprintf("hook %s failed: %s (%s of %s): %s; its output is in the run's log", t.Hook, reason, kube.Describe(t.object(e, "")), e.On(t.Side()).Name, message)
 		return o, nil
 	}
+	running(ctx, e, k, t, j, &o)
+	return o, nil
+}
+
+// running tells what a Job that has not ended is doing, and when to look again.
+func running(ctx context.Context, e *kube.Env, k *keeper, t task, j *batchv1.Job, o *reconciler.Observation) {
 	o.Seen, o.Poll = reconciler.Working, poll
 	if end := endsAt(j); failing(j) || !end.IsZero() && time.Until(end) < lastLook {
 		k.keep(ctx, e.On(t.Side()), j)
@@ -102,7 +108,6 @@ func look(ctx context.Context, e *kube.Env, k *keeper, phase spec.Phase) (reconc
 	}
 	o.Reason, o.Message = progress(ctx, e, t, j)
 	o.Wake = wake(ctx, e, t, j)
-	return o, nil
 }
 
 // lookBefore says whether a hook that has no Job yet can have one.
@@ -180,12 +185,15 @@ func ensure(ctx context.Context, e *kube.Env, phase spec.Phase) error {
 	if err != nil || s.next == len(s.tasks) || s.jobs[s.next] != nil {
 		return err
 	}
-	t := s.tasks[s.next]
+	return s.tasks[s.next].create(ctx, e)
+}
+
+func (t task) create(ctx context.Context, e *kube.Env) error {
 	if reason, message := t.refusal(); reason != "" {
 		return fmt.Errorf("%s: %s", reason, message)
 	}
 	c := e.On(t.Side())
-	_, err = c.Kube.BatchV1().Jobs(t.Namespace).Create(ctx, t.job(e), metav1.CreateOptions{FieldManager: workload.FieldManager})
+	_, err := c.Kube.BatchV1().Jobs(t.Namespace).Create(ctx, t.job(e), metav1.CreateOptions{FieldManager: workload.FieldManager})
 	if apierrors.IsAlreadyExists(err) {
 		return nil // an earlier call of ours: the name is this attempt's
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// Verbs returns the registry of this package: one verb a phase, and one that
-// removes their Jobs.
+// Verbs returns the registry of this package: one verb a phase, one that removes
+// their Jobs, and one that undoes hooks.
 func Verbs() map[string]kube.Verb {
 	verbs, k := map[string]kube.Verb{}, &keeper{}
 	for name, phase := range map[string]spec.Phase{
@@ -31,5 +31,9 @@ func Verbs() map[string]kube.Verb {
 	// It comes before the restart of the source, which must not wait for a target
 	// that no hook is on, or that is gone for good.
 	verbs["hook.clean-up"] = kube.Verb{Look: lookCleanUp, Ensure: ensureCleanUp, Needs: []spec.Side{spec.Source}}
+	verbs[undoVerb] = kube.Verb{
+		Look:   func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) { return lookUndo(ctx, e, k) },
+		Ensure: ensureUndo, Needs: []spec.Side{spec.Source},
+	}
 	return verbs
 }

@@ -18,6 +18,7 @@ const (
 	LabelRun       = "tranship.dev/run"
 	LabelStep      = "tranship.dev/step"
 	LabelAttempt   = "tranship.dev/attempt"
+	LabelUndoes    = "tranship.dev/undoes" // of a Job: the place in the plan of the hook that it takes back
 
 	AnnotationPlan     = "tranship.dev/plan-name" // in full
 	AnnotationEpoch    = "tranship.dev/epoch"
@@ -27,7 +28,8 @@ const (
 	AnnotationNudged   = "tranship.dev/nudged"   // of a claim: the version of its volume at which its binding was asked for again
 	AnnotationPrevious = "tranship.dev/previous" // JSON of what we changed, to put it back
 	AnnotationRun      = "tranship.dev/changed-by"
-	AnnotationMoved    = "tranship.dev/moved-to" // of a source volume: "<cluster>/<volume>" that uses its storage
+	AnnotationByHand   = "tranship.dev/done-by-hand" // of a Job that undoes a hook: who says that it was done by hand, and why
+	AnnotationMoved    = "tranship.dev/moved-to"     // of a source volume: "<cluster>/<volume>" that uses its storage
 )
 
 // Short is a plan's name cut to what fits in labels, paths and object names:

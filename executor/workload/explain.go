@@ -31,7 +31,7 @@ func (v *verdict) explain(ctx context.Context, c *kube.Cluster, i item) {
 		reason, message := PodTrouble(p)
 		v.reason = reason
 		v.message += fmt.Sprintf("; pod %s: %s", p.Name, message)
-		if words := lastWords(ctx, c, p); words != "" {
+		if words := LastWords(ctx, c, p); words != "" {
 			v.message += "; its last lines: " + words
 		}
 		if ev := PodWarning(ctx, c, p); ev != "" {

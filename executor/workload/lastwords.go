@@ -29,10 +29,10 @@ var suspicious = regexp.MustCompile(`(?i)passw|pwd|credential|logon|login|secret
 
 const hidden = "<hidden>"
 
-// lastWords are the last lines of the container of p that has crashed, "" when
+// LastWords are the last lines of the container of p that has crashed, "" when
 // none has. They go into a record that others read: values of the namespace's
 // Secrets are taken out, and without knowing these nothing is said.
-func lastWords(ctx context.Context, c *kube.Cluster, p *corev1.Pod) string {
+func LastWords(ctx context.Context, c *kube.Cluster, p *corev1.Pod) string {
 	name, previous := crashed(p)
 	if name == "" {
 		return ""

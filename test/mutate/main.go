@@ -39,6 +39,11 @@ var mutations = []mutation{
 		test: "TestKilledAtEveryInstant", folder: "./reconciler",
 	},
 	{
+		rule: "a hook that has an undo is started on record", file: "reconciler/itinerary.go",
+		from: "When: undoesHooks, Push: true,", to: "When: undoesHooks,",
+		test: "TestAHookThatNobodyRemembersIsUndone", folder: "./reconciler",
+	},
+	{
 		rule: "a push moves only the tip that was read", file: "gitsource/protocol.go",
 		from: "	req := packp.NewReferenceUpdateRequest()\n",
 		to:   "	if now, err := r.tip(ctx); err == nil {\n		old = now\n	}\n	req := packp.NewReferenceUpdateRequest()\n",
