@@ -59,6 +59,9 @@ type StepDef struct {
 	PushEnd bool
 	// Gate asks, right before the step, whether the approval still stands.
 	Gate bool
+	// Stops: from this step on the application may be down in part, so that no later
+	// gate makes it wait; one that says that the approval is gone still turns it round.
+	Stops bool
 	// NoReturn: from this step on a failure does not undo by itself.
 	NoReturn bool
 	// Soft: a failure is a warning of the run, not its end.
@@ -217,7 +220,7 @@ var migrateSteps = []StepDef{
 		Help: "Writes the changes into the target's claims while the application still runs."},
 	{Name: "pre-backup-hooks", Verb: "hook.pre-backup", Undo: "hook.clean-up", UndoBefore: true, When: plainHooks, Timeout: copying,
 		Help: "Runs the PreBackup hooks."},
-	{Name: "hooks-with-undo", Verb: "hook.pre-backup", Undo: "hook.undo", UndoBefore: true, UndoWith: "stop", When: undoesHooks, Push: true, Timeout: copying,
+	{Name: "hooks-with-undo", Verb: "hook.pre-backup", Undo: "hook.undo", UndoBefore: true, UndoWith: "stop", When: undoesHooks, Push: true, Gate: true, Stops: true, Timeout: copying,
 		Help: "Runs the PreBackup hook that has an undo of its own, as one that stops an operator has."},
 	{Name: "backup", Verb: "velero.backup", Undo: "velero.backup-undo", Timeout: medium, Retries: 2,
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},

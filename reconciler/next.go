@@ -186,7 +186,7 @@ func committed(defs []StepDef, run *spec.Run) bool {
 
 func doTurn(defs []StepDef, in Input, i int) Decision {
 	d, s := defs[i], in.Run.Steps[i]
-	if d.Gate && !in.Gate.Open && (s.State == spec.StepPending || (in.Err == nil && in.Seen.Seen == Absent)) {
+	if d.Gate && !in.Gate.Open && (in.Gate.Cancel || !stopped(defs[:i], in.Run)) && (s.State == spec.StepPending || (in.Err == nil && in.Seen.Seen == Absent)) {
 		return gateTurn(d, in, i)
 	}
 	if s.State == spec.StepPending {
@@ -229,6 +229,16 @@ func doTurn(defs []StepDef, in Input, i int) Decision {
 		return Decision{Kind: Act, Call: Call{Run: in.Run, Step: s, Verb: s.Verb}, Push: d.Push && !in.Pushed, Step: s.Name}
 	}
 	return wait(in, s, in.Seen.Poll, in.Seen.Reason, in.Seen.Message, in.Seen.Object)
+}
+
+// stopped says that one of these steps may have stopped a part of the application.
+func stopped(defs []StepDef, run *spec.Run) bool {
+	for i, d := range defs {
+		if d.Stops && run.Steps[i].State != spec.StepPending {
+			return true
+		}
+	}
+	return false
 }
 
 // succeeded ends a step.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/tranship/tranship/spec"
 	"pgregory.net/rapid"
@@ -124,7 +125,7 @@ func TestStepsOfAHookWithUndo(t *testing.T) {
 			t.Errorf("undo %q: %v", undo, names)
 		}
 	}
-	if d := stepTable(spec.RunMigrate)["hooks-with-undo"]; !d.Push || !d.UndoBefore || d.UndoTarget {
+	if d := stepTable(spec.RunMigrate)["hooks-with-undo"]; !d.Push || !d.Gate || !d.UndoBefore || d.UndoTarget {
 		t.Errorf("%+v", d)
 	}
 	for _, quiesce := range []bool{true, false} {
@@ -136,6 +137,43 @@ func TestStepsOfAHookWithUndo(t *testing.T) {
 		}
 		if d := stepTable(spec.RunRollback)["undo-hooks-with-undo"]; d.Soft || !d.Forever {
 			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// The gate comes before the hook, for it stops something. Behind it none keeps the
+// application waiting half stopped, and an approval that is gone turns the run round.
+func TestGateBeforeAHookThatStops(t *testing.T) {
+	closed := Gate{Reason: "OutsideWindow", Say: "the window has closed"}
+	for name, c := range map[string]struct {
+		first, later Gate
+		phase        spec.RunPhase
+		hook         bool
+	}{
+		"closed before it":     {closed, closed, spec.RunCanceled, false},
+		"closed behind it":     {Gate{Open: true}, closed, spec.RunSucceeded, true},
+		"taken back behind it": {Gate{Open: true}, Gate{Cancel: true, Reason: "StateChanged", Say: "Git says Staged"}, spec.RunCanceled, true},
+		"taken back before it": {Gate{Cancel: true, Reason: "StateChanged", Say: "Git says Staged"}, closed, spec.RunCanceled, false},
+		"open all along":       {Gate{Open: true}, Gate{Open: true}, spec.RunSucceeded, true},
+	} {
+		w := newWorld(hooked, true)
+		w.gate = func(int) Gate {
+			if w.made["do:hooks-with-undo:1"] == 0 {
+				return c.first
+			}
+			return c.later
+		}
+		w.endless = true
+		for i := 0; i < 3 && w.ended == nil; i++ {
+			w.now = w.now.Add(5 * time.Hour)
+			w.life(t)
+		}
+		es := effects(w)
+		if w.ended == nil || w.ended.Status.Phase != c.phase || slices.Contains(es, "do:hooks-with-undo:1") != c.hook {
+			t.Errorf("%s: %+v, effects %v", name, w.ended, es)
+		}
+		if c.phase == spec.RunCanceled && slices.Contains(es, "undo:hooks-with-undo") != c.hook {
+			t.Errorf("%s: effects %v", name, es)
 		}
 	}
 }
