@@ -1,8 +1,11 @@
 package gitsource
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/reconciler"
@@ -112,6 +115,40 @@ func TestAdoptionLosesNoRun(t *testing.T) {
 			r.Fsck()
 		})
 	}
+}
+
+// What was decided before an adoption is not laid over it: nothing is written until
+// the ledger was loaded, and who serves it is told.
+func TestNothingIsWrittenOverAnAdoptedLedger(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	a := acquired(t, c, "a")
+	must(t, a.Record(testContext(t), planChange("shop", "one")))
+	must(t, a.Push(testContext(t)))
+	foreignCommit(r, statusPath("shop"), edited(t, status("shop", "by hand")))
+	must(t, openLedger(t, testConfig(t, s, r)).Adopt(testContext(t)))
+	a.batch = time.Millisecond
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer stop()
+	must(t, a.Check(ctx)) // which is when a daemon meets it
+	var heard error
+	must(t, a.Serve(ctx, func(err error) { heard = err; stop() }))
+	if !errors.Is(heard, reconciler.ErrAdopted) {
+		t.Errorf("it heard %v", heard)
+	}
+	if err := a.Record(testContext(t), planChange("shop", "from memory")); !errors.Is(err, reconciler.ErrAdopted) {
+		t.Errorf("it was written over: %v", err)
+	}
+	if rec := load(t, a); waits(t, rec, "shop") != "by hand" {
+		t.Errorf("shop says %q", waits(t, rec, "shop"))
+	}
+	must(t, a.Record(testContext(t), planChange("shop", "after it was read")))
+	must(t, a.Push(testContext(t)))
+	if !strings.Contains(r.Git("show", ledgerRef+":"+statusPath("shop")), "after it was read") {
+		t.Error("nothing is written any more")
+	}
+	r.Fsck()
 }
 
 // Our own commit reached the server, its reply did not, and somebody edited on

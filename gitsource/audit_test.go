@@ -394,8 +394,9 @@ func TestKeptCheckpointsShowARewrite(t *testing.T) {
 
 func TestAdoptionsAreListed(t *testing.T) {
 	s := tell(t)
-	edited := foreignCommit(s.repo, statusPath("new"), "x")
+	edited := foreignCommit(s.repo, statusPath("new"), edited(t, status("new", "by hand")))
 	must(t, s.l.Adopt(testContext(t)))
+	load(t, s.l)
 	s.status["new"] = &spec.PlanStatus{Metadata: spec.Metadata{Name: "new"}}
 	s.record(reconciler.Change{Plans: plans(s.status["new"])})
 	s.push()

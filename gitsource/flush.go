@@ -18,7 +18,8 @@ import (
 // at the ledger once a minute. It returns reconciler.ErrSuperseded as soon as
 // it learns that another daemon has taken over, and nil at the end of ctx.
 // Other failures are logged and tried again: the journal keeps everything. Those
-// that are reconciler.ErrLedgerChanged go to changed as well, each time.
+// that are reconciler.ErrLedgerChanged go to changed as well, each time, and so does
+// reconciler.ErrAdopted until the ledger was loaded.
 func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
 	var last, year time.Time // of a successful exchange, and before which no new year is begun
 	for ctx.Err() == nil {
@@ -28,6 +29,9 @@ func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
 		case <-ctx.Done():
 			t.Stop()
 			continue
+		}
+		if l.unread() {
+			changed(reconciler.ErrAdopted)
 		}
 		idle := time.Since(last) >= daemonEvery
 		err := l.usable()
@@ -56,6 +60,13 @@ func (l *Ledger) Serve(ctx context.Context, changed func(error)) error {
 		}
 	}
 	return l.lastWords(ctx)
+}
+
+// unread says that somebody has adopted the ledger since it was loaded.
+func (l *Ledger) unread() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.adopted
 }
 
 func (l *Ledger) lastWords(ctx context.Context) error {

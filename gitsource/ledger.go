@@ -62,6 +62,7 @@ type Ledger struct {
 	holder     string
 	epoch      int64 // zero until acquired
 	superseded bool
+	adopted    bool // by a person, and not loaded since
 	health     Health
 }
 
@@ -148,7 +149,9 @@ func (l *Ledger) usable() error {
 // Record appends changes to the journal, fsynced together before it returns, and
 // queues them for the next commit. Secret values are taken out first. Where a run
 // has ended, the plan's LastDigest is set to that of the record as it is written.
-// After an error none of them counts.
+// After an error none of them counts. After an adoption it answers
+// reconciler.ErrAdopted until Load was called: what was decided before may not be
+// laid over what a person has accepted.
 func (l *Ledger) Record(_ context.Context, changes ...reconciler.Change) error {
 	if err := l.usable(); err != nil {
 		return err
@@ -170,6 +173,9 @@ func (l *Ledger) Record(_ context.Context, changes ...reconciler.Change) error {
 	defer l.mu.Unlock()
 	if l.superseded {
 		return fmt.Errorf("cannot write to the ledger: %w", reconciler.ErrSuperseded)
+	}
+	if l.adopted {
+		return fmt.Errorf("cannot write to the ledger yet: %w", reconciler.ErrAdopted)
 	}
 	return l.j.append(entries...)
 }

@@ -21,6 +21,11 @@ import (
 // ledger was rewritten or edited, the records of the last accepted tip come
 // with Changed set, when the cache still has them.
 func (l *Ledger) Load(ctx context.Context) (*reconciler.Recorded, error) {
+	return l.load(ctx, true)
+}
+
+// load is Load; known: what it returns is what this daemon goes on with.
+func (l *Ledger) load(ctx context.Context, known bool) (*reconciler.Recorded, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
 	free, err := l.take(ctx)
@@ -47,6 +52,9 @@ func (l *Ledger) Load(ctx context.Context) (*reconciler.Recorded, error) {
 			if strange {
 				out.Changed = failed.Error()
 			}
+			l.mu.Lock()
+			l.adopted = l.adopted && !known // the turn is ours: no other adoption comes in between
+			l.mu.Unlock()
 			return out, nil
 		}
 	}
@@ -62,7 +70,7 @@ func (l *Ledger) Run(ctx context.Context, file string) (*spec.Run, error) {
 	synced := l.synced
 	l.mu.Unlock()
 	if !synced {
-		if _, err := l.Load(ctx); err != nil {
+		if _, err := l.load(ctx, false); err != nil {
 			return nil, err
 		}
 	}

@@ -276,6 +276,7 @@ func (l *Ledger) accept(tip plumbing.Hash, n news) error {
 		if err := l.yield(plumbing.NewHash(head.Tip), tip); err != nil {
 			return err
 		}
+		l.adopted = l.epoch > 0
 	}
 	err = l.j.settle(n.seq, func(h *journalHead) {
 		h.Tip, h.Epoch = tip.String(), max(h.Epoch, n.epoch)

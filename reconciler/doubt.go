@@ -41,8 +41,35 @@ func (l *Loop) doubtful(say string) {
 }
 
 // LedgerChanged tells the loop what the ledger found while nothing was to be
-// done, so that nothing starts on the ground of it. Safe for concurrent use.
-func (l *Loop) LedgerChanged(err error) { l.send(message{word: &word{changed: err.Error()}}) }
+// done, so that nothing starts on the ground of it: an ErrLedgerChanged or
+// ErrAdopted. Safe for concurrent use.
+func (l *Loop) LedgerChanged(err error) { l.send(message{word: &word{changed: err}}) }
+
+// put records changes. Where somebody has adopted the ledger since it was loaded,
+// nothing is written from memory any more.
+func (l *Loop) put(ctx context.Context, changes ...Change) error {
+	err := l.ledger.Record(ctx, changes...)
+	if errors.Is(err, ErrAdopted) {
+		l.standBack()
+	}
+	return l.note(err)
+}
+
+// standBack ends all runs at a turn, and undoes nothing, as if the daemon had been
+// stopped: trustAgain loads what was adopted and goes on from there.
+func (l *Loop) standBack() {
+	if l.stale {
+		return
+	}
+	l.stale = true
+	if l.doubt == nil {
+		l.doubt = &spec.Waiting{Reason: reasonLedgerChanged, Message: ErrAdopted.Error(), Since: metav1.NewTime(l.clock.Now())}
+	}
+	l.log.Info("somebody has adopted the ledger; the daemon goes on from what it says")
+	for _, d := range l.drivers {
+		d.halt()
+	}
+}
 
 // askLedger brings what is recorded to Git before an approval is used up: a
 // ledger that somebody has changed is found before a cutover is frozen, and not
@@ -81,18 +108,27 @@ func (l *Loop) trustAgain(ctx context.Context) {
 		return
 	}
 	rec, err := l.ledger.Load(ctx)
-	if err != nil || rec.Changed != "" {
+	if err != nil && l.stale {
+		l.log.Error("the ledger that was adopted cannot be read: everything waits", "error", err)
+	}
+	if err != nil || rec.Changed != "" && !l.stale {
 		return
 	}
 	rec.keepTrust(l.rec)
-	l.rec, l.hold, l.doubt, l.again, l.ground = rec, rec.Daemon.Hold, nil, true, nil
+	l.rec, l.hold, l.doubt, l.stale, l.again, l.ground = rec, rec.Daemon.Hold, nil, false, true, nil
 	l.agenda.forget(func(plan string) bool { return rec.Plans[plan] != nil })
+	clear(l.queue.waiting)
 	l.askAll()
-	clear(l.surveys) // the adopted ledger may know no volumes
-	l.log.Info("the ledger is trusted again")
-	for _, run := range rec.Open {
-		l.start(ctx, run)
+	clear(l.surveys)       // the adopted ledger may know no volumes
+	if rec.Changed != "" { // once more, after it was adopted
+		l.doubtful(rec.Changed)
+	} else {
+		l.log.Info("the ledger is trusted again")
 	}
+	for _, run := range rec.Open {
+		l.resume(ctx, run)
+	}
+	l.startRead(ctx)
 }
 
 // keepTrust takes over what an older record knows of approvals, where this one

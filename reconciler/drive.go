@@ -23,8 +23,9 @@ type driver struct {
 	log      *slog.Logger
 	run      *spec.Run
 	pair     pair
-	cancel   chan string // at most one reason, from the loop
-	dead     chan string // at most one word that the target is gone, from the loop
+	halt     context.CancelFunc // ends it at a turn; only the loop calls it
+	cancel   chan string        // at most one reason, from the loop
+	dead     chan string        // at most one word that the target is gone, from the loop
 	why      string
 	gone     string
 	pushed   string // the step whose own record this process has pushed

@@ -62,6 +62,7 @@ type Loop struct {
 	ground  *overlaps // of rec and want; nil: to be found out
 	hold    *spec.Waiting
 	doubt   *spec.Waiting       // the ledger is not trusted
+	stale   bool                // somebody has adopted another one than is in rec
 	agenda  *agenda             // which plans to ask about
 	queue   queue               // of runs without a slot
 	moved   bool                // the queue is to be looked at: it, or the slots, have changed
@@ -92,6 +93,7 @@ type message struct {
 	survey   *Survey
 	err      error
 	saved    *save
+	left     *driver // its run has ended, or goes on with another one
 	read     *readResult
 	word     *word
 }
@@ -185,8 +187,8 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 	daemon.Epoch, daemon.Holder, daemon.Version = l.Epoch, l.Holder, l.Version
 	daemon.LastHandledAt = cmp.Or(l.handled, daemon.LastHandledAt)
 	change := Change{Daemon: daemon, Plans: plans, Message: fmt.Sprintf("observe %.12s", want.Commit), Trailers: map[string]string{"Source-Commit": want.Commit}}
-	if err := l.ledger.Record(ctx, change); err != nil {
-		return l.note(err)
+	if err := l.put(ctx, change); err != nil {
+		return err
 	}
 	if daemon.Trust != "" && (l.want == nil || daemon.Trust != l.rec.Daemon.Trust) { // once, and when it changes
 		l.log.Warn("approvals", "note", daemon.Trust)
@@ -208,12 +210,14 @@ func (l *Loop) accept(ctx context.Context, want *Desired) error {
 func (l *Loop) launch(ctx context.Context, o *Order) {
 	d := l.newDriver(o.Closure)
 	d.back = o.Kind == spec.RunRollback
+	ctx, d.halt = context.WithCancel(ctx)
 	l.drivers[o.Plan] = d
 	o.Epoch = l.Epoch
 	rec := l.rec.Plans[o.Plan].Recorded
 	l.runs.Add(1)
 	go func() {
 		defer l.runs.Done()
+		defer d.halt()
 		l.send(l.prepare(ctx, o, &rec))
 	}()
 }
@@ -258,10 +262,14 @@ func (l *Loop) start(ctx context.Context, run *spec.Run) {
 		l.drivers[run.Spec.Plan] = d
 	}
 	d.run, d.driving, d.back = run, true, undoes(run)
+	ctx, d.halt = context.WithCancel(ctx)
+	halt := d.halt
 	l.runs.Add(1)
 	go func() {
 		defer l.runs.Done()
+		defer halt()
 		_ = l.note(d.drive(ctx))
+		l.send(message{plan: run.Spec.Plan, left: d})
 	}()
 }
 

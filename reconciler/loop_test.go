@@ -25,6 +25,7 @@ type memory struct {
 	err     error
 	pushed  error  // what a push answers
 	strange string // how the ledger was changed
+	unread  bool   // it was adopted, and not loaded since
 	records int    // calls of Record
 }
 
@@ -35,6 +36,7 @@ func newMemory() *memory {
 func (m *memory) Load(context.Context) (*Recorded, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.unread = false
 	r := &Recorded{Daemon: m.daemon, Plans: maps.Clone(m.plans), Open: map[string]*spec.Run{}, Origin: m.daemon.Accepted == "", Changed: m.strange}
 	for n, run := range m.runs {
 		if run.Status.Ended == nil {
@@ -49,6 +51,9 @@ func (m *memory) Record(_ context.Context, changes ...Change) error {
 	defer m.mu.Unlock()
 	if m.err != nil {
 		return m.err
+	}
+	if m.unread {
+		return ErrAdopted
 	}
 	m.records++
 	for _, c := range changes {

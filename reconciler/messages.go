@@ -24,6 +24,8 @@ func (l *Loop) handle(ctx context.Context, m message) {
 		}
 		l.noteWaiting(m.run, m.waiting)
 		l.Notifier.Progress(m.run.Spec.Plan, m.progress)
+	case m.left != nil && l.drivers[m.plan] == m.left:
+		l.free(m.plan)
 	case m.order != nil:
 		l.begin(ctx, m)
 	case m.survey != nil:
@@ -40,7 +42,7 @@ type word struct {
 	acknowledge string // a commit
 	dead        string // a plan whose target is gone for good
 	adopt       bool
-	changed     string // how somebody has changed the ledger
+	changed     error // how somebody has changed, or adopted, the ledger
 }
 
 // Acknowledge takes over a rewritten branch, or one that lost many plans, as
@@ -61,15 +63,19 @@ func (l *Loop) hear(ctx context.Context, w word) {
 		l.letGo(w.dead)
 		return
 	}
-	if w.changed != "" {
-		l.doubtful(w.changed)
+	if errors.Is(w.changed, ErrAdopted) {
+		l.standBack()
+		return
+	}
+	if w.changed != nil {
+		l.doubtful(w.changed.Error())
 		return
 	}
 	if w.acknowledge != "" {
 		d := l.rec.Daemon
 		d.Acknowledged = w.acknowledge
-		if err := l.ledger.Record(ctx, Change{Daemon: &d, Message: "acknowledge " + w.acknowledge, Trailers: map[string]string{"Source-Commit": w.acknowledge}}); err != nil {
-			l.log.Error("an acknowledgement could not be recorded", "error", l.note(err))
+		if err := l.put(ctx, Change{Daemon: &d, Message: "acknowledge " + w.acknowledge, Trailers: map[string]string{"Source-Commit": w.acknowledge}}); err != nil {
+			l.log.Error("an acknowledgement could not be recorded", "error", err)
 			return
 		}
 		l.rec.Daemon, l.again = d, true
@@ -243,7 +249,7 @@ func (l *Loop) begin(ctx context.Context, m message) {
 	plan := m.plan
 	if errors.Is(m.err, ErrLedgerChanged) {
 		l.free(plan)
-		l.hear(ctx, word{changed: m.err.Error()})
+		l.hear(ctx, word{changed: m.err})
 		return
 	}
 	if m.err != nil || m.survey.Problem != "" {

@@ -251,10 +251,10 @@ func (l *Loop) flush(ctx context.Context) {
 	for _, w := range writes {
 		changes = append(changes, w.change)
 	}
-	err := l.note(l.ledger.Record(ctx, changes...))
+	err := l.put(ctx, changes...)
 	for _, w := range writes {
 		if err != nil && len(writes) > 1 && ctx.Err() == nil { // one that cannot be recorded must not keep the others from it
-			w.then(l.note(l.ledger.Record(ctx, w.change)))
+			w.then(l.put(ctx, w.change))
 			continue
 		}
 		w.then(err)
@@ -280,6 +280,9 @@ func (l *Loop) handleAll(ctx context.Context, m message) {
 		break
 	}
 	l.flush(ctx)
+	if l.stale {
+		l.trustAgain(ctx)
+	}
 	l.pass(ctx)
 }
 

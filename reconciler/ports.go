@@ -167,7 +167,8 @@ type Log struct {
 // Ledger is the record in Git with the journal in front of it. Record and
 // Push are safe for concurrent use.
 type Ledger interface {
-	// Load returns the newest record: Git's, overlaid with the journal's.
+	// Load returns the newest record: Git's, overlaid with the journal's. Until it
+	// has been called after an adoption, Record answers ErrAdopted.
 	Load(ctx context.Context) (*Recorded, error)
 	// Record appends changes to the journal (fsynced before it returns, all of
 	// them together) and queues them for the next commit. After an error none of

@@ -26,8 +26,8 @@ func (l *Loop) recall(ctx context.Context) {
 		st = copyStatus(st)
 		st.Covers = coveredBy(&run.Spec.Closure)
 		change := Change{Plans: []*spec.PlanStatus{st}, Message: fmt.Sprintf("note what %s has hold of", plan), Trailers: map[string]string{"Migration-Plan": plan}}
-		if err := l.ledger.Record(ctx, change); err != nil {
-			l.log.Error("a status could not be recorded", "plan", plan, "error", l.note(err))
+		if err := l.put(ctx, change); err != nil {
+			l.log.Error("a status could not be recorded", "plan", plan, "error", err)
 			return
 		}
 		l.know(plan, st)
