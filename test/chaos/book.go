@@ -11,11 +11,27 @@ import (
 	"github.com/tranship/tranship/spec"
 )
 
-// rolledBack is the record at the end of a rollback, which is in no itinerary.
-const rolledBack = "undo/rolled-back"
+// What a rollback does beside the undo of the cutover is in no itinerary: its
+// record, and what it begins with when it discards.
+const (
+	rolledBack = "undo/rolled-back"
+	putBack    = "undo/put-source-back"
+)
+
+// backSteps are what one does that copies back: "back/write-source".
+var backSteps = copyBackSteps()
+
+func copyBackSteps() (steps []string) {
+	for _, d := range reconciler.RollbackRows() {
+		if name := "back/" + d.Name; !strings.HasPrefix(d.Name, "undo-") && "undo/"+d.Name != rolledBack {
+			steps = append(steps, name)
+		}
+	}
+	return steps
+}
 
 // allSteps names every step that a plan with copied volumes goes through:
-// "stage/upload", "migrate/stop", "undo/stop", "close/purge".
+// "stage/upload", "migrate/stop", "undo/stop", "back/write-source", "close/purge".
 func allSteps() []string {
 	facts := &reconciler.FreezeFacts{Volumes: true, Quiesce: true, Hooks: map[spec.Phase]bool{}}
 	var all []string
@@ -30,7 +46,7 @@ func allSteps() []string {
 			}
 		}
 	}
-	return append(all, rolledBack)
+	return append(append(all, rolledBack, putBack), backSteps...)
 }
 
 // book counts, and prints a line an event. It is safe for concurrent use.
@@ -81,20 +97,20 @@ func (b *book) kill(step string) {
 	}
 }
 
-// kind lists the steps of a kind: "stage", "migrate", "undo" or "close".
-func (b *book) kind(kind string) (steps []string) {
+// of lists the steps of some kinds: "stage", "migrate", "undo", "back" or "close".
+func (b *book) of(kinds ...string) (steps []string) {
 	for _, s := range b.steps {
-		if strings.HasPrefix(s, kind+"/") {
+		if kind, _, _ := strings.Cut(s, "/"); slices.Contains(kinds, kind) {
 			steps = append(steps, s)
 		}
 	}
 	return steps
 }
 
-// missing lists the steps of a kind that no kill has hit; all of them when
+// missing lists the steps of some kinds that no kill has hit; all of them when
 // every one was hit.
-func (b *book) missing(kind string) []string {
-	all := b.kind(kind)
+func (b *book) missing(kinds ...string) []string {
+	all := b.of(kinds...)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var missing []string

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ const (
 type write struct {
 	id   string
 	side int
+	turn int
 	leg  int // the phase that was going on
 }
 
@@ -30,15 +32,16 @@ type client struct {
 	cancel    context.CancelFunc
 	done      chan struct{}
 
-	mu      sync.Mutex
-	at      [2]string
-	leg     int
-	acked   []write
-	dropped map[string]bool // acknowledged on a target that was rolled back since
+	mu    sync.Mutex
+	at    [2]string
+	leg   int
+	turn  int // of the newest writes
+	lost  int // the last turn whose writes on the target are given up
+	acked []write
 }
 
 func startClient(ctx context.Context, sides [2]*side, namespace string) *client {
-	c := &client{sides: sides, namespace: namespace, done: make(chan struct{}), dropped: map[string]bool{}}
+	c := &client{sides: sides, namespace: namespace, done: make(chan struct{})}
 	ctx, c.cancel = context.WithCancel(ctx)
 	go func() {
 		defer close(c.done)
@@ -60,7 +63,7 @@ func (c *client) write(ctx context.Context) {
 			looked = time.Now()
 		}
 		for side := range c.sides {
-			c.put(ctx, side, fmt.Sprintf("%d-%s", n, c.sides[side].name))
+			c.put(ctx, side, n)
 		}
 		select {
 		case <-ctx.Done():
@@ -80,9 +83,11 @@ func (c *client) look(ctx context.Context) {
 	}
 }
 
-func (c *client) put(ctx context.Context, side int, id string) {
+func (c *client) put(ctx context.Context, side, turn int) {
+	id := fmt.Sprintf("%d-%s", turn, c.sides[side].name)
 	c.mu.Lock()
 	at := c.at[side]
+	c.turn = turn
 	c.mu.Unlock()
 	if at == "" {
 		return
@@ -91,7 +96,7 @@ func (c *client) put(ctx context.Context, side int, id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil && strings.TrimSpace(answer) == "ok "+id {
-		c.acked = append(c.acked, write{id, side, c.leg})
+		c.acked = append(c.acked, write{id, side, turn, c.leg})
 	}
 }
 
@@ -107,12 +112,11 @@ func (c *client) nextLeg() int {
 func (c *client) discard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, w := range c.acked {
-		if w.side == 1 {
-			c.dropped[w.id] = true
-		}
-	}
+	c.lost = c.turn
 }
+
+// dropped says that a write was given up with the target that it was made on.
+func (c *client) dropped(w write) bool { return w.side == target && w.turn <= c.lost }
 
 // switches counts how often the acknowledging side changed since a leg began,
 // against the side that was live then.
@@ -130,18 +134,20 @@ func (c *client) switches(leg, live int) int {
 
 // expected are the writes that the live side must have, and those that it must
 // not have.
-func (c *client) expected() (must []string, never map[string]bool) {
+func (c *client) expected() (must []string, never func(id string) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	never = map[string]bool{}
 	for _, w := range c.acked {
-		if c.dropped[w.id] {
-			never[w.id] = true
-			continue
+		if !c.dropped(w) {
+			must = append(must, w.id)
 		}
-		must = append(must, w.id)
 	}
-	return must, never
+	lost := c.lost
+	return must, func(id string) bool {
+		turn, side, _ := strings.Cut(id, "-")
+		n, err := strconv.Atoi(turn)
+		return err != nil || side == c.sides[target].name && n <= lost
+	}
 }
 
 func (c *client) count(side int) int {
@@ -149,7 +155,7 @@ func (c *client) count(side int) int {
 	defer c.mu.Unlock()
 	n := 0
 	for _, w := range c.acked {
-		if w.side == side && !c.dropped[w.id] {
+		if w.side == side && !c.dropped(w) {
 			n++
 		}
 	}

@@ -62,8 +62,8 @@ type havoc struct {
 }
 
 // unleash lets faults happen until the returned function is called, which
-// waits for the end of the one that is going on. kind names the steps to aim at.
-func (s *scenario) unleash(ctx context.Context, wanted bool, kind string) (stop func()) {
+// waits for the end of the one that is going on. kinds names the steps to aim at.
+func (s *scenario) unleash(ctx context.Context, wanted bool, kinds ...string) (stop func()) {
 	if err := s.eventually(ctx, phaseLimit, func() error { return s.veleroRuns(ctx) }); err != nil && ctx.Err() == nil {
 		s.book.giveUp("%s: what was killed before does not run again: %v", s.plan, err)
 	}
@@ -72,7 +72,7 @@ func (s *scenario) unleash(ctx context.Context, wanted bool, kind string) (stop 
 		return func() {}
 	}
 	h := &havoc{scenario: s, rnd: rand.New(rand.NewPCG(s.rnd.Uint64(), s.rnd.Uint64())), random: s.rnd.IntN(maxRandom + 1)}
-	missing := s.book.missing(kind)
+	missing := s.book.missing(kinds...)
 	for _, i := range h.rnd.Perm(len(missing))[:min(maxAimed, len(missing))] {
 		h.aims = append(h.aims, missing[i])
 	}

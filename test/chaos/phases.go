@@ -67,7 +67,7 @@ func (s *scenario) cutOver(ctx context.Context) error {
 	for try := 0; ; try++ {
 		stop := s.unleash(ctx, try < retries, "migrate")
 		leg := s.client.nextLeg()
-		st, err := s.flip(ctx, spec.Migrated, spec.RunMigrate, false)
+		st, err := s.flip(ctx, spec.Migrated, spec.RunMigrate, discards)
 		stop()
 		if err != nil {
 			return err
@@ -95,13 +95,13 @@ func (s *scenario) arrived(leg int) {
 }
 
 // flip asks for a state and waits until it is served: there, or failed.
-func (s *scenario) flip(ctx context.Context, to spec.State, kind spec.RunKind, maybe bool) (*lab.Story, error) {
+func (s *scenario) flip(ctx context.Context, to spec.State, kind spec.RunKind, writes string) (*lab.Story, error) {
 	before := s.number(kind)
-	commit, err := s.ask(ctx, to, discards)
+	commit, err := s.ask(ctx, to, writes)
 	if err != nil {
 		return nil, err
 	}
-	s.asked = append(s.asked, approval{kind, commit, maybe})
+	s.asked = append(s.asked, approval{kind, commit, false})
 	return s.wait(ctx, "the end of the "+string(kind)+" run", func(st *lab.Story) bool {
 		r := st.Status.Recorded
 		return r.SeenState == to && r.OpenRun == "" && r.Flip == nil && r.Numbers[kind] > before && (r.State == to || st.Run != nil && st.Run.Spec.Kind == kind)
@@ -110,7 +110,7 @@ func (s *scenario) flip(ctx context.Context, to spec.State, kind spec.RunKind, m
 
 // callBack flips a cutover and flips it back at a step drawn from the seed.
 func (s *scenario) callBack(ctx context.Context) error {
-	steps := s.book.kind("migrate")
+	steps := s.book.of("migrate")
 	at := steps[s.rnd.IntN(len(steps))]
 	stop := s.unleash(ctx, true, "undo")
 	leg := s.client.nextLeg()
@@ -150,7 +150,7 @@ func (s *scenario) callBack(ctx context.Context) error {
 func (s *scenario) rollBack(ctx context.Context) error {
 	stop := s.unleash(ctx, true, "undo")
 	leg := s.client.nextLeg()
-	st, err := s.flip(ctx, spec.RolledBack, spec.RunRollback, false)
+	st, err := s.flip(ctx, spec.RolledBack, spec.RunRollback, discards)
 	stop()
 	if err != nil {
 		return err
@@ -167,16 +167,49 @@ func (s *scenario) rollBack(ctx context.Context) error {
 	return nil
 }
 
+// copyBack takes the finished cutover back with everything that was written on
+// the target. One that fails must leave the application there as it was, and may be
+// tried again, or be followed by a rollback that discards.
+func (s *scenario) copyBack(ctx context.Context) error {
+	for try := 0; ; try++ {
+		stop := s.unleash(ctx, try < retries, "undo", "back")
+		leg := s.client.nextLeg()
+		st, err := s.flip(ctx, spec.RolledBack, spec.RunRollback, copiesBack)
+		stop()
+		if err != nil {
+			return err
+		}
+		done := st.Status.Recorded.State == spec.RolledBack
+		if n := s.client.switches(leg, target); n > 1 || n > 0 && !done {
+			s.book.violation("%s: acknowledgements changed sides %d times in one copy back: both sides ran", s.plan, n)
+		}
+		if done {
+			s.live, s.marked = source, true
+			s.check(ctx)
+			return nil
+		}
+		s.check(ctx)
+		s.attempt++
+		if err := s.failed("copy back", st, try); err != nil {
+			return err
+		}
+		if s.rnd.IntN(2) == 0 {
+			return s.rollBack(ctx)
+		}
+	}
+}
+
 // close ends the plan, after which nothing of it may be left.
 func (s *scenario) close(ctx context.Context) error {
 	for try := 0; ; try++ {
 		stop := s.unleash(ctx, try < retries, "close")
-		st, err := s.flip(ctx, spec.Closed, spec.RunClose, false)
+		st, err := s.flip(ctx, spec.Closed, spec.RunClose, discards)
 		stop()
 		if err != nil {
 			return err
 		}
 		if st.Status.Recorded.State == spec.Closed {
+			s.marked = false
 			s.check(ctx)
 			s.nothingLeft(ctx)
 			return nil

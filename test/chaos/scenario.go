@@ -20,6 +20,7 @@ const (
 	phaseLimit = 20 * time.Minute
 	pollEvery  = time.Second
 	discards   = "rollback: {targetWrites: Discard}"
+	copiesBack = "rollback: {targetWrites: CopyBack}"
 )
 
 // Sides of a migration.
@@ -29,7 +30,7 @@ const (
 )
 
 // scenario is one application's life: staged, cut over, perhaps called back in
-// mid-run, perhaps rolled back, closed.
+// mid-run, perhaps rolled back with or without what was written there, closed.
 type scenario struct {
 	*chaos
 	n       int
@@ -39,7 +40,8 @@ type scenario struct {
 	before  map[string]string // the source's objects
 	fixed   string            // checksum of what never changes
 	attempt int
-	live    int // side
+	live    int  // side
+	marked  bool // the source's claim says what was copied back into it
 	asked   []approval
 	last    *lab.Story // that a wait has ended with
 	trouble trouble
@@ -111,7 +113,11 @@ func (s *scenario) play(ctx context.Context) error {
 		}
 	}
 	if s.live == target && s.rnd.IntN(4) > 0 {
-		if err := s.rollBack(ctx); err != nil {
+		back := s.copyBack
+		if s.rnd.IntN(3) == 0 {
+			back = s.rollBack
+		}
+		if err := back(ctx); err != nil {
 			return err
 		}
 	}
@@ -141,7 +147,7 @@ func (s *scenario) open(ctx context.Context) error {
 	})
 	if err == nil {
 		err = s.eventually(ctx, phaseLimit, func() (err error) {
-			if s.before, err = s.sides[source].portrait(ctx, s.plan); err == nil {
+			if s.before, err = s.sides[source].portrait(ctx, s.plan, false); err == nil {
 				s.fixed, err = fetch(ctx, s.client.address(source), "sum", callLimit)
 			}
 			return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -90,8 +91,9 @@ var kept = []schema.GroupVersionResource{
 }
 
 // portrait is the application's objects without what changes by itself, by
-// kind and name, and the volume behind its claim.
-func (s *side) portrait(ctx context.Context, namespace string) (map[string]string, error) {
+// kind and name, and the volume behind its claim. marked: from a copy back until the
+// plan is closed, claims say what was written into them.
+func (s *side) portrait(ctx context.Context, namespace string, marked bool) (map[string]string, error) {
 	all := map[string]string{}
 	for _, r := range kept {
 		list, err := s.any.Resource(r).Namespace(namespace).List(ctx, metav1.ListOptions{})
@@ -99,6 +101,9 @@ func (s *side) portrait(ctx context.Context, namespace string) (map[string]strin
 			return nil, err
 		}
 		for _, o := range list.Items {
+			if marked && r.Resource == "persistentvolumeclaims" {
+				o.SetAnnotations(withoutMarks(o.GetAnnotations()))
+			}
 			all[r.Resource+"/"+o.GetName()] = still(&o)
 			if r.Resource != "persistentvolumeclaims" {
 				continue
@@ -112,6 +117,11 @@ func (s *side) portrait(ctx context.Context, namespace string) (map[string]strin
 		}
 	}
 	return all, nil
+}
+
+func withoutMarks(annotations map[string]string) map[string]string {
+	maps.DeleteFunc(annotations, func(name, _ string) bool { return strings.HasPrefix(name, "tranship.dev/") })
+	return annotations
 }
 
 func still(o *unstructured.Unstructured) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -20,6 +21,8 @@ func (e event) step() string {
 		return ""
 	case e.State == "Undoing" && kind == "migrate":
 		return "undo/" + e.Step
+	case e.State == "Running" && kind == "rollback" && slices.Contains(backSteps, "back/"+e.Step):
+		return "back/" + e.Step
 	case e.State == "Running" && kind == "rollback":
 		return "undo/" + strings.TrimPrefix(e.Step, "undo-")
 	case e.State == "Running":
