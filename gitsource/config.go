@@ -48,9 +48,9 @@ func (c *Config) log() *slog.Logger {
 
 func (c *Config) source() (*remote, error) { return c.newRemote(c.Spec.Source) }
 
-// ledger is the source repository, with its credentials, unless the ledger
-// has a URL of its own. Credentials are never carried over to another server.
-func (c *Config) ledger() (*remote, error) {
+// ledgerRepository is the source repository, with its credentials, unless the
+// ledger has a URL of its own. Credentials are never carried over to another server.
+func (c *Config) ledgerRepository() spec.Repository {
 	repo := c.Spec.Ledger.Repository
 	if repo.Branch == "" {
 		repo.Branch = defaultLedgerBranch
@@ -71,6 +71,11 @@ func (c *Config) ledger() (*remote, error) {
 			repo.Timeout = src.Timeout
 		}
 	}
+	return repo
+}
+
+func (c *Config) ledger() (*remote, error) {
+	repo := c.ledgerRepository()
 	src := c.Spec.Source
 	field, value := src.Reads()
 	if repo.URL == src.URL && (field == "branch" && value == repo.Branch || src.Ref == "refs/heads/"+repo.Branch) {

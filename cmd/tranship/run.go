@@ -189,6 +189,7 @@ func (d *daemon) serve(ctx context.Context, f *runFlags) error {
 	g.Go(func() error { return d.ledger.Serve(ctx, d.loop.LedgerChanged) })
 	g.Go(func() error { return d.server.serve(ctx, f.listen) })
 	g.Go(func() error { return d.reload(ctx) })
+	g.Go(func() error { return d.checkRights(ctx, gitConfig(d.config.get(), "", d.secrets, nil)) })
 	err := g.Wait()
 	if errors.Is(err, reconciler.ErrSuperseded) {
 		d.log.Error("stopped", "error", err)

@@ -23,6 +23,7 @@ import (
 const (
 	User     = "tranship"
 	Password = "correct-horse-battery"
+	Reader   = "reader" // may read and not push, once LetRead was called
 )
 
 // Server serves the bare repositories below a directory. Safe for concurrent use.
@@ -37,6 +38,7 @@ type Server struct {
 	mu       sync.Mutex
 	user     string
 	password string
+	reader   string // password of Reader; "" lets nobody in
 	faults   []fault
 	down     bool
 	requests int
@@ -81,13 +83,19 @@ func environment() []string {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests++
-	user, password, down := s.user, s.password, s.down
+	user, password, reader, down := s.user, s.password, s.reader, s.down
 	do := s.next(r)
 	s.mu.Unlock()
 	if down {
 		panic(http.ErrAbortHandler) // the connection is cut
 	}
-	if u, p, ok := r.BasicAuth(); (!ok || u != user || p != password) && r.Header.Get("Authorization") != "Bearer "+password {
+	u, p, ok := r.BasicAuth()
+	if ok && reader != "" && u == Reader && p == reader {
+		if strings.Contains(r.URL.String(), "git-receive-pack") {
+			http.Error(w, "you may read", http.StatusForbidden)
+			return
+		}
+	} else if (!ok || u != user || p != password) && r.Header.Get("Authorization") != "Bearer "+password {
 		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 		http.Error(w, "who are you", http.StatusUnauthorized)
 		return
@@ -157,6 +165,13 @@ func (s *Server) SetAccount(user, password string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.user, s.password = user, password
+}
+
+// LetRead lets the account Reader in, which may not push.
+func (s *Server) LetRead(password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reader = password
 }
 
 // Traffic returns the number of requests and the bytes of Git's answers so far.

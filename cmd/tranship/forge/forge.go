@@ -1,6 +1,6 @@
 // Package forge posts to the pull requests of GitHub, GitLab and Gitea: one
 // comment that is edited in place, and commit statuses. It changes nothing that
-// says the same already.
+// says the same already. It also asks for the rules of branches.
 package forge
 
 import (

@@ -29,6 +29,7 @@ type provider struct {
 	contextKey string
 	failure    string // the word for Failure
 	read       func(ctx context.Context, c *Client, path string) ([]Status, error)
+	protection func(ctx context.Context, c *Client, branch string) (Protection, error)
 }
 
 func (p *provider) page(n int) string { return fmt.Sprintf("?page=%d&%s=%d", n, p.limit, perPage) }
@@ -48,18 +49,21 @@ var providers = map[string]provider{
 		comments: "/repos/%s/issues/%d/comments", paged: true, limit: "per_page",
 		edit: "/repos/%[1]s/issues/comments/%[3]d", editMethod: http.MethodPatch, pull: "/repos/%s/pulls/%d",
 		statuses: "/repos/%s/commits/%s/status", setStatus: "/repos/%s/statuses/%s", contextKey: "context", failure: "failure", read: combined,
+		protection: githubProtection,
 	},
 	"gitlab": {
 		web: "https://gitlab.com", api: below("/api/v4"), nested: true, escape: url.PathEscape, header: "PRIVATE-TOKEN", accept: "application/json",
 		comments: "/projects/%s/merge_requests/%d/notes", paged: true, limit: "per_page",
 		edit: "/projects/%s/merge_requests/%d/notes/%d", editMethod: http.MethodPut, pull: "/projects/%s/merge_requests/%d",
 		statuses: "/projects/%s/repository/commits/%s/statuses", setStatus: "/projects/%s/statuses/%s", contextKey: "name", failure: "failed", read: listed,
+		protection: gitlabProtection,
 	},
 	"gitea": {
 		api: below("/api/v1"), escape: plain, header: "Authorization", scheme: "token ", accept: "application/json",
 		comments: "/repos/%s/issues/%d/comments", limit: "limit",
 		edit: "/repos/%[1]s/issues/comments/%[3]d", editMethod: http.MethodPatch, pull: "/repos/%s/pulls/%d",
 		statuses: "/repos/%s/commits/%s/status", setStatus: "/repos/%s/statuses/%s", contextKey: "context", failure: "failure", read: combined,
+		protection: giteaProtection,
 	},
 }
 
