@@ -220,7 +220,7 @@ func (c *Config) trustedKeys() []Right {
 		all = append(all, Right{item, Missing, p})
 	}
 	if len(all) == 0 {
-		all = append(all, Right{item, Fine, fmt.Sprintf("%d can be used", len(now.Owners))})
+		all = append(all, Right{item, Fine, fmt.Sprintf("%d can be used", len(now.Keys))})
 	}
 	return all
 }

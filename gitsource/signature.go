@@ -15,6 +15,7 @@ import (
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
 
@@ -44,7 +45,8 @@ type publicKey struct {
 
 // Signed is what a Keyring says of a signature.
 type Signed struct {
-	Key, Owner string // of the key that made it, also where it does not count
+	Key, Owner  string // of the key that made it, also where it does not count
+	Fingerprint string // the key's own; see spec.Signer
 	// Problem is why the signature does not count, a clause without a capital
 	// letter; "" when it counts.
 	Problem string
@@ -183,19 +185,19 @@ func whyNot(err error) string {
 	return "cannot be used: " + oneLine(err.Error(), 200)
 }
 
-// Usable returns the keys that count now, by name with their owners, and one
-// sentence about each of the others.
-func (r *Keyring) Usable() (owners map[string]string, problems []string) {
-	owners = map[string]string{}
+// Usable returns the keys that count now, by name, and one sentence about each
+// of the others.
+func (r *Keyring) Usable() (keys map[string]reconciler.Key, problems []string) {
+	keys = map[string]reconciler.Key{}
 	for i := range r.keys {
 		p := &r.keys[i]
 		if why := r.unusable(p); why != "" {
 			problems = append(problems, why)
 			continue
 		}
-		owners[p.Name] = p.Owner
+		keys[p.Name] = reconciler.Key{Owner: p.Owner, Fingerprint: p.fingerprint()}
 	}
-	return owners, problems
+	return keys, problems
 }
 
 // Commit says who has signed a commit. raw is the commit object's content as
@@ -238,7 +240,7 @@ func (r *Keyring) checkSSH(namespace string, payload, armored []byte) Signed {
 		if p.ssh == nil || p.fingerprint() != print {
 			continue
 		}
-		s := Signed{Key: p.Name, Owner: p.Owner}
+		s := Signed{Key: p.Name, Owner: p.Owner, Fingerprint: print}
 		switch err := sshsig.Verify(bytes.NewReader(payload), sig, p.ssh, sig.HashAlgorithm, namespace); {
 		case errors.Is(err, sshsig.ErrNamespaceMismatch):
 			s.Problem = fmt.Sprintf("its signature by key %s was made for %q and not for %q", p.Name, oneLine(sig.Namespace, 60), namespace)
@@ -266,7 +268,7 @@ func (r *Keyring) checkPGP(payload, armored []byte) Signed {
 		if p.pgp == nil || !p.made(ids) {
 			continue
 		}
-		s := Signed{Key: p.Name, Owner: p.Owner, Problem: r.unusable(p)}
+		s := Signed{Key: p.Name, Owner: p.Owner, Fingerprint: p.fingerprint(), Problem: r.unusable(p)}
 		sig, signer, err := openpgp.VerifyDetachedSignature(p.pgp, bytes.NewReader(payload), bytes.NewReader(body.Bytes()), c)
 		switch {
 		case s.Problem != "":

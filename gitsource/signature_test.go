@@ -3,6 +3,7 @@ package gitsource
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,6 +104,17 @@ func insertSignature(raw, signature []byte) []byte {
 	return []byte(string(head) + "\n" + field + "\n\n" + string(message))
 }
 
+// fingerprint is the key's own, as ssh-keygen tells it.
+func (s *signer) fingerprint(t testing.TB) string {
+	t.Helper()
+	if s.pgp != nil {
+		return fmt.Sprintf("%X", s.pgp.PrimaryKey.Fingerprint)
+	}
+	out, err := exec.Command("ssh-keygen", "-l", "-f", s.file+".pub").Output()
+	must(t, err)
+	return strings.Fields(string(out))[1]
+}
+
 func ring(t testing.TB, now time.Time, signers ...*signer) *Keyring {
 	t.Helper()
 	var keys []spec.TrustedKey
@@ -163,6 +175,9 @@ func TestCommitSignatures(t *testing.T) {
 			got := ring(t, c.at, ed, rsa, pgp, old, revoked, sub).Commit(rawCommit(t, w, h))
 			if got.Key != c.key || got.Counts() != (c.want == "") || !strings.Contains(got.Problem, c.want) {
 				t.Errorf("got %+v, want key %q and problem %q", got, c.key, c.want)
+			}
+			if c.key != "" && got.Fingerprint != c.by.fingerprint(t) {
+				t.Errorf("its fingerprint is %q, not %q", got.Fingerprint, c.by.fingerprint(t))
 			}
 		})
 	}

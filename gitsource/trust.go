@@ -64,12 +64,12 @@ func (t *trusting) now() *reconciler.Trust {
 	if t == nil {
 		return nil
 	}
-	owners, problems := t.ring.Usable()
+	keys, problems := t.ring.Usable()
 	for name := range t.host {
-		delete(owners, name)
+		delete(keys, name)
 	}
-	if t.told == nil || !maps.Equal(t.told.Owners, owners) || !slices.Equal(t.told.Problems, problems) {
-		t.told = &reconciler.Trust{Policies: t.policies, Owners: owners, Problems: problems}
+	if t.told == nil || !maps.Equal(t.told.Keys, keys) || !slices.Equal(t.told.Problems, problems) {
+		t.told = &reconciler.Trust{Policies: t.policies, Keys: keys, Problems: problems}
 	}
 	return t.told
 }
@@ -205,7 +205,7 @@ func (s *Source) proof(now *snapshot, c *shown, closure *spec.Closure, f *reconc
 	p := &spec.Proof{}
 	own := s.counts(p, fmt.Sprintf("commit %.12s", c.commit.String()), c.by)
 	if own {
-		p.Signers = append(p.Signers, spec.Signer{Key: c.by.Key, Owner: c.by.Owner, Way: spec.SignedCommits})
+		p.Signers = append(p.Signers, c.by.signer(spec.SignedCommits))
 	}
 	switch {
 	case !c.merge && own:
@@ -213,7 +213,7 @@ func (s *Source) proof(now *snapshot, c *shown, closure *spec.Closure, f *reconc
 	case c.merge && s.counts(p, fmt.Sprintf("merged commit %.12s", c.merged.String()), c.branch):
 		if s.asMerged(c.tip, closure, f) {
 			p.Author = c.branch.Owner
-			p.Signers = append(p.Signers, spec.Signer{Key: c.branch.Key, Owner: c.branch.Owner, Way: spec.MergeCommits})
+			p.Signers = append(p.Signers, c.branch.signer(spec.MergeCommits))
 			break
 		}
 		p.Notes = append(p.Notes, fmt.Sprintf("merge %.12s changed the plan against the merged commit %.12s, which %s signed", c.commit.String(), c.merged.String(), c.branch.Owner))
@@ -283,10 +283,15 @@ func (s *Source) files(now *snapshot, p *spec.Proof, closure *spec.Closure, f *r
 			by = s.trust.ring.approval(text, data)
 		}
 		if s.counts(p, oneLine(path.Join(dir, e.Name), 200), by) {
-			p.Signers = append(p.Signers, spec.Signer{Key: by.Key, Owner: by.Owner, Way: spec.Signatures})
+			p.Signers = append(p.Signers, by.signer(spec.Signatures))
 		}
 	}
 	return nil
+}
+
+// signer is a signature that counts, as it is recorded.
+func (s Signed) signer(way spec.Way) spec.Signer {
+	return spec.Signer{Key: s.Key, Owner: s.Owner, Way: way, Fingerprint: s.Fingerprint}
 }
 
 // approval says who made a file of approvals over a text. Only SSH signatures

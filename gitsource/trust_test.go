@@ -443,6 +443,63 @@ func TestApprovalIsAskedAgain(t *testing.T) {
 	}
 }
 
+// A key that was replaced under its old name takes away what it had approved; the
+// same key under a new name does not. Records from before fingerprints were
+// written name the key only.
+func TestAReplacedKeyApprovesNoMore(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(e *estate, run *spec.Run, f *spec.Approval)
+		open   bool
+	}{
+		{"as it was", func(*estate, *spec.Run, *spec.Approval) {}, true},
+		{"another key under its name", func(e *estate, _ *spec.Run, _ *spec.Approval) { e.conf.Keys[0].SSH = e.eve.SSH }, false},
+		{"the same key under another name", func(e *estate, _ *spec.Run, _ *spec.Approval) {
+			e.conf.Keys[0].Name, e.conf.Policies[0].Keys = "ada-old", []string{"ada-old", "grace"}
+		}, true},
+		{"another key under its name, and an old record", func(e *estate, run *spec.Run, f *spec.Approval) {
+			e.conf.Keys[0].SSH = e.eve.SSH
+			run.Spec.ApprovedBy.Signers[0].Fingerprint, f.Signers[0].Fingerprint = "", ""
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := found(t, meet(t), files)
+			e.say(spec.Migrated, 1).by(nil).approve(e.ada, "shop", spec.Migrated, 1).by(nil)
+			dec := e.step()
+			run := reconciler.Freeze(e.now, *dec.Start, dec.Status)
+			if got := run.Spec.ApprovedBy.Signers; len(got) != 1 || !strings.HasPrefix(got[0].Fingerprint, "SHA256:") {
+				t.Fatalf("recorded: %+v", got)
+			}
+			by := *run.Spec.ApprovedBy
+			by.Signers = slices.Clone(by.Signers)
+			run.Spec.ApprovedBy = &by
+			c.change(e, run, &e.rec.Plans["shop"].Recorded.Flip.Approval)
+			must(t, e.src.SetTrust(e.conf))
+			dec = e.step()
+			if reason, say := e.reason(); (dec.Start != nil) != c.open || !c.open && reason != "Unapproved" {
+				t.Errorf("start %v, %s: %s", dec.Start, reason, say)
+			}
+			if g := reconciler.JudgeGate(e.now, run, e.want, dec.Status, nil); g.Open != c.open {
+				t.Errorf("right before the stop: %+v", g)
+			}
+		})
+	}
+}
+
+// What waits for one more signature loses those of a key that was replaced.
+func TestAProposalLosesAReplacedKey(t *testing.T) {
+	e := found(t, meet(t), spec.ApprovalPolicy{Require: 2, Ways: []spec.Way{spec.SignedCommits, spec.Signatures}, CountAuthor: true})
+	if dec := e.say(spec.Migrated, 1).by(e.ada).step(); dec.Start != nil {
+		t.Fatal("one is enough")
+	}
+	e.conf.Keys[0].SSH = e.eve.SSH
+	must(t, e.src.SetTrust(e.conf))
+	dec := e.approve(e.grace, "shop", spec.Migrated, 1).by(nil).step()
+	if reason, say := e.reason(); dec.Start != nil || reason != "Unapproved" || !strings.Contains(say, "approved by Grace (key grace, Signatures), 1 more must") {
+		t.Errorf("start %v, %s: %s", dec.Start, reason, say)
+	}
+}
+
 // Canceling a cutover is never gated.
 func TestCancelNeedsNoApproval(t *testing.T) {
 	for _, state := range []spec.State{spec.Staged, spec.RolledBack} {

@@ -13,8 +13,27 @@ import (
 // demands nothing, and whoever can merge can approve.
 type Trust struct {
 	Policies []spec.ApprovalPolicy
-	Owners   map[string]string // keys that count now, with their owners
-	Problems []string          // a sentence about each key that does not count
+	Keys     map[string]Key // those that count now, by name
+	Problems []string       // a sentence about each key that does not count
+}
+
+// Key is one that counts. No two have the same fingerprint.
+type Key struct{ Owner, Fingerprint string }
+
+// key finds the key that a signature was made with, among those that count now.
+// A name is the configuration's, and may stand for another key today. Records
+// from before fingerprints were written have nothing else.
+func (t *Trust) key(s spec.Signer) (name, owner string, ok bool) {
+	if s.Fingerprint == "" {
+		k, ok := t.Keys[s.Key]
+		return s.Key, k.Owner, ok
+	}
+	for name, k := range t.Keys {
+		if k.Fingerprint == s.Fingerprint {
+			return name, k.Owner, true
+		}
+	}
+	return "", "", false
 }
 
 // Reasons of a change that Git asks for and that is not served.
@@ -64,12 +83,12 @@ func (t *Trust) count(p *spec.ApprovalPolicy, signers []spec.Signer, changer str
 	out := tally{policy: p, unknown: changer == ""}
 	owners := map[string]bool{}
 	for _, s := range signers {
-		owner, usable := t.Owners[s.Key]
-		if !usable || owners[owner] || !slices.Contains(p.Keys, s.Key) || !slices.Contains(p.Ways, s.Way) || owner == changer && !p.CountAuthor {
+		name, owner, usable := t.key(s)
+		if !usable || owners[owner] || !slices.Contains(p.Keys, name) || !slices.Contains(p.Ways, s.Way) || owner == changer && !p.CountAuthor {
 			continue
 		}
 		owners[owner] = true
-		s.Owner = owner
+		s.Key, s.Owner = name, owner
 		out.counted = append(out.counted, s)
 	}
 	need := p.Require

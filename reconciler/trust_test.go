@@ -14,11 +14,11 @@ import (
 
 // guarded is a policy over plans/ whose keys are named after their owners.
 func guarded(require int, countAuthor bool, ways ...spec.Way) *Trust {
-	t := &Trust{Owners: map[string]string{"other": "other"}}
+	t := &Trust{Keys: map[string]Key{"other": {Owner: "other"}}}
 	p := spec.ApprovalPolicy{Paths: []string{"plans/*"}, Require: require, Ways: ways, CountAuthor: countAuthor}
 	for _, owner := range []string{"ada", "grace", "linus"} {
 		for _, key := range []string{owner, owner + "-2"} {
-			t.Owners[key] = owner
+			t.Keys[key] = Key{Owner: owner, Fingerprint: "of " + key}
 			p.Keys = append(p.Keys, key)
 		}
 	}
@@ -57,6 +57,10 @@ func TestCounting(t *testing.T) {
 		{"nobody knows the author", 1, false, by("grace"), "", 1},
 		{"nobody knows the author, one more", 1, false, by("grace", "linus"), "", 0},
 		{"keys that do not count", 1, true, by("expired", "other", "unknown"), "", 1},
+		{"a key with its fingerprint", 1, true, []spec.Signer{{Key: "ada", Way: spec.Signatures, Fingerprint: "of ada"}}, "ada", 0},
+		{"a key that was replaced", 1, true, []spec.Signer{{Key: "ada", Way: spec.Signatures, Fingerprint: "of the stolen one"}}, "ada", 1},
+		{"a key that was renamed", 2, true, []spec.Signer{{Key: "ada-1", Way: spec.Signatures, Fingerprint: "of ada"}, {Key: "ada", Way: spec.Signatures, Fingerprint: "of grace"}}, "ada", 0},
+		{"one key under two names", 2, true, []spec.Signer{{Key: "ada-1", Way: spec.Signatures, Fingerprint: "of ada"}, {Key: "grace", Way: spec.Signatures, Fingerprint: "of ada"}}, "ada", 1},
 		{"another way", 1, true, []spec.Signer{{Key: "ada", Way: spec.SignedCommits}}, "", 1},
 	} {
 		trust := guarded(c.require, c.author, spec.Signatures)
@@ -146,7 +150,7 @@ func (w *walker) commit(t *rapid.T) {
 	}
 	if rapid.Bool().Draw(t, "signed?") {
 		key := rapid.SampledFrom(w.keys).Draw(t, "committer")
-		proof.Author = w.trust.Owners[key]
+		proof.Author = w.trust.Keys[key].Owner
 		proof.Signers = append(proof.Signers, spec.Signer{Key: key, Way: rapid.SampledFrom([]spec.Way{spec.SignedCommits, spec.MergeCommits}).Draw(t, "way")})
 		w.own[fmt.Sprint("commit", w.n)] = proof.Author != "" && (state != was.Plan.Spec.State || attempt != was.Plan.Spec.Cutover.Attempt)
 	}
@@ -233,8 +237,8 @@ func TestWhatStartsIsWhatWasSigned(t *testing.T) {
 			started[run.Spec.Kind]++
 			owners := map[string]bool{}
 			for f := range w.ever {
-				if f.state == state && f.attempt == run.Spec.Attempt && f.digest == run.Spec.Digest && w.trust.Owners[f.key] != "" {
-					owners[w.trust.Owners[f.key]] = true
+				if f.state == state && f.attempt == run.Spec.Attempt && f.digest == run.Spec.Digest && w.trust.Keys[f.key].Owner != "" {
+					owners[w.trust.Keys[f.key].Owner] = true
 				}
 			}
 			if len(owners) < 2 {

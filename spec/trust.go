@@ -93,6 +93,10 @@ type Signer struct {
 	Key   string `json:"key"`
 	Owner string `json:"owner"`
 	Way   Way    `json:"way"`
+	// Fingerprint is the key's own, as Keyring tells it: SHA256:... of an SSH key, the
+	// hexadecimal digits of an OpenPGP key's main part. Empty in records that were
+	// written without: these name the key only.
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // Proof is what a commit shows about who stands behind a plan as it is there.

@@ -38,6 +38,9 @@ func eventsOf(run *spec.Run) []happened {
 			by = ", written by " + a.Author
 		}
 		e.Details = []string{fmt.Sprintf("commit %.12s%s; digest of the plan and all that it refers to: %.19s", a.Commit, by, run.Spec.Digest)}
+		for _, s := range a.Signers {
+			e.Details = append(e.Details, "signed "+saySigner(s))
+		}
 		out = append(out, e)
 	}
 	e := happened{Time: run.Status.Started.Time, Run: run.Metadata.Name}

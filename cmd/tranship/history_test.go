@@ -75,7 +75,11 @@ func shopRuns() []*spec.Run {
 		run.Facts.Counts = []spec.Count{{Kind: "Service", Source: 2, Target: 2}}
 		run.Facts.Traffic = []spec.Traffic{{Object: spec.Object{Kind: "Ingress", Namespace: "shop", Name: "web"}, OldAddress: "a.example.com", NewAddress: "b.example.com"}}
 	})
-	add(spec.RunRollback, 7*time.Second, func(run *spec.Run) { run.Spec.Undoes = "shop-migrate-3" })
+	add(spec.RunRollback, 7*time.Second, func(run *spec.Run) {
+		run.Spec.Undoes = "shop-migrate-3"
+		run.Spec.ApprovedBy.Signers = []spec.Signer{{Key: "ada", Owner: "Ada", Way: spec.SignedCommits}, // an older record
+			{Key: "grace", Owner: "Grace", Way: spec.Signatures, Fingerprint: "SHA256:4eD0QKnZ3b1kSrJrAqo4Wg6wkTzPz7ncKqvQzFhBvyU"}}
+	})
 	add(spec.RunStage, 0, func(run *spec.Run) {
 		run.Status.Phase, run.Status.Ended, run.Steps[1].State = spec.RunRunning, nil, spec.StepRunning
 	})

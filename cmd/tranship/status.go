@@ -180,6 +180,10 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
+func saySigner(s spec.Signer) string {
+	return strings.TrimSuffix(fmt.Sprintf("by %s with key %s (%s) %s", s.Owner, s.Key, s.Way, s.Fingerprint), " ")
+}
+
 // tellRun prints a run record: who approved it, its steps with their times,
 // and how it ended.
 func tellRun(w io.Writer, run *spec.Run) error {
@@ -190,7 +194,7 @@ func tellRun(w io.Writer, run *spec.Run) error {
 			fmt.Fprintf(w, "asked     in %.12s\n", a.Asked)
 		}
 		for _, s := range a.Signers {
-			fmt.Fprintf(w, "signed    by %s with key %s (%s)\n", s.Owner, s.Key, s.Way)
+			fmt.Fprintln(w, "signed   ", saySigner(s))
 		}
 	}
 	fmt.Fprintf(w, "digest    %s\n", run.Spec.Digest)
