@@ -80,8 +80,12 @@ func (u *undo) sort(e *kube.Env, j *batchv1.Job, forward string) {
 	}
 }
 
-// byHand follows in a note whoever says that it was done by hand.
-const byHand = ", by hand: "
+const (
+	// byHand follows in a note whoever says that it was done by hand.
+	byHand = ", by hand: "
+	// longestWord bounds, in bytes, what is recorded of that.
+	longestWord = 200
+)
 
 // note is the name of the instant at which the hook was undone.
 func (u *undo) note() string { return fmt.Sprintf("undone %s of spec.hooks[%d]", u.of, u.index) }
@@ -126,7 +130,7 @@ func lookUndo(ctx context.Context, e *kube.Env, k *keeper) (reconciler.Observati
 func (u *undo) completed(ctx context.Context, e *kube.Env, k *keeper) reconciler.Observation {
 	t := spec.NamedTime{Name: u.note(), Time: metav1.NowMicro()}
 	if who := u.complete.Annotations[kube.AnnotationByHand]; who != "" {
-		t.Name += byHand + who
+		t.Name += byHand + strings.Join(strings.Fields(strings.ToValidUTF8(who[:min(len(who), longestWord)], "")), " ")
 	}
 	facts := u.facts(e)
 	facts.Times = append(slices.Clone(e.Run.Facts.Times), t)

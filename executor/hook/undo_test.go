@@ -276,7 +276,7 @@ func TestAnUndoByHand(t *testing.T) {
 		}
 		for _, j := range s.jobs() {
 			if j.Labels[kube.LabelUndoes] != "" {
-				j.Annotations[kube.AnnotationByHand] = "ada, ticket 7"
+				j.Annotations[kube.AnnotationByHand] = "ada,\nticket 7" + strings.Repeat(" ", 300) + "x"
 				if _, err := s.client.BatchV1().Jobs("shop").Update(t.Context(), &j, metav1.UpdateOptions{}); err != nil {
 					t.Fatal(err)
 				}
