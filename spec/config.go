@@ -67,6 +67,7 @@ const (
 	WebhookGitea           = "Gitea" // and Forgejo
 	WebhookBitbucket       = "Bitbucket"
 	WebhookBitbucketServer = "BitbucketServer" // and Data Center
+	WebhookStandard        = "Standard"        // Standard Webhooks, such as GitLab's signing tokens
 	WebhookGeneric         = "Generic"
 )
 
@@ -74,7 +75,8 @@ const (
 // at otherwise.
 type Webhook struct {
 	Type string `json:"type"`
-	// Secret is shared with the sender, at least 16 characters; default key "token".
+	// Secret is shared with the sender, at least 16 characters, with type Standard
+	// whsec_ and the base64 of at least 24 bytes; default key "token".
 	Secret SecretRef `json:"secret"`
 }
 

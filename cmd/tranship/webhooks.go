@@ -145,8 +145,10 @@ func (w *webhooks) refresh(ctx context.Context) {
 	hooks := map[string]*webhook{}
 	for _, c := range w.config() {
 		secret, err := w.read(ctx, c.Secret, "token")
-		if err == nil && len(secret) < webhookSecret {
-			err = fmt.Errorf("secret %s is shorter than %d characters; write a longer one there and at the sender", c.Secret.From, webhookSecret)
+		if err == nil {
+			if _, wrong := webhookFormats[c.Type].key(secret); wrong != nil {
+				err = fmt.Errorf("secret %s: %w", c.Secret.From, wrong)
+			}
 		}
 		if err != nil {
 			w.log.Error("a webhook's secret cannot be used", "type", c.Type, "error", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -23,6 +24,17 @@ import (
 
 const hookSecret = "It's a Secret to Everybody"
 
+// standardSecret is the key and the secret of the specification's own example.
+const standardSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// secretOf is a secret as a type of webhook wants it.
+func secretOf(kind string) string {
+	if kind == spec.WebhookStandard {
+		return standardSecret
+	}
+	return hookSecret
+}
+
 // hookServer serves one webhook of every type, with one secret each.
 type hookServer struct {
 	*webhooks
@@ -38,7 +50,7 @@ func newHookServer() *hookServer {
 	for kind := range webhookFormats {
 		from := strings.ToLower(kind)
 		config = append(config, spec.Webhook{Type: kind, Secret: spec.SecretRef{From: from}})
-		h.secrets[from] = hookSecret
+		h.secrets[from] = secretOf(kind)
 	}
 	d := &daemon{log: slog.New(slog.DiscardHandler), config: &live{now: &spec.DaemonConfig{Spec: spec.DaemonConfigSpec{Webhooks: config}}}, secrets: &remembering{}}
 	h.webhooks = newWebhooks(d, prometheus.NewRegistry())
@@ -70,9 +82,17 @@ func signed(secret, text string) string {
 	return hex.EncodeToString(m.Sum(nil))
 }
 
+// standard signs as the Standard Webhooks specification says.
+func standard(secret, text string) string {
+	key, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte(text))
+	return base64.StdEncoding.EncodeToString(m.Sum(nil))
+}
+
 // signedHeaders is what each sender puts on a body, as its documentation says.
 func (h *hookServer) signedHeaders(kind, secret, body string) map[string]string {
-	at := fmt.Sprint(h.clock.Unix())
+	at, name := fmt.Sprint(h.clock.Unix()), "msg_"+signed("", body)
 	return map[string]map[string]string{
 		spec.WebhookGitHub:          {"X-Hub-Signature-256": "sha256=" + signed(secret, body), "X-GitHub-Delivery": "1"},
 		spec.WebhookGitLab:          {"X-Gitlab-Token": secret, "Idempotency-Key": signed("", body)},
@@ -80,6 +100,7 @@ func (h *hookServer) signedHeaders(kind, secret, body string) map[string]string 
 		spec.WebhookBitbucket:       {"X-Hub-Signature": "sha256=" + signed(secret, body)},
 		spec.WebhookBitbucketServer: {"X-Hub-Signature": "sha256=" + signed(secret, body)},
 		spec.WebhookGeneric:         {"X-Signature": "sha256=" + signed(secret, at+"."+body), "X-Timestamp": at},
+		spec.WebhookStandard:        {"Webhook-Signature": "v1a,x v1," + standard(secret, name+"."+at+"."+body), "Webhook-Timestamp": at, "Webhook-Id": name},
 	}[kind]
 }
 
@@ -87,21 +108,21 @@ func TestWebhooksOnlyPoll(t *testing.T) {
 	for kind, f := range webhookFormats {
 		t.Run(kind, func(t *testing.T) {
 			h := newHookServer()
-			path := webhookPath(kind, []byte(hookSecret))
+			path := webhookPath(kind, []byte(secretOf(kind)))
 			for i, c := range []struct {
 				body   string
 				secret string
 				change func(map[string]string)
 				want   int
 			}{
-				{body: "a push", secret: hookSecret, want: http.StatusAccepted},
-				{body: "a push", secret: hookSecret, want: http.StatusOK}, // again
+				{body: "a push", secret: secretOf(kind), want: http.StatusAccepted},
+				{body: "a push", secret: secretOf(kind), want: http.StatusOK}, // again
 				{body: "another", secret: "another secret, as long", want: http.StatusUnauthorized},
-				{body: "another", secret: hookSecret, change: func(m map[string]string) { delete(m, f.signature) }, want: http.StatusUnauthorized},
-				{body: "another", secret: hookSecret, change: func(m map[string]string) { m[f.signature] = f.prefix }, want: http.StatusUnauthorized},
-				{body: "another", secret: hookSecret, change: func(m map[string]string) { m[f.signature] += "x" }, want: http.StatusUnauthorized},
-				{body: strings.Repeat("x", webhookBody+1), secret: hookSecret, want: http.StatusRequestEntityTooLarge},
-				{body: "another", secret: hookSecret, want: http.StatusAccepted},
+				{body: "another", secret: secretOf(kind), change: func(m map[string]string) { delete(m, f.signature) }, want: http.StatusUnauthorized},
+				{body: "another", secret: secretOf(kind), change: func(m map[string]string) { m[f.signature] = f.prefix }, want: http.StatusUnauthorized},
+				{body: "another", secret: secretOf(kind), change: func(m map[string]string) { m[f.signature] += "x" }, want: http.StatusUnauthorized},
+				{body: strings.Repeat("x", webhookBody+1), secret: secretOf(kind), want: http.StatusRequestEntityTooLarge},
+				{body: "another", secret: secretOf(kind), want: http.StatusAccepted},
 			} {
 				m := h.signedHeaders(kind, c.secret, c.body)
 				if c.change != nil {
@@ -136,6 +157,49 @@ func TestWebhookSignaturesOfTheSenders(t *testing.T) {
 		h.Set(f.signature, c.header)
 		if _, ok := f.verify([]byte(hookSecret), h, []byte(c.body), time.Now()); !ok {
 			t.Errorf("%s: refused", c.kind)
+		}
+	}
+}
+
+// What the specification of Standard Webhooks shows, and what must not pass for it.
+func TestStandardWebhooks(t *testing.T) {
+	const id, at, body = "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", `{"test": 2432232314}`
+	const signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+	now := time.Unix(1614265330, 0)
+	for _, c := range []struct {
+		name, id, at, signature, body, secret string
+		now                                   time.Time
+		want                                  bool
+	}{
+		{"the example", id, at, signature, body, standardSecret, now, true},
+		{"one of several", id, at, "v1a,AAAA v1,AAAA " + signature, body, standardSecret, now, true},
+		{"none", id, at, "", body, standardSecret, now, false},
+		{"another version", id, at, strings.Replace(signature, "v1,", "v2,", 1), body, standardSecret, now, false},
+		{"another body", id, at, signature, body + " ", standardSecret, now, false},
+		{"another delivery", id + "x", at, signature, body, standardSecret, now, false},
+		{"no delivery", "", at, signature, body, standardSecret, now, false},
+		{"another time", id, "1614265331", signature, body, standardSecret, now, false},
+		{"no time", id, "", signature, body, standardSecret, now, false},
+		{"too old", id, at, signature, body, standardSecret, now.Add(webhookSkew + time.Second), false},
+		{"from the future", id, at, signature, body, standardSecret, now.Add(-webhookSkew - time.Second), false},
+		{"another secret", id, at, signature, body, "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 32)), now, false},
+		{"split elsewhere", "a." + at, "1614265331", "v1," + standard(standardSecret, "a."+at+".1614265331."+body), body, standardSecret, now, false},
+	} {
+		h := http.Header{}
+		for k, v := range map[string]string{"webhook-id": c.id, "webhook-timestamp": c.at, "webhook-signature": c.signature} {
+			h.Set(k, v)
+		}
+		name, ok := webhookFormats[spec.WebhookStandard].verify([]byte(c.secret), h, []byte(c.body), c.now)
+		if ok != c.want || ok && name != id {
+			t.Errorf("%s: %v as %q", c.name, ok, name)
+		}
+	}
+	for _, secret := range []string{hookSecret, "whsec_", "whsec_c2hvcnQ=", "whsec_" + hookSecret, strings.TrimPrefix(standardSecret, "whsec_")} {
+		h := newHookServer()
+		h.secrets["standard"] = secret
+		h.refresh(t.Context())
+		if h.hooks[webhookPath(spec.WebhookStandard, []byte(secret))] != nil {
+			t.Errorf("secret %q is used", secret)
 		}
 	}
 }
@@ -222,6 +286,7 @@ func FuzzWebhook(f *testing.F) {
 		f.Add(i, []byte(`{"ref":"refs/heads/main"}`), "sha256=00", "1762142706")
 		f.Add(i, []byte("x"), "sha256="+signed(hookSecret, "x"), "")
 		f.Add(i, []byte(""), hookSecret, "-1")
+		f.Add(i, []byte("x"), "v1,"+standard(standardSecret, "1.1793678706.x"), "1793678706")
 	}
 	f.Fuzz(func(t *testing.T, which int, body []byte, signature, at string) {
 		kind := kinds[uint(which)%uint(len(kinds))]
@@ -231,7 +296,10 @@ func FuzzWebhook(f *testing.F) {
 		if format.time != "" {
 			header[format.time] = at
 		}
-		got := h.post(webhookPath(kind, []byte(hookSecret)), body, header)
+		if format.standard {
+			header[format.delivery] = "1"
+		}
+		got := h.post(webhookPath(kind, []byte(secretOf(kind))), body, header)
 		text := string(body)
 		if format.time != "" {
 			text = at + "." + text
@@ -239,6 +307,9 @@ func FuzzWebhook(f *testing.F) {
 		right := strings.EqualFold(signature, format.prefix+signed(hookSecret, text))
 		if format.token {
 			right = signature == hookSecret
+		}
+		if format.standard {
+			right = slices.Contains(strings.Split(signature, " "), "v1,"+standard(standardSecret, "1."+text))
 		}
 		if h.polls > 0 && !right {
 			t.Errorf("%s: %q polls, with answer %d", kind, signature, got)
