@@ -280,7 +280,7 @@ func (s *Source) files(now *snapshot, p *spec.Proof, closure *spec.Closure, f *r
 			if err != nil {
 				return err
 			}
-			by = s.trust.ring.approval(text, data)
+			by = s.trust.ring.Approval(text, data)
 		}
 		if s.counts(p, oneLine(path.Join(dir, e.Name), 200), by) {
 			p.Signers = append(p.Signers, by.signer(spec.Signatures))
@@ -294,9 +294,9 @@ func (s Signed) signer(way spec.Way) spec.Signer {
 	return spec.Signer{Key: s.Key, Owner: s.Owner, Way: way, Fingerprint: s.Fingerprint}
 }
 
-// approval says who made a file of approvals over a text. Only SSH signatures
+// Approval says who made a file of approvals over a text. Only SSH signatures
 // have a namespace, which keeps a signature for something else from being one.
-func (r *Keyring) approval(text, data []byte) Signed {
+func (r *Keyring) Approval(text, data []byte) Signed {
 	if !strings.HasPrefix(strings.TrimSpace(string(data)), "-----BEGIN SSH SIGNATURE-----") {
 		return Signed{Problem: "it is no SSH signature: `tranship approve` writes one"}
 	}
