@@ -209,6 +209,8 @@ func TestWhatCameBackIsSaid(t *testing.T) {
 	s.st.Volumes = w.ended.Facts.Volumes
 	if d := s.decide(); !strings.Contains(find(d.Status, "Ready").Message, "snapshot k1 of shop/data") {
 		t.Error(find(d.Status, "Ready").Message)
+	} else if say := find(d.Status, "Ready").Message; !strings.Contains(say, "`tranship kept shop`") || !strings.Contains(say, "Discard comes after that") {
+		t.Error(say)
 	}
 	again := Freeze(w.now, Order{Kind: spec.RunMigrate, Plan: "shop", Closure: &w.ended.Spec.Closure, Approval: &spec.Approval{}, Volumes: w.ended.Facts.Volumes}, &spec.PlanStatus{})
 	if b := again.Facts.Volumes[0].Back; b.Mark != spec.MarkNone || len(b.Kept) != 2 || broughtBack(again.Facts.Volumes) != "" || w.ended.Facts.Volumes[0].Back.Mark != spec.MarkClean {

@@ -53,7 +53,7 @@ func settled(in *PlanInput) (verdict, bool) {
 	case want == spec.Migrated:
 		return verdict{cond: stalled("CutoverNotDone", lastWord(in.Status, "no cutover is running; raise cutover.attempt to try again, or go back to Staged"))}, true
 	case want == spec.RolledBack && rec.State == spec.RolledBack:
-		return verdict{cond: ready("RolledBack", "the application is back on the source"+stays(in.Status)+cameBack(in.Status))}, true
+		return verdict{cond: ready("RolledBack", "the application is back on the source"+stays(in.Status)+cameBack(in))}, true
 	case want == spec.RolledBack && rec.State == spec.Migrated:
 		return verdict{cond: stalled("RollbackNotDone", lastWord(in.Status, "no rollback is running; raise cutover.attempt to ask for it again"))}, true
 	case want == spec.Closed:
@@ -79,12 +79,17 @@ func stays(st *spec.PlanStatus) string {
 	return "; what it wrote on the target stays on the moved volumes " + strings.Join(moved, ", ")
 }
 
-// cameBack says what a rollback has copied back.
-func cameBack(st *spec.PlanStatus) string {
-	if say := broughtBack(st.Volumes); say != "" {
-		return "; " + say
+// cameBack says what a rollback has copied back, and that another word changes
+// nothing about it: by now the source has written to its volumes itself.
+func cameBack(in *PlanInput) string {
+	say := broughtBack(in.Status.Volumes)
+	if say == "" {
+		return ""
 	}
-	return ""
+	if in.Closure.Plan.Spec.Rollback.TargetWrites == "Discard" {
+		say += "; rollback.targetWrites: Discard comes after that and changes nothing"
+	}
+	return fmt.Sprintf("; %s; `tranship kept %s` fetches what is kept", say, in.Plan)
 }
 
 // lastWord keeps what a failed run said, so that the sentence people need

@@ -26,7 +26,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), validateCommand(), checkCommand(), approveCommand(), approvalsCommand(), statusCommand(), logsCommand(), explainCommand(), planCommand(), commentCommand(), historyCommand(), auditCommand(), ledgerCommand(), acknowledgeCommand(), rollbackCommand(), moverCommand(), versionCommand())
+	root.AddCommand(runCommand(), validateCommand(), checkCommand(), approveCommand(), approvalsCommand(), statusCommand(), logsCommand(), explainCommand(), planCommand(), commentCommand(), historyCommand(), auditCommand(), ledgerCommand(), acknowledgeCommand(), rollbackCommand(), keptCommand(), moverCommand(), versionCommand())
 	err := root.Execute()
 	var code exitError
 	if errors.As(err, &code) {

@@ -49,6 +49,16 @@ func Prefix(e *kube.Env) string {
 // credentials are secret values on their way into Secrets, and nowhere else.
 type credentials struct{ cloud, password []byte }
 
+// Credentials are what the plan's replication repository is opened with: a file of AWS
+// credentials, and the password of the volume data. The caller writes them to no disk.
+func Credentials(ctx context.Context, e *kube.Env) (cloud, password []byte, err error) {
+	k, err := readCredentials(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.cloud, k.password, nil
+}
+
 func readCredentials(ctx context.Context, e *kube.Env) (*credentials, error) {
 	r := &e.Run.Spec.Closure.Repository.Spec
 	if r.Provider != spec.ProviderAWS {

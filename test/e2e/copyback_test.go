@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,12 +77,31 @@ func TestCopyBack(t *testing.T) {
 	for _, on := range []string{l.bed.Source.Kubeconfig, l.bed.Target.Kubeconfig} {
 		l.gone("holders and movers", on, "get", "pods,jobs", "-A", "-l", "tranship.dev/plan="+spec.ShortName(l.name))
 	}
+	l.keptIsFetched()
 	l.commit("Close it", plan(spec.Closed, 2))
 	l.waitReason("Closed", 3*time.Minute)
 	if got := l.onSource("-n", l.name, "get", "pvc", "files", "-o", "jsonpath={.metadata.annotations}"); strings.Contains(got, "tranship.dev/") {
 		t.Errorf("a closed plan leaves on the source's claim %s", got)
 	}
 	l.nothingLeaks()
+}
+
+// keptIsFetched: what the source held before the copies back can be had again.
+func (l *lab) keptIsFetched() {
+	l.t.Helper()
+	from := []string{"--config", filepath.Join(l.dir, "config.yaml"), "--secrets-dir", filepath.Join(l.dir, "secrets")}
+	folder, claim := filepath.Join(l.t.TempDir(), "kept"), l.name+"/files"
+	if got := l.run(l.binary, append([]string{"kept", l.name}, from...)...); !strings.HasPrefix(got, claim+"  ") {
+		l.t.Errorf("what is kept: %q", got)
+	}
+	l.t.Log(l.run(l.binary, append([]string{"kept", l.name, claim, "--into", folder}, from...)...))
+	got := l.run("/bin/sh", "-ec", `cd "$0"; ls -A . | grep -v lost; cat changed deleted same/kept; stat -c %u same/kept; du -k much | cut -f1; stat -c %a ..`, filepath.Join(folder, "volume"))
+	if want := "changed deleted first much same old gone source 1234 8192 700"; strings.Join(strings.Fields(got), " ") != want {
+		l.t.Errorf("what was kept has\n%s\nwant %s", got, want)
+	}
+	if _, err := l.Run(l.binary, append([]string{"kept", l.name, claim, "--into", folder}, from...)...); err == nil || !strings.Contains(err.Error(), "is not empty") {
+		l.t.Errorf("a folder that is in use: %v", err)
+	}
 }
 
 // cameBack: the source has what either side wrote, and nothing else.
