@@ -158,6 +158,38 @@ func TestWhatAnEarlierRunUpdatedIsPutBack(t *testing.T) {
 	}
 }
 
+// TestACloseLetsAnObjectStayOnlyWhenSomebodySaysSo: a close names what no undo has put
+// back, puts it back, and leaves what lost its mark.
+func TestACloseLetsAnObjectStayOnlyWhenSomebodySaysSo(t *testing.T) {
+	source, target := tracker(t, spec.Source, oursAtSource, sourceDoor), tracker(t, spec.Target, theirs, theirDoor)
+	replace(t, cutover(1, source, target), oursAtSource)
+	replace(t, cutover(1, source, target), sourceDoor)
+	e := cutover(1, source, target)
+	e.Run.Spec.Kind = spec.RunClose
+	o, err := lookUpdateUndo(t.Context(), e)
+	if err != nil || o.Seen != reconciler.Absent || !strings.Contains(o.Message, "ConfigMap store/settings") || !strings.Contains(o.Message, "Ingress store/web") || !strings.Contains(o.Message, AnnotationFormer) {
+		t.Errorf("%+v, %v", o, err)
+	}
+	door := there(t, e, doorKind, "web")
+	stays := door.DeepCopy()
+	annotations := stays.GetAnnotations()
+	delete(annotations, AnnotationFormer)
+	stays.SetAnnotations(annotations)
+	if _, err := target.Dynamic.Resource(doorKind).Namespace("store").Update(t.Context(), stays, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ensureUpdateUndo(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	is(t, there(t, e, settingsKind, "settings"), theirs)
+	if alike(there(t, e, doorKind, "web"), item(t, theirDoor)) || kept(t, e) != 0 {
+		t.Errorf("the Ingress was put back against somebody's word, or %d Secrets are left", kept(t, e))
+	}
+	if o, err := lookUpdateUndo(t.Context(), e); err != nil || o.Seen != reconciler.Succeeded {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
 // TestWhatOnlyWasRememberedIsNotPutBack: an earlier run remembered an object and
 // did not change it; somebody else did, before the run at hand updated it.
 func TestWhatOnlyWasRememberedIsNotPutBack(t *testing.T) {
