@@ -275,6 +275,10 @@ func (r *remote) upload(ctx context.Context, old, new plumbing.Hash, objects []p
 	return r.report(req.Capabilities, answer)
 }
 
+// errNotJudged: the server could not read or keep the pack, so that its refusal
+// has nothing to do with the branch.
+var errNotJudged = errors.New("the pack was not unpacked")
+
 // report reads what the server says of a push. What hooks print is passed on
 // to people in the error.
 func (r *remote) report(caps *capability.List, answer []byte) error {
@@ -290,11 +294,15 @@ func (r *remote) report(caps *capability.List, answer []byte) error {
 	}
 	status := packp.NewReportStatus()
 	err := status.Decode(in)
+	judged := err == nil && status.UnpackStatus == "ok"
 	if err == nil {
 		err = status.Error()
 	}
 	if err == nil {
 		return nil
+	}
+	if !judged {
+		err = fmt.Errorf("%w: %w", errNotJudged, err)
 	}
 	text := oneLine(said.String(), 300)
 	if text != "" {

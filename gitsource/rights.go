@@ -84,8 +84,12 @@ func (c *Config) ledgerPushable(ctx context.Context) Right {
 // pushNothing pushes the reference to where it is, and returns an error of this
 // package where the server refuses that. A reference that is not there cannot be
 // pushed without making it: then only the right to push anywhere is asked for.
+// One refusal may come of somebody else's push at the same time: ErrRejected means
+// that the server has refused twice while the reference stayed where it was.
 func (r *remote) pushNothing(ctx context.Context) (there bool, err error) {
-	for try := 1; ; try++ {
+	var pause backoff
+	refused := plumbing.ZeroHash // where the reference was when that happened
+	for range 5 {
 		tip, err := r.tip(ctx)
 		if err != nil {
 			return false, err
@@ -94,23 +98,30 @@ func (r *remote) pushNothing(ctx context.Context) (there bool, err error) {
 			_, err := r.capabilities(ctx, receivePack)
 			return false, err
 		}
-		at := r.object(tip)
-		to := r
-		if r.tags != nil {
-			r.mu.Lock()
-			name := r.found.name
-			r.mu.Unlock()
-			to = r.on(plumbing.ReferenceName(name))
-		}
-		err = to.upload(ctx, at, at, nil)
-		if !errors.Is(err, ErrRejected) || try == 3 {
+		err = r.pushTo(ctx, r.object(tip))
+		switch {
+		case errors.Is(err, errNotJudged): // not wrapped: it is of the kind ErrRejected
+			return true, fail(ErrUnreachable, nil, "cannot tell whether %s accepts a push to %s, because it does not take the empty pack: %s", r.url, r.said, oneLine(err.Error(), 500))
+		case !errors.Is(err, ErrRejected) || refused == tip:
 			return true, err
 		}
-		// It may have been refused because somebody else has just moved it.
-		if now, failed := r.tip(ctx); failed != nil || now == tip {
-			return true, err
+		refused = tip
+		if err := pause.wait(ctx); err != nil {
+			return true, explain(err, r.url)
 		}
 	}
+	return true, fail(ErrUnreachable, nil, "cannot tell whether %s accepts a push to %s, which moves too often; try later", r.url, r.said)
+}
+
+// pushTo pushes what was found last to where it is.
+func (r *remote) pushTo(ctx context.Context, at plumbing.Hash) error {
+	if r.tags == nil {
+		return r.upload(ctx, at, at, nil)
+	}
+	r.mu.Lock()
+	name := r.found.name
+	r.mu.Unlock()
+	return r.on(plumbing.ReferenceName(name)).upload(ctx, at, at, nil)
 }
 
 // separate asks with each of the daemon's accounts whether it could change plans.

@@ -150,6 +150,35 @@ func TestRightsThatAreMissing(t *testing.T) {
 	}
 }
 
+// A refusal counts only where it is about the branch and comes again: a push of
+// somebody else's at the same time, or a pack that was not read, says nothing.
+func TestRightsAreNotReadFromChance(t *testing.T) {
+	s := gittest.New(t)
+	repo := s.Repo("plans.git")
+	w := repo.Clone().Write("a.yaml", "x\n")
+	w.Push("one")
+	c := testConfig(t, s, repo)
+	repo.Hook("update", `test -e refused || { touch refused; exit 1; }`)
+	if got, said := rights(t, c); got[ofSource] != Missing {
+		t.Errorf("refused once: %s", said)
+	}
+	moves := 0
+	move := gittest.Before(func() { moves++; w.Push(fmt.Sprint("move ", moves)) })
+	s.Inject("git-receive-pack", 1, move)
+	if got, said := rights(t, c); got[ofSource] != Missing || moves != 1 {
+		t.Errorf("moved once: %s", said)
+	}
+	s.Inject("git-receive-pack", 100, move)
+	if got, said := rights(t, c); got[ofSource] != Unknown || moves < 3 {
+		t.Errorf("moved at each push (%d): %s", moves, said)
+	}
+	s.Heal()
+	repo.Git("config", "receive.maxInputSize", "1")
+	if got, said := rights(t, c); got[ofSource] != Unknown {
+		t.Errorf("the server reads no pack: %s", said)
+	}
+}
+
 // A tag, or the newest of a range, is where the plans are read as well.
 func TestRightsOnTags(t *testing.T) {
 	s := gittest.New(t)
