@@ -181,7 +181,7 @@ func TestRollbackOfAFinishedCutover(t *testing.T) {
 	for _, s := range back.Steps {
 		names = append(names, s.Name)
 	}
-	want := []string{"put-source-back", "undo-movers", "undo-traffic", "undo-autoscalers", "undo-start", "undo-last-upload", "undo-stop", "undo-upload", "undo-hand-over", "undo-last-restore",
+	want := []string{"put-source-back", "undo-movers", "undo-traffic", "undo-autoscalers", "undo-custom-resources", "undo-start", "undo-last-upload", "undo-keep-custom-resources", "undo-stop", "undo-upload", "undo-hand-over", "undo-last-restore",
 		"undo-retain", "undo-restore", "undo-backup", "undo-restore-volumes", "undo-claims", "undo-namespaces", "rolled-back"}
 	if !slices.Equal(names, want) {
 		t.Fatalf("\n got %v\nwant %v", names, want)

@@ -170,6 +170,15 @@ type Facts struct {
 	OnTarget []Workload `json:"onTarget,omitempty"`
 	Counts   []Count    `json:"counts,omitempty"`
 	Changes  []Change   `json:"changes,omitempty"`
+	// Custom are the custom resources that the plan moves, as they were on the
+	// source before anything was stopped.
+	Custom []CustomResource `json:"custom,omitempty"`
+}
+
+// CustomResource is one that an operator acts on.
+type CustomResource struct {
+	Object `json:",inline"`
+	Ready  int32 `json:"ready,omitempty"` // pods below it that were ready
 }
 
 // Count is how many objects of a kind the plan covered on the source when it

@@ -49,6 +49,9 @@ func compare(ctx context.Context, e *Env) (*difference, error) {
 		return nil, err
 	}
 	d.covered = covered
+	if err := d.without(ctx, e); err != nil {
+		return nil, err
+	}
 	if err := d.sweep(ctx, e); err != nil {
 		return nil, err
 	}
@@ -58,6 +61,28 @@ func compare(ctx context.Context, e *Env) (*difference, error) {
 		}
 	}
 	return d, nil
+}
+
+// without takes out custom resources that appeared after the others were kept:
+// on the target their operators would start what is to be held at zero.
+func (d *difference) without(ctx context.Context, e *Env) error {
+	var definitions Definitions
+	var apply []Item
+	for _, i := range d.apply {
+		if strings.Contains(i.GVR.Group, ".") && definitions == nil { // else it is built in; definitions may be large
+			var err error
+			if definitions, err = ReadDefinitions(ctx, e.Source); err != nil {
+				return err
+			}
+		}
+		if definitions.Custom(i) {
+			d.late = append(d.late, Describe(i.Record(spec.Source)))
+			continue
+		}
+		apply = append(apply, i)
+	}
+	d.apply = apply
+	return nil
 }
 
 // same reads the target's object of an item's kind and name; nil when there
@@ -115,7 +140,7 @@ func diff(e *Env, covered []Item, since time.Time, target func(Item) (*Item, err
 		restored[keyOfRecord(o)] = true
 	}
 	for _, i := range covered {
-		if DefaultAccount(i) || Traffic(i) || Scales(i) {
+		if DefaultAccount(i) || Traffic(i) || Scales(i) || e.Kept(i) {
 			continue
 		}
 		k := keyOfItem(i, mapping)

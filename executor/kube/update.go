@@ -119,7 +119,7 @@ func standings(ctx context.Context, e *Env) (pending, done []standing, err error
 	if err != nil {
 		return nil, nil, err
 	}
-	covered = slices.DeleteFunc(covered, later)
+	covered = slices.DeleteFunc(covered, func(i Item) bool { return later(i) || e.Kept(i) })
 	target, err := e.Target.ListAll(ctx, e.Namespaces(spec.Target), "")
 	if err != nil {
 		return nil, nil, err

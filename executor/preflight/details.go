@@ -88,45 +88,19 @@ func differing(a, b map[string]string) []string {
 }
 
 // unsupported are the kinds that this version does not move, with the reason
-// for people; any custom resource belongs to them too. A pod without a
-// controller cannot be stopped without being deleted, and nothing of the source
-// is deleted: only a hook of its author may do that.
+// for people. A pod without a controller cannot be stopped without being deleted,
+// and nothing of the source is deleted: only a hook of its author may do that.
 var unsupported = map[schema.GroupKind]string{
 	{Kind: "Pod"}: "pods without a controller",
 }
 
 var deploymentConfig = schema.GroupKind{Group: "apps.openshift.io", Kind: "DeploymentConfig"}
 
-// known are the custom resources that are moved all the same: their controllers'
-// ways are known, or they are only read by these.
-var known = map[schema.GroupKind]bool{
-	{Group: "keda.sh", Kind: "ScaledObject"}:          true,
-	{Group: "keda.sh", Kind: "ScaledJob"}:             true,
-	{Group: "keda.sh", Kind: "TriggerAuthentication"}: true,
-	deploymentConfig: true,
-}
-
 // makers are what makes workloads and is itself stopped and moved.
 var makers = map[string][]string{
 	"ReplicaSet":            {"Deployment"},
 	"ReplicationController": {"DeploymentConfig"},
 	"Job":                   {"CronJob", "ScaledJob"},
-}
-
-// governed says what an object is that something controls whose ways are not
-// known: it would start again what is stopped, and nothing makes the object on
-// the target. The controller is nil where that is not so.
-func (s *state) governed(i kube.Item) (what string, by *metav1.OwnerReference) {
-	o := metav1.GetControllerOf(i)
-	switch {
-	case o == nil || kube.Ours(i):
-		return "", nil
-	case s.isCustomGroup(o.APIVersion) && !known[schema.FromAPIVersionAndKind(o.APIVersion, o.Kind).GroupKind()]:
-		return "objects that a custom resource controls", o
-	case kube.Runs(i) && !slices.Contains(makers[i.GetKind()], o.Kind):
-		return "workloads that something else controls", o
-	}
-	return "", nil
 }
 
 const untriggered = "DeploymentConfigs without a trigger, which the target would never roll out"
@@ -145,16 +119,9 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
 		case gk == deploymentConfig && !rollsOut(i):
 			refused[untriggered] = append(refused[untriggered], describe(i))
-		case s.custom[i.GVR.GroupResource()] && !known[gk]:
-			refused["custom resources"] = append(refused["custom resources"], describe(i))
 		}
 	}
-	for _, i := range s.listed {
-		if what, o := s.governed(i); o != nil {
-			refused[what] = append(refused[what], fmt.Sprintf("%s (of %s %s)", describe(i), o.Kind, o.Name))
-		}
-	}
-	var found []Finding
+	found := s.operands(refused)
 	if len(removed) > 0 {
 		found = append(found, Finding{Reason: "NotMigrated", Warning: true, Object: removed[0],
 			Message: "pods that a PreBackup hook is to remove are made again neither on the target nor, after a rollback, on the source: " + names(removed)})

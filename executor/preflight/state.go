@@ -11,8 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // state is what the detailed checks ask about, read once.
@@ -21,7 +20,8 @@ type state struct {
 	listed  []kube.Item // of the source: everything that the selector matches
 	covered []kube.Item // of those: what is moved as objects
 	target  []kube.Item // everything in the target namespaces
-	custom  map[schema.GroupResource]bool
+	custom  kube.Definitions
+	byUID   map[types.UID]*kube.Item // of listed; made when it is asked for
 	// targetNS holds the target namespaces that exist.
 	targetNS map[string]*corev1.Namespace
 	volumes  mover.Discovery
@@ -38,7 +38,7 @@ func (s *state) read(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() (err error) {
-		s.custom, err = customResources(ctx, s.Source)
+		s.custom, err = kube.ReadDefinitions(ctx, s.Source)
 		return err
 	})
 	g.Go(func() (err error) {
@@ -69,36 +69,6 @@ func (s *state) readTarget(ctx context.Context) error {
 	var err error
 	s.target, err = s.Target.ListAll(ctx, exist, "")
 	return err
-}
-
-// customResources are the resources that definitions on a cluster add.
-func customResources(ctx context.Context, c *kube.Cluster) (map[schema.GroupResource]bool, error) {
-	gvr := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	l, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, c.Errorf(err, "list the definitions of custom resources")
-	}
-	custom := map[schema.GroupResource]bool{}
-	for _, d := range l.Items {
-		group, _, _ := unstructured.NestedString(d.Object, "spec", "group")
-		plural, _, _ := unstructured.NestedString(d.Object, "spec", "names", "plural")
-		custom[schema.GroupResource{Group: group, Resource: plural}] = true
-	}
-	return custom, nil
-}
-
-// isCustomGroup says that definitions add kinds to the group of an API version.
-func (s *state) isCustomGroup(apiVersion string) bool {
-	group, _, found := strings.Cut(apiVersion, "/")
-	if !found {
-		return false
-	}
-	for gr := range s.custom {
-		if gr.Group == group {
-			return true
-		}
-	}
-	return false
 }
 
 // describe names a source object.

@@ -9,7 +9,6 @@ import (
 	"github.com/tranship/tranship/spec"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 )
 
@@ -18,10 +17,14 @@ import (
 func asked(t *testing.T, texts ...string) *state {
 	t.Helper()
 	run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Kind: spec.RunMigrate, Number: 1}}
-	s := &state{Env: &kube.Env{Call: reconciler.Call{Run: run}, Source: &kube.Cluster{Name: "old"}}, custom: map[schema.GroupResource]bool{}}
+	s := &state{Env: &kube.Env{Call: reconciler.Call{Run: run}, Source: &kube.Cluster{Name: "old"}}, custom: kube.Definitions{{Group: "example.com", Resource: "shops"}: true}}
 	for _, text := range texts {
 		u := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+		raw, err := yaml.YAMLToJSON([]byte(text))
+		if err == nil {
+			err = u.UnmarshalJSON(raw) // numbers as the API has them
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		u.SetNamespace("shop")
@@ -36,10 +39,11 @@ func asked(t *testing.T, texts ...string) *state {
 }
 
 const (
-	keda     = "{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, metadata: {name: web}}"
-	kedasHPA = "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: keda-hpa-web, ownerReferences: [{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: web, uid: a, controller: true}]}}"
-	shop     = "{apiVersion: example.com/v1, kind: Shop, metadata: {name: main, uid: shop}}"
-	child    = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, uid: db, ownerReferences: [{apiVersion: example.com/v1, kind: Shop, name: main, uid: shop, controller: true}]}}"
+	keda       = "{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, metadata: {name: web}}"
+	kedasHPA   = "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: keda-hpa-web, ownerReferences: [{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: web, uid: a, controller: true}]}}"
+	shop       = "{apiVersion: example.com/v1, kind: Shop, metadata: {name: main, uid: shop}}"
+	grandchild = "{apiVersion: v1, kind: Pod, metadata: {name: db-0, uid: pod, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: db, controller: true}]}}"
+	child      = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, uid: db, ownerReferences: [{apiVersion: example.com/v1, kind: Shop, name: main, uid: shop, controller: true}]}}"
 )
 
 func config(triggers string) string {
@@ -50,28 +54,52 @@ func config(triggers string) string {
 func TestWorkloads(t *testing.T) {
 	for name, c := range map[string]struct {
 		objects []string
+		hook    *spec.PlanHook
 		says    []string // of the refusal; nil: there is none
+		warns   []string // of the warnings
 	}{
 		"KEDA":                        {objects: []string{keda, kedasHPA, "{apiVersion: keda.sh/v1alpha1, kind: TriggerAuthentication, metadata: {name: q}}"}},
-		"another kind of KEDA's":      {objects: []string{"{apiVersion: keda.sh/v1alpha1, kind: CloudEventSource, metadata: {name: q}}"}, says: []string{"custom resources: source CloudEventSource shop/q"}},
+		"another kind of KEDA's":      {objects: []string{"{apiVersion: keda.sh/v1alpha1, kind: CloudEventSource, metadata: {name: q}}"}},
 		"a DeploymentConfig":          {objects: []string{config("[{type: ConfigChange}]")}},
 		"one that waits for people":   {objects: []string{config("[]")}, says: []string{"without a trigger", "DeploymentConfig shop/web"}},
 		"a ReplicationController":     {objects: []string{config("[{type: ImageChange}]"), "{apiVersion: v1, kind: ReplicationController, metadata: {name: web-1, ownerReferences: [{apiVersion: apps.openshift.io/v1, kind: DeploymentConfig, name: web, uid: a, controller: true}]}}"}},
-		"an operator's":               {objects: []string{shop, child}, says: []string{"custom resources: source Shop shop/main", "StatefulSet shop/db (of Shop main)"}},
+		"an operator's":               {objects: []string{shop, child}, says: []string{"no PreBackup hook stops", "StatefulSet shop/db (of Shop main)"}},
+		"with a hook and no way back": {objects: []string{shop, child}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup}, says: []string{"no PreBackup hook stops"}},
+		"with a hook on the target":   {objects: []string{shop, child}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start", Cluster: spec.Target}, says: []string{"no PreBackup hook stops"}},
+		"with a hook that stops it":   {objects: []string{shop, child}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}, warns: []string{}},
+		"further down":                {objects: []string{shop, child, grandchild}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}, warns: []string{}},
+		"further down, no hook":       {objects: []string{shop, child, grandchild}, says: []string{"Pod shop/db-0 (of StatefulSet db)"}},
+		"one whose claims go":         {objects: []string{shop, strings.Replace(child, "metadata:", "spec: {persistentVolumeClaimRetentionPolicy: {whenScaled: Delete}}, metadata:", 1)}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}, says: []string{"whose claims go", "StatefulSet shop/db"}},
+		"a subscription":              {objects: []string{"{apiVersion: operators.coreos.com/v1alpha1, kind: Subscription, metadata: {name: pg}}"}, says: []string{"lifecycle manager", "Subscription shop/pg"}},
+		"one that rests":              {objects: []string{shop, strings.Replace(child, "metadata:", "spec: {replicas: 0}, metadata:", 1)}},
+		"one that is not covered":     {objects: []string{child}, says: []string{"that the plan does not cover", "StatefulSet shop/db (of Shop main)"}},
+		"its password":                {objects: []string{shop, strings.NewReplacer("apps/v1", "v1", "StatefulSet", "Secret").Replace(child)}, warns: []string{"makes these anew", "Secret shop/db (of Shop main)"}},
+		"its claim":                   {objects: []string{shop, strings.NewReplacer("apps/v1", "v1", "StatefulSet", "PersistentVolumeClaim").Replace(child)}, warns: []string{"takes what is there", "PersistentVolumeClaim shop/db"}},
 		"a workload of a ConfigMap":   {objects: []string{"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: release, uid: a, controller: true}]}}"}, says: []string{"Deployment shop/web (of ConfigMap release)"}},
 		"a CronJob's Job":             {objects: []string{"{apiVersion: batch/v1, kind: Job, metadata: {name: a, ownerReferences: [{apiVersion: batch/v1, kind: CronJob, name: c, uid: c, controller: true}]}}"}},
 		"a Deployment's ReplicaSet":   {objects: []string{"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: c, uid: c, controller: true}]}}"}},
-		"a custom resource by itself": {objects: []string{shop}, says: []string{"custom resources: source Shop shop/main"}},
+		"a custom resource by itself": {objects: []string{shop}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, err := workloads(t.Context(), asked(t, c.objects...))
+			s := asked(t, c.objects...)
+			if c.hook != nil {
+				s.Run.Spec.Closure.Plan.Spec.Hooks = []spec.PlanHook{*c.hook}
+			}
+			found, err := workloads(t.Context(), s)
 			if err != nil {
 				t.Fatal(err)
 			}
-			refusal := ""
+			refusal, warnings := "", ""
 			for _, f := range found {
-				if !f.Warning {
+				if f.Warning {
+					warnings += f.Message
+				} else {
 					refusal = f.Message
+				}
+			}
+			for _, want := range c.warns {
+				if !strings.Contains(warnings, want) {
+					t.Errorf("%q does not warn of %q", warnings, want)
 				}
 			}
 			if (refusal == "") != (c.says == nil) {

@@ -126,7 +126,7 @@ func ensureBackup(ctx context.Context, e *kube.Env) error {
 		return err
 	}
 	name := e.ObjectName("backup")
-	policy, err := filterPolicy(e.Namespaces(spec.Source), storable(items))
+	policy, err := filterPolicy(e.Namespaces(spec.Source), storable(e, items))
 	if err != nil {
 		return err
 	}

@@ -62,14 +62,14 @@ func quoteGlob(name string) string {
 // storable are the covered objects that the backup holds. What scales is read
 // from the source when the target gets it, and Velero fails a backup that names
 // a kind which it has not discovered: it looks for new ones every five minutes.
-func storable(items []kube.Item) []kube.Item {
-	return slices.DeleteFunc(slices.Clone(items), kube.Scales)
+func storable(e *kube.Env, items []kube.Item) []kube.Item {
+	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Scales(i) || e.Kept(i) })
 }
 
 // restorable are the covered objects that the restore creates; what leads
 // users to the application or scales it comes after it is healthy.
-func restorable(items []kube.Item) []kube.Item {
-	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Traffic(i) || kube.Scales(i) })
+func restorable(e *kube.Env, items []kube.Item) []kube.Item {
+	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Traffic(i) || kube.Scales(i) || e.Kept(i) })
 }
 
 func configMapRef(name string) *corev1.TypedLocalObjectReference {

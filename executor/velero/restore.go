@@ -189,7 +189,7 @@ func ensureRestore(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	items, err = kube.WithoutForeign(ctx, e, restorable(items))
+	items, err = kube.WithoutForeign(ctx, e, restorable(e, items))
 	if err != nil {
 		return err
 	}

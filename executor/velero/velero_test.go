@@ -200,7 +200,7 @@ func TestWhatScalesIsLeftOut(t *testing.T) {
 		{GVR: schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}},
 		{GVR: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}},
 	}
-	if kept := storable(items); len(kept) != 1 || kept[0].GVR.Resource != "deployments" {
+	if kept := storable(&kube.Env{Call: reconciler.Call{Run: &spec.Run{}}}, items); len(kept) != 1 || kept[0].GVR.Resource != "deployments" {
 		t.Errorf("backed up: %v", kept)
 	}
 }

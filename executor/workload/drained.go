@@ -30,6 +30,13 @@ func lookDrained(ctx context.Context, e *kube.Env) (reconciler.Observation, erro
 			return fold(forward, []verdict{scaledBackUp(p.item, p.recorded.Object)}), nil
 		}
 	}
+	below, err := operands(ctx, e, 0)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if o := fold(forward, below); o.Seen != reconciler.Succeeded {
+		return o, nil
+	}
 	claims, err := claimsOfSource(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err

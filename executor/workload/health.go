@@ -36,6 +36,11 @@ func lookHealth(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	below, err := operandsThere(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	r.verdicts = append(r.verdicts, below...)
 	if o = fold(forward, r.verdicts); o.Seen != reconciler.Succeeded {
 		o.Wake, o.Poll = wake(ctx, e, e.Target, append(places, r.places...)), time.Second // conditions are not watched
 		return o, nil

@@ -246,6 +246,8 @@ func among(items []item, matches func(item) bool) []item {
 			return !resting[string(c.UID)]
 		case i.partOf() != "":
 			return !makers[string(c.UID)]
+		case c != nil:
+			return true // an operator's: only a hook of its author stops it
 		}
 		return !matches(i)
 	})

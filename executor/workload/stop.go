@@ -78,6 +78,11 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	below, err := operands(ctx, e, operandGrace)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	verdicts = append(verdicts, below...)
 	list, err := toStop(e, items)
 	if err != nil {
 		return reconciler.Observation{}, err

@@ -1,0 +1,253 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+)
+
+// Definitions are the resources that CustomResourceDefinitions add to a cluster.
+type Definitions map[schema.GroupResource]bool
+
+// ReadDefinitions lists them.
+func ReadDefinitions(ctx context.Context, c *Cluster) (Definitions, error) {
+	gvr := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	l, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, c.Errorf(err, "list the definitions of custom resources")
+	}
+	d := Definitions{}
+	for _, i := range l.Items {
+		group, _, _ := unstructured.NestedString(i.Object, "spec", "group")
+		plural, _, _ := unstructured.NestedString(i.Object, "spec", "names", "plural")
+		d[schema.GroupResource{Group: group, Resource: plural}] = true
+	}
+	return d, nil
+}
+
+// understood are the custom resources whose controllers' ways are known, or that
+// are only read by these: they are moved like other objects, or have steps of
+// their own.
+var understood = map[schema.GroupKind]bool{
+	{Group: "keda.sh", Kind: "ScaledObject"}:               true,
+	{Group: "keda.sh", Kind: "ScaledJob"}:                  true,
+	{Group: "keda.sh", Kind: "TriggerAuthentication"}:      true,
+	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: true,
+}
+
+// Custom says that an object is of an operator whose ways are not known. It is
+// made on the target when the workloads run there (docs/kinds.md).
+func (d Definitions) Custom(i Item) bool {
+	return d[i.GVR.GroupResource()] && !understood[i.groupKind()]
+}
+
+// Controls says that an object with this reference is made by such an operator.
+func (d Definitions) Controls(o *metav1.OwnerReference) bool {
+	gv, err := schema.ParseGroupVersion(o.APIVersion)
+	if err != nil || gv.Group == "" || understood[schema.GroupKind{Group: gv.Group, Kind: o.Kind}] {
+		return false
+	}
+	for gr := range d {
+		if gr.Group == gv.Group {
+			return true
+		}
+	}
+	return false
+}
+
+// Kept says that an object of the source is a custom resource that the run keeps
+// and makes on the target in a step of its own.
+func (e *Env) Kept(i Item) bool {
+	for _, c := range e.Run.Facts.Custom {
+		if c.UID == string(i.GetUID()) {
+			return true
+		}
+	}
+	return false
+}
+
+// customs are the custom resources that the plan moves.
+func customs(ctx context.Context, e *Env) ([]Item, error) {
+	definitions, err := ReadDefinitions(ctx, e.Source)
+	if err != nil {
+		return nil, err
+	}
+	var kinds []schema.GroupResource
+	for gr := range definitions {
+		kinds = append(kinds, gr)
+	}
+	items, err := coveredOf(ctx, e, kinds)
+	if err != nil {
+		return nil, err
+	}
+	var own []Item
+	for _, i := range items {
+		if definitions.Custom(i) {
+			own = append(own, i)
+		}
+	}
+	return own, nil
+}
+
+// counterpart is a kept custom resource and what the target has in its place.
+type counterpart struct {
+	want Item
+	gvr  schema.GroupVersionResource
+	have *Item
+}
+
+func (e *Env) onTarget(ctx context.Context, was Item) (counterpart, error) {
+	x := counterpart{want: Portable(was, e.Mapping())}
+	var err error
+	if x.gvr, err = e.Target.resource(x.want); err != nil {
+		return x, e.Target.wrap(err, "find out about %s %s", x.want.GetAPIVersion(), x.want.GetKind())
+	}
+	x.have, err = e.Target.get(ctx, x.gvr, x.want.GetNamespace(), x.want.GetName())
+	return x, err
+}
+
+func lookCustom(ctx context.Context, e *Env) (reconciler.Observation, error) {
+	all, err := e.kept(ctx)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if lost := len(e.Run.Facts.Custom) - len(all); lost > 0 {
+		return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "KeptObjectGone",
+			Message: fmt.Sprintf("%d of %d Secrets that kept custom resources in namespace %s of cluster %s are gone, so that the target cannot get these", lost, len(e.Run.Facts.Custom), e.Settings.Namespace, e.Source.Name)}, nil
+	}
+	created := map[string]spec.Object{}
+	for _, o := range e.Run.Facts.Created {
+		created[Describe(o)] = o
+	}
+	var missing []string
+	for _, k := range all {
+		x, err := e.onTarget(ctx, k.was)
+		if err != nil {
+			return reconciler.Observation{}, err
+		}
+		name := Describe(x.want.Record(spec.Target))
+		switch {
+		case x.have == nil:
+			missing = append(missing, name)
+		case ofThisMove(e, *x.have):
+			created[name] = x.have.Record(spec.Target)
+		case e.Plan().ExistingOrDefault() != spec.ExistingSkip:
+			return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: name,
+				Message: fmt.Sprintf("%s exists on cluster %s and is not of plan %s; a custom resource is not updated (its operator would act on it): remove it and start the cutover again", name, e.Target.Name, e.Run.Spec.Plan)}, nil
+		}
+	}
+	if len(missing) > 0 {
+		return reconciler.Observation{Message: "to be created: " + limited(missing, ", ")}, nil
+	}
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("%d custom resources are on the target", len(all))}
+	if len(all) > 0 {
+		o.Facts = &spec.Facts{Created: inOrder(e.Run.Facts.Created, created)}
+	}
+	return o, nil
+}
+
+// inOrder is a list of objects with newer versions of some, and what is new at the end.
+func inOrder(old []spec.Object, newer map[string]spec.Object) []spec.Object {
+	var all []spec.Object
+	for _, o := range old {
+		if now, ok := newer[Describe(o)]; ok { // once, whatever the record says
+			all = append(all, now)
+			delete(newer, Describe(o))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(newer)) {
+		all = append(all, newer[name])
+	}
+	return all
+}
+
+func ensureCustom(ctx context.Context, e *Env) error {
+	all, err := e.kept(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range all {
+		x, err := e.onTarget(ctx, k.was)
+		if err != nil {
+			return err
+		}
+		if x.have != nil {
+			continue
+		}
+		_, err = e.Target.Dynamic.Resource(x.gvr).Namespace(x.want.GetNamespace()).Create(ctx, e.Marked(x.want).Unstructured, metav1.CreateOptions{FieldManager: fieldManager})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return e.Target.wrap(err, "create %s", Describe(x.want.Record(spec.Target)))
+		}
+	}
+	return nil
+}
+
+// madeCustom are the custom resources that this run has made on the target.
+func madeCustom(ctx context.Context, e *Env) ([]Item, error) {
+	var all []Item
+	for _, c := range e.Run.Facts.Custom {
+		u := &unstructured.Unstructured{}
+		u.SetAPIVersion(c.APIVersion)
+		u.SetKind(c.Kind)
+		gvr, err := e.Target.resource(Item{Unstructured: u})
+		if has, lost := e.Target.Has(Item{Unstructured: u}); lost == nil && !has {
+			continue // the kind is gone, and its objects with it
+		}
+		if err != nil {
+			return nil, e.Target.wrap(err, "find out about %s %s", c.APIVersion, c.Kind)
+		}
+		have, err := e.Target.get(ctx, gvr, mapped(e.Mapping(), c.Namespace), c.Name)
+		if err != nil {
+			return nil, err
+		}
+		if have != nil && OfRun(e, have) {
+			all = append(all, *have)
+		}
+	}
+	return all, nil
+}
+
+func lookCustomUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
+	all, err := madeCustom(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	for _, i := range all {
+		if i.GetDeletionTimestamp() == nil {
+			return reconciler.Observation{Message: "to be removed: " + namesOf(all, maxNamed)}, nil
+		}
+	}
+	if len(all) == 0 {
+		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of this run is on the target"}, nil
+	}
+	name := Describe(all[0].Record(spec.Target))
+	return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: name,
+		Message: fmt.Sprintf("%s on cluster %s is still being deleted, with what its operator has made; it waits for %s", name, e.Target.Name, strings.Join(all[0].GetFinalizers(), ", "))}, nil
+}
+
+// ensureCustomUndo deletes in the foreground: each goes when what its operator
+// has made of it is gone.
+func ensureCustomUndo(ctx context.Context, e *Env) error {
+	all, err := madeCustom(ctx, e)
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(i.GetUID())}, PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}
+		err := e.Target.Dynamic.Resource(i.GVR).Namespace(i.GetNamespace()).Delete(ctx, i.GetName(), o)
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return e.Target.wrap(err, "delete %s", Describe(i.Record(spec.Target)))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package workload
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// A pod below a custom resource that is ending is waited for; one that runs is
+// told at once when a hook was to have stopped it long ago.
+func TestOperandsAreGone(t *testing.T) {
+	yes, now := true, metav1.Now()
+	root := spec.Object{Side: spec.Source, Kind: "Database", Namespace: "shop", Name: "db"}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db-0", OwnerReferences: []metav1.OwnerReference{{Kind: "StatefulSet", Name: "db", Controller: &yes}}}}
+	ending := pod.DeepCopy()
+	ending.DeletionTimestamp = &now
+	for name, c := range map[string]struct {
+		pod  *corev1.Pod
+		late bool
+		seen reconciler.Seen
+	}{
+		"runs, at first": {pod, false, reconciler.Working},
+		"runs":           {pod, true, reconciler.Broken},
+		"ends":           {ending, true, reconciler.Working},
+	} {
+		v := operandVerdict(root, c.pod, c.late)
+		if v.seen != c.seen || v.final != (c.seen == reconciler.Broken) {
+			t.Errorf("%s: %+v", name, v)
+		}
+		for _, want := range []string{"Pod shop/db-0", "source Database shop/db", "StatefulSet db"} {
+			if !strings.Contains(v.message, want) {
+				t.Errorf("%s: %q does not name %s", name, v.message, want)
+			}
+		}
+	}
+}
+
+// What an operator controls is not stopped by us: it would put it back.
+func TestOperandsAreNotStopped(t *testing.T) {
+	yes := true
+	var items []item
+	for _, name := range []string{"own", "operators"} {
+		u := &unstructured.Unstructured{Object: map[string]any{}}
+		u.SetName(name)
+		if name == "operators" {
+			u.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Database", Name: "db", UID: "d", Controller: &yes}})
+		}
+		items = append(items, item{kindNamed("StatefulSet"), u})
+	}
+	left := among(items, func(item) bool { return true })
+	if len(left) != 1 || left[0].GetName() != "own" {
+		t.Errorf("%d workloads are to be stopped", len(left))
+	}
+}
