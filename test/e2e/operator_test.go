@@ -283,7 +283,7 @@ func (l *lab) openDatabase(more, extra, stops, hooks string) (plan string) {
 // asWritten is what people say in the custom resource.
 func (l *lab) asWritten(c *shared.Cluster) string {
 	l.t.Helper()
-	return l.on(c, "-n", l.name, "get", "databases.test.tranship.dev", "orders", "-o", "jsonpath={.spec}{.metadata.labels}{.metadata.annotations.note}")
+	return l.on(c, "-n", l.name, "get", "databases.test.tranship.dev", "orders", "-o", "jsonpath={.spec} {.metadata.labels.tier} {.metadata.annotations.note}")
 }
 
 // databaseRuns fails unless the custom resource is as written, its pods and those
