@@ -52,6 +52,8 @@ func finish(defs []StepDef, in Input) Decision {
 	if run.Spec.Kind == spec.RunRollback && st.Phase == spec.RunSucceeded {
 		if say := broughtBack(run.Facts.Volumes); say != "" && run.Spec.Closure.Plan.Spec.Rollback.TargetWrites == "CopyBack" {
 			st.Message, st.StopSeconds = say+"; "+liveSince(run), downTime(run)
+		} else if since := liveSince(run); since != "" && run.Spec.Closure.Plan.Spec.Rollback.TargetWrites == "Discard" {
+			st.Message = since + "; what was written there is not on the source"
 		}
 	}
 	return Decision{Kind: Finish, Run: run}

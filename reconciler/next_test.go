@@ -192,6 +192,14 @@ func TestRollbackOfAFinishedCutover(t *testing.T) {
 	if w2.ended.Status.Phase != spec.RunSucceeded {
 		t.Fatalf("%+v", w2.ended.Status)
 	}
+	back = clone(back)
+	back.Spec.Closure.Plan.Spec.Rollback.TargetWrites = "Discard"
+	w3 := newWorld(spec.RunStage, true)
+	w3.journal = back
+	w3.life(t)
+	if say := w3.ended.Status.Message; !strings.Contains(say, "live since "+stamp(back.Facts.Times[0].Time.Time)) || !strings.Contains(say, "is not on the source") {
+		t.Errorf("what was discarded is not told: %q", say)
+	}
 }
 
 // TestARollbackIsNotGivenUpBeforeTheSourceRuns keeps failing what restarts the
@@ -270,6 +278,30 @@ func TestOverdueNamesTheObjectOnce(t *testing.T) {
 		said := overdue(Input{Seen: Observation{Object: "source Pod shop/web-0", Message: message}}, spec.Step{Name: "drained"})
 		if !strings.HasSuffix(said, want) {
 			t.Errorf("said %q, want %q", said, want)
+		}
+	}
+}
+
+// The source is asked again whether it is stopped, right before volumes change
+// hands and right before users are led to the target: from then on a failure is not
+// undone by itself.
+func TestTheSourceIsWatchedToTheEnd(t *testing.T) {
+	var before []string
+	for i, d := range migrateSteps {
+		if d.Verb == "workload.still-stopped" {
+			before = append(before, migrateSteps[i+1].Name)
+			if d.NoReturn || d.When == nil || d.When(&FreezeFacts{}) || !d.When(&FreezeFacts{Quiesce: true}) {
+				t.Errorf("%+v", d)
+			}
+		}
+	}
+	if !slices.Equal(before, []string{"move", "traffic"}) {
+		t.Errorf("it is asked before %v", before)
+	}
+	last := slices.IndexFunc(migrateSteps, func(d StepDef) bool { return d.Name == "move" })
+	for _, d := range migrateSteps[last:] {
+		if d.Verb == "mover.upload" || d.Verb == "mover.restore" || d.Verb == "mover.land" {
+			t.Errorf("%s copies after that", d.Name)
 		}
 	}
 }

@@ -13,6 +13,27 @@ import (
 )
 
 func lookDrained(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	o, err := lookStopped(ctx, e)
+	if err == nil && o.Seen == reconciler.Succeeded {
+		o.Message = "no pod uses a covered claim of the source any more"
+		o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeDrained, time.Now())}
+	}
+	return o, err
+}
+
+// lookStillStopped asks once more what drained has asked: a controller that comes
+// by every ten minutes, or a person, may have started the source since.
+func lookStillStopped(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	o, err := lookStopped(ctx, e)
+	if err == nil && o.Seen == reconciler.Succeeded {
+		o.Message = "nothing of the application runs on the source"
+	}
+	return o, err
+}
+
+// lookStopped succeeds when the source's workloads are as they were stopped, and
+// no pod of theirs or on their claims is left.
+func lookStopped(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 	items, places, err := covered(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err
@@ -41,12 +62,7 @@ func lookDrained(ctx context.Context, e *kube.Env) (reconciler.Observation, erro
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	o, err := lookGone(ctx, e, e.Source, e.Namespaces(spec.Source), claims, items, places)
-	if err == nil && o.Seen == reconciler.Succeeded {
-		o.Message = "no pod uses a covered claim of the source any more"
-		o.Facts = &spec.Facts{Times: withTime(e, reconciler.TimeDrained, time.Now())}
-	}
-	return o, err
+	return lookGone(ctx, e, e.Source, e.Namespaces(spec.Source), claims, items, places)
 }
 
 func claimsOfSource(ctx context.Context, e *kube.Env) (claimSet, error) {

@@ -207,9 +207,13 @@ func TestLiveRestartOfTheUnhealthy(t *testing.T) {
 	l.pend("workload.stop")
 	l.must("workload.stop")
 	l.must("workload.drained")
+	l.must("workload.still-stopped")
 	l.patch(src, "Deployment", "moved", `{"spec":{"replicas":3}}`)
 	if o := l.do("workload.drained"); o.Reason != "ScaledBackUp" || !o.Final || !strings.Contains(o.Message, "somebody-else") {
 		t.Errorf("scaling back up was not told: %+v", o)
+	}
+	if o := l.do("workload.still-stopped"); o.Reason != "ScaledBackUp" || !o.Final || !strings.Contains(o.Message, "somebody-else") || o.Facts != nil {
+		t.Errorf("scaling back up was not told later: %+v", o)
 	}
 	if o := l.do("workload.stop"); o.Reason != "ScaledBackUp" {
 		t.Errorf("scaling back up was not told by stop: %+v", o)

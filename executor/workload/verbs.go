@@ -30,13 +30,14 @@ const poll = 5 * time.Second
 func Verbs() map[string]kube.Verb {
 	source, target := []spec.Side{spec.Source}, []spec.Side{spec.Target}
 	return map[string]kube.Verb{
-		"workload.retain":       {Look: lookRetain, Ensure: ensureRetain, Needs: source},
-		"workload.retain-undo":  {Look: lookRetainUndo, Ensure: ensureRetainUndo, Needs: source},
-		"workload.stop":         {Look: lookStop, Ensure: ensureStop, Needs: source},
-		"workload.start-source": {Look: lookStartSource, Ensure: ensureStartSource, Needs: source},
-		"workload.drained":      {Look: lookDrained, Needs: source},
-		"workload.start":        {Look: lookStart, Ensure: ensureStart, Needs: target},
-		"workload.stop-target":  {Look: lookStopTarget, Ensure: ensureStopTarget, Needs: target},
-		"workload.health":       {Look: lookHealth, Needs: target},
+		"workload.retain":        {Look: lookRetain, Ensure: ensureRetain, Needs: source},
+		"workload.retain-undo":   {Look: lookRetainUndo, Ensure: ensureRetainUndo, Needs: source},
+		"workload.stop":          {Look: lookStop, Ensure: ensureStop, Needs: source},
+		"workload.start-source":  {Look: lookStartSource, Ensure: ensureStartSource, Needs: source},
+		"workload.drained":       {Look: lookDrained, Needs: source},
+		"workload.still-stopped": {Look: lookStillStopped, Needs: source},
+		"workload.start":         {Look: lookStart, Ensure: ensureStart, Needs: target},
+		"workload.stop-target":   {Look: lookStopTarget, Ensure: ensureStopTarget, Needs: target},
+		"workload.health":        {Look: lookHealth, Needs: target},
 	}
 }
