@@ -2,9 +2,9 @@ package velero
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -26,25 +25,22 @@ var (
 	dataDownloads = velerov2.SchemeGroupVersion.WithResource("datadownloads")
 )
 
-func headOf(o metav1.Object) *unstructured.Unstructured {
-	u := &unstructured.Unstructured{}
-	u.SetAPIVersion("v1")
-	u.SetKind("ConfigMap")
-	u.SetNamespace(o.GetNamespace())
-	u.SetName(o.GetName())
-	u.SetUID(o.GetUID())
-	return u
-}
-
 // Backups are deleted through Velero, which deletes their files in the bucket
 // as well. The copies on the target have no files of their own.
 
 func lookBackupUndo(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	return lookDeletion(ctx, e, selectRun(e), nil)
+	o, err := lookDeletion(ctx, e, selectRun(e), nil)
+	if err != nil || o.Seen != reconciler.Succeeded {
+		return o, err
+	}
+	return lookRest(ctx, helpers(e.Source), selectRun(e))
 }
 
 func ensureBackupUndo(ctx context.Context, e *kube.Env) error {
-	return deleteBackups(ctx, e, selectRun(e), nil)
+	if o, err := lookDeletion(ctx, e, selectRun(e), nil); err != nil || o.Seen != reconciler.Succeeded {
+		return errors.Join(err, deleteBackups(ctx, e, selectRun(e), nil))
+	}
+	return dropRest(ctx, helpers(e.Source), selectRun(e))
 }
 
 // unwanted are the Backups of a selector without those to be kept.
@@ -155,16 +151,16 @@ type rest struct {
 // lookCleanUp: the run's helpers. The Backup stays on the source until the
 // plan is closed, in case somebody wants to know what was moved.
 func lookCleanUp(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-	return lookRest(ctx, e, runRest(e), selectRun(e))
+	return lookRest(ctx, runRest(e), selectRun(e))
 }
 
 func runRest(e *kube.Env) []rest {
-	s, t := e.Source, e.Target
-	return []rest{
-		{s, downloadResource, s.VeleroNamespace}, {t, downloadResource, t.VeleroNamespace},
-		{s, configMaps, s.VeleroNamespace}, {t, configMaps, t.VeleroNamespace},
-		{t, restoreResource, t.VeleroNamespace},
-	}
+	return append(slices.Concat(helpers(e.Source), helpers(e.Target)), rest{e.Target, restoreResource, e.Target.VeleroNamespace})
+}
+
+// helpers are what a run puts beside its Backup or Restore on one cluster.
+func helpers(c *kube.Cluster) []rest {
+	return []rest{{c, downloadResource, c.VeleroNamespace}, {c, configMaps, c.VeleroNamespace}}
 }
 
 func planRest(e *kube.Env) []rest {
@@ -193,7 +189,7 @@ func (r rest) list(ctx context.Context, selector string) ([]kube.Item, error) {
 	return items, nil
 }
 
-func lookRest(ctx context.Context, e *kube.Env, places []rest, selector string) (reconciler.Observation, error) {
+func lookRest(ctx context.Context, places []rest, selector string) (reconciler.Observation, error) {
 	var leaving []string
 	for _, p := range places {
 		items, err := p.list(ctx, selector)
@@ -212,7 +208,7 @@ func lookRest(ctx context.Context, e *kube.Env, places []rest, selector string) 
 		return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: leaving[0],
 			Message: "still being deleted: " + short(leaving)}, nil
 	}
-	return reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing of run " + strings.TrimSpace(e.Origin()) + " is left to clean up"}, nil
+	return reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing is left to clean up"}, nil
 }
 
 func dropRest(ctx context.Context, places []rest, selector string) error {

@@ -3,6 +3,7 @@ package velero_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,17 +12,22 @@ import (
 	"github.com/tranship/tranship/executor/kube/bedtest"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // readyToRestore is a plan on the bed whose backup is made.
-func readyToRestore(t *testing.T, objects string) (e *kube.Env, from, to string) {
+func readyToRestore(t *testing.T, objects string, also ...func(e *kube.Env, from string)) (e *kube.Env, from, to string) {
 	t.Helper()
 	id := fmt.Sprint(time.Now().UnixNano() % 1e8)
 	from, to = "faults-"+id, "failed-"+id
 	e = bedtest.Env(t, "faults-"+id, from, to)
 	bedtest.Namespace(t, e.Source, from, nil)
 	bedtest.Put(t, e.Source, from, objects)
+	for _, more := range also {
+		more(e, from)
+	}
 	t.Cleanup(func() {
 		_ = e.Target.Kube.CoreV1().Namespaces().Delete(context.Background(), to, metav1.DeleteOptions{})
 	})
@@ -97,14 +103,73 @@ func TestBedLateWorkload(t *testing.T) {
 	takeBack(t, e)
 }
 
-// TestBedRollback: a rollback is another run, of another kind and number.
+// role makes a ClusterRole and binds a ServiceAccount of the namespace to it.
+func role(t *testing.T, c *kube.Cluster, name, namespace string) {
+	t.Helper()
+	rbac := c.Kube.RbacV1()
+	_, err := rbac.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err == nil && namespace != "" {
+		_, err = rbac.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: "a"}},
+		}, metav1.CreateOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rolesLike are the ClusterRoles and bindings of a cluster with a prefix.
+func rolesLike(t *testing.T, c *kube.Cluster, prefix string) (names []string) {
+	t.Helper()
+	for kind, gvr := range map[string]schema.GroupVersionResource{
+		"role": rbacv1.SchemeGroupVersion.WithResource("clusterroles"), "binding": rbacv1.SchemeGroupVersion.WithResource("clusterrolebindings"),
+	} {
+		l, err := c.Dynamic.Resource(gvr).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range l.Items {
+			if strings.HasPrefix(i.GetName(), prefix) {
+				names = append(names, kind+" "+strings.TrimPrefix(i.GetName(), prefix))
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestBedRollback: a rollback is another run, of another kind and number. Outside
+// of namespaces nothing is made, though the Backup has what a ServiceAccount is bound
+// to, and nothing is taken away (mig-controller deleted there by label).
 func TestBedRollback(t *testing.T) {
-	e, _, _ := readyToRestore(t, small)
+	e, from, _ := readyToRestore(t, small, func(e *kube.Env, from string) {
+		t.Cleanup(func() {
+			for _, c := range []*kube.Cluster{e.Source, e.Target} {
+				for _, name := range []string{from + "-ours", from + "-theirs"} {
+					_ = c.Kube.RbacV1().ClusterRoleBindings().Delete(context.Background(), name, metav1.DeleteOptions{})
+					_ = c.Kube.RbacV1().ClusterRoles().Delete(context.Background(), name, metav1.DeleteOptions{})
+				}
+			}
+		})
+		role(t, e.Source, from+"-ours", from)
+		role(t, e.Source, from+"-theirs", from)
+		role(t, e.Target, from+"-theirs", "")
+	})
 	succeeds(t, e, "restore", "velero.restore")
+	if got := rolesLike(t, e.Source, from); len(got) != 4 {
+		t.Errorf("the source has %q", got)
+	}
+	if got := rolesLike(t, e.Target, from); !slices.Equal(got, []string{"role -theirs"}) {
+		t.Errorf("the target has %q", got)
+	}
 	e.Run.Spec.Undoes = e.Run.Metadata.Name
 	e.Run.Spec.Kind, e.Run.Spec.Number = spec.RunRollback, 4
 	e.Run.Metadata.Name = e.Run.Spec.Plan + "-rollback-4"
 	takeBack(t, e)
+	if got := rolesLike(t, e.Target, from); !slices.Equal(got, []string{"role -theirs"}) {
+		t.Errorf("after the rollback the target has %q", got)
+	}
 }
 
 // TestBedDryRun: every refusal is collected.

@@ -26,10 +26,10 @@ func lookPurge(ctx context.Context, e *kube.Env) (reconciler.Observation, error)
 			return lookDeletion(ctx, e, selectPlan(e), nil)
 		},
 		func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-			return lookRest(ctx, e, repositories(e), selectLocation(e))
+			return lookRest(ctx, repositories(e), selectLocation(e))
 		},
 		func(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
-			return lookRest(ctx, e, planRest(e), selectPlan(e))
+			return lookRest(ctx, planRest(e), selectPlan(e))
 		},
 		lookBucket,
 	} {

@@ -153,6 +153,9 @@ func lookRestoreUndo(ctx context.Context, e *kube.Env) (reconciler.Observation, 
 	if slices.ContainsFunc(m.restores, func(r velerov1.Restore) bool { return r.DeletionTimestamp == nil }) {
 		return reconciler.Observation{Message: "Velero's Restores are to be deleted"}, nil
 	}
+	if o, err := lookRest(ctx, helpers(e.Target), selectRun(e)); err != nil || o.Seen != reconciler.Succeeded {
+		return o, err
+	}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing of this run is left on the target"}
 	if len(m.kept) > 0 {
 		o.Message += "; left because others may use them: " + strings.Join(m.kept, ", ")
@@ -174,19 +177,5 @@ func ensureRestoreUndo(ctx context.Context, e *kube.Env) error {
 			return err
 		}
 	}
-	return dropConfigMaps(ctx, e, e.Target, selectRun(e))
-}
-
-func dropConfigMaps(ctx context.Context, e *kube.Env, c *kube.Cluster, selector string) error {
-	maps := c.Kube.CoreV1().ConfigMaps(c.VeleroNamespace)
-	l, err := maps.List(ctx, metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		return c.Errorf(err, "list ConfigMaps in namespace %s", c.VeleroNamespace)
-	}
-	for n := range l.Items {
-		if err := c.Delete(ctx, kube.Item{GVR: configMaps, Unstructured: headOf(&l.Items[n])}.Record(c.Side)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return dropRest(ctx, helpers(e.Target), selectRun(e))
 }
