@@ -8,7 +8,7 @@ SEED    ?= 1
 DURATION ?= 5m
 FAULTS  ?=
 
-.PHONY: build image lint test test-short bed-up bed-down bed-status demo chaos mutate bench bench-git bench-data clean
+.PHONY: build image lint test test-short test-long bed-up bed-down bed-status demo chaos mutate bench bench-git bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -48,6 +48,10 @@ test: lint image ## everything, unit to end to end on the bed
 	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship
 	$(GO) run ./test/chaos --bed $(BED) --tranship $(CURDIR)/build/tranship --seed $(SEED) --duration 2m --faults daemon
 	$(MAKE) bed-down
+
+test-long: image ## by hand before a release: also what is skipped because it takes minutes or disturbs others
+	TRANSHIP_LONG=1 TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
+		$(GO) test -count=1 -p 1 -timeout 90m ./executor/... ./test/e2e
 
 bed-up: ## boot two real clusters, Velero, S3 and Git on this machine (root)
 	cd test/bed && $(GO) run . up --dir $(BED_DIR)

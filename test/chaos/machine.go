@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tranship/tranship/test/lab"
 )
 
 // machine is one of the bed's: its process 1 starts a service again a second
@@ -72,24 +74,11 @@ func (m machine) servicePid(name string) (int, error) {
 
 // killPod ends every process of a pod but its sandbox, with SIGKILL.
 func killPod(uid string) (killed int, err error) {
-	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	pids, err := lab.PodProcesses(uid)
 	if err != nil {
 		return 0, err
 	}
-	for _, file := range groups {
-		group, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(group), "pod"+uid) { // it has just ended, or is not of the pod
-			continue
-		}
-		dir := filepath.Dir(file)
-		name, err := os.ReadFile(filepath.Join(dir, "comm"))
-		if err != nil || strings.TrimSpace(string(name)) == "pause" {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			return killed, err
-		}
+	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return killed, fmt.Errorf("cannot kill a process of a pod: %w", err)
 		}

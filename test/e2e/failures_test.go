@@ -3,8 +3,6 @@ package e2e
 import (
 	"fmt"
 	"math/rand"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -141,51 +139,4 @@ func TestGitOutageStartsNothing(t *testing.T) {
 	}
 	l.write("secrets/git/password", l.text(l.bed.Git.Daemon.PasswordFile))
 	l.waitReason("Migrated", 3*time.Minute)
-}
-
-// TestEditorsReadNoCredential looks, as a user with `edit` in the application's
-// namespace, for anything that opens the store or the repository, during a
-// stage run.
-func TestEditorsReadNoCredential(t *testing.T) {
-	l := newLab(t)
-	l.open(l.stateful(), "statefulset/db", fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339)))
-	l.onSource("-n", l.name, "create", "rolebinding", "editor", "--clusterrole=edit", "--user=eve")
-	secrets := []string{l.text(l.bed.S3.SecretKeyFile), "correct horse battery staple"}
-	looks := 0 // at pods of ours
-	look := func() {
-		out, err := l.kubectl(l.bed.Source.Kubeconfig, "--as=eve", "-n", l.name, "get", "secrets,configmaps,pods,jobs,pvc", "-o", "yaml")
-		if err == nil && strings.Contains(out, "app.kubernetes.io/managed-by: tranship") {
-			looks++
-		}
-		for _, s := range secrets {
-			if strings.Contains(out, s) {
-				t.Errorf("eve reads a secret of %d characters", len(s))
-			}
-		}
-		for _, ns := range []string{"tranship-system", "velero"} {
-			if out, err := l.kubectl(l.bed.Source.Kubeconfig, "--as=eve", "-n", ns, "get", "secrets"); err == nil {
-				t.Errorf("eve lists the secrets of %s: %s", ns, out)
-			}
-		}
-		pods, _ := l.kubectl(l.bed.Source.Kubeconfig, "-n", l.name, "get", "pods", "-l", "app.kubernetes.io/managed-by=tranship", "-o", "name")
-		for _, pod := range strings.Fields(pods) {
-			out, _ := exec.Command(l.bed.Kubectl, "--kubeconfig", l.bed.Source.Kubeconfig, "--as=eve", "-n", l.name, "exec", filepath.Base(pod), "--", "/tranship", "mover", "env").CombinedOutput()
-			if strings.Contains(string(out), secrets[0]) {
-				t.Errorf("eve reads a secret through %s", pod)
-			}
-		}
-	}
-	// On a busy machine few looks fall into one stage run.
-	for run := 1; looks < 3; run++ {
-		if run > 5 {
-			t.Fatalf("only %d looks at pods of ours", looks)
-		}
-		if run > 1 {
-			l.flip(spec.Staged, requestStage())
-		}
-		l.wait("a stage run", 3*time.Minute, func(s *story) bool {
-			look()
-			return s.Status.Recorded.Numbers[spec.RunStage] == run && s.Status.Recorded.OpenRun == ""
-		})
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,8 +19,9 @@ import (
 )
 
 // breakable puts a proxy of the test's own before a server: its address, the
-// certificate to trust, and the switch that makes connections to it break.
-func (l *lab) breakable(server, caFile string) (address, ca string, down *atomic.Bool) {
+// certificate to trust, and the switch that makes connections to it break: those
+// to paths that end with only.
+func (l *lab) breakable(server, caFile, only string) (address, ca string, down *atomic.Bool) {
 	l.t.Helper()
 	down = &atomic.Bool{}
 	to, err := url.Parse(server)
@@ -30,7 +32,7 @@ func (l *lab) breakable(server, caFile string) (address, ca string, down *atomic
 	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	proxy.FlushInterval = -1 // watches
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if down.Load() {
+		if down.Load() && strings.HasSuffix(r.URL.Path, only) {
 			panic(http.ErrAbortHandler)
 		}
 		proxy.ServeHTTP(w, r)
@@ -68,8 +70,8 @@ spec:
 // when it can.
 func TestGitGoneAndTheDaemonToo(t *testing.T) {
 	l := newLab(t)
-	address, ca, down := l.breakable(l.bed.Git.URL, l.bed.Git.CAFile)
-	l.write("config.yaml", strings.NewReplacer(l.bed.Git.URL, address, indent(l.text(l.bed.Git.CAFile), "      "), indent(ca, "      ")).Replace(l.text(l.dir+"/config.yaml"))+"\n")
+	address, ca, down := l.breakable(l.bed.Git.URL, l.bed.Git.CAFile, "")
+	l.throughProxy(address, ca)
 	l.openStaged(l.slowToStop(), "deployment/web", "cutover: {gitOutage: 10s}")
 	l.flip(spec.Migrated, "cutover: {gitOutage: 10s}")
 	l.source("stopped", time.Minute, "{.spec.replicas}", "0")
@@ -87,6 +89,44 @@ func TestGitGoneAndTheDaemonToo(t *testing.T) {
 	}
 	l.flip(spec.Migrated, "cutover: {attempt: 2}")
 	l.waitReason("Migrated", 3*time.Minute)
+}
+
+// throughProxy makes the daemon reach Git at another address.
+func (l *lab) throughProxy(address, ca string) {
+	l.t.Helper()
+	l.write("config.yaml", strings.NewReplacer(l.bed.Git.URL, address, indent(l.text(l.bed.Git.CAFile), "      "), indent(ca, "      ")).Replace(l.text(l.dir+"/config.yaml"))+"\n")
+}
+
+// TestNothingBeginsBeforeItIsInGit lets the daemon read the approval and not write
+// to Git: the run is frozen, and nothing is done on either cluster before its
+// record has arrived.
+func TestNothingBeginsBeforeItIsInGit(t *testing.T) {
+	l := newLab(t)
+	address, ca, down := l.breakable(l.bed.Git.URL, l.bed.Git.CAFile, "/git-receive-pack")
+	l.throughProxy(address, ca)
+	l.openStaged(l.stateless(), "deployment/web", "cutover: {gitOutage: 10m}")
+	down.Store(true)
+	l.flip(spec.Migrated, "cutover: {gitOutage: 10m}")
+	l.poll("a run that waits for Git", time.Second, func() (string, bool) {
+		files, err := filepath.Glob(l.dir + "/data/journal/*.jsonl")
+		l.must(err)
+		text := ""
+		for _, f := range files {
+			text += l.text(f)
+		}
+		return tail(text, 2000), strings.Contains(text, "GitUnreachable") && strings.Contains(text, "-migrate-1")
+	})
+	if got := l.onSource("-n", l.name, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas} {.metadata.annotations}"); !strings.HasPrefix(got, "2 ") || strings.Contains(got, "tranship.dev") {
+		t.Errorf("the source was changed: %s", got)
+	}
+	if out, err := l.kubectl(l.bed.Target.Kubeconfig, "get", "namespace", l.name, "--ignore-not-found", "-o", "name"); err != nil || out != "" {
+		t.Errorf("the target has %s %v", out, err)
+	}
+	down.Store(false)
+	s := l.waitReason("Migrated", 3*time.Minute)
+	if s.Status.Recorded.Numbers[spec.RunMigrate] != 1 {
+		t.Errorf("%d cutovers for one approval", s.Status.Recorded.Numbers[spec.RunMigrate])
+	}
 }
 
 // source waits until a field of the source's Deployment web has a value.
@@ -109,7 +149,7 @@ func (l *lab) freeAddress() string {
 // when somebody has said that the target is gone.
 func TestTheTargetIsDead(t *testing.T) {
 	l := newLab(t)
-	address, ca, down := l.breakable(l.bed.Target.Server, l.bed.Target.CAFile)
+	address, ca, down := l.breakable(l.bed.Target.Server, l.bed.Target.CAFile, "")
 	l.write("token", "let me in, for I am a test")
 	l.apply(strings.Replace(l.slowToStop(), "  replicas: 1\n", "  replicas: 1\n  minReadySeconds: 10\n", 1))
 	l.rolledOut("deployment/web")

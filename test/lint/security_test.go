@@ -87,3 +87,86 @@ func TestServersAreKnownAndCallsEnd(t *testing.T) {
 		})
 	})
 }
+
+// TestCertificatesAreSkippedOnlyByDocument: a server's certificate is believed
+// unseen only where a ReplicationRepository asks for that by name (F-102, F-122).
+func TestCertificatesAreSkippedOnlyByDocument(t *testing.T) {
+	n := 0
+	sources(t, func(path string, f *ast.File) {
+		ast.Inspect(f, func(node ast.Node) bool {
+			var value ast.Expr
+			switch x := node.(type) {
+			case *ast.KeyValueExpr:
+				if k, ok := x.Key.(*ast.Ident); ok && k.Name == "InsecureSkipVerify" {
+					value = x.Value
+				}
+			case *ast.AssignStmt:
+				for i, l := range x.Lhs {
+					if s, ok := l.(*ast.SelectorExpr); ok && (s.Sel.Name == "InsecureSkipVerify" || s.Sel.Name == "Insecure") {
+						value = x.Rhs[min(i, len(x.Rhs)-1)]
+					}
+				}
+			}
+			if value == nil {
+				return true
+			}
+			n++
+			if s, ok := value.(*ast.SelectorExpr); !ok || s.Sel.Name != "InsecureSkipTLSVerify" {
+				t.Errorf("%s skips certificates of a server that no document names", path)
+			}
+			return true
+		})
+	})
+	if n == 0 {
+		t.Fatal("no place was found; look for another spelling")
+	}
+}
+
+// TestContainersOfOursAreConfined: each says what it may do, but for those of
+// hooks, which are their authors'.
+func TestContainersOfOursAreConfined(t *testing.T) {
+	n := 0
+	sources(t, func(path string, f *ast.File) {
+		if strings.HasPrefix(path, "executor/hook/") {
+			return
+		}
+		ast.Inspect(f, func(node ast.Node) bool {
+			c, ok := node.(*ast.CompositeLit)
+			if !ok {
+				return true
+			}
+			containers := []ast.Expr{c}
+			if list, ok := c.Type.(*ast.ArrayType); ok && named(list.Elt, "corev1", "Container") {
+				containers = c.Elts
+			} else if !named(c.Type, "corev1", "Container") {
+				return true
+			}
+			for _, e := range containers {
+				lit, ok := e.(*ast.CompositeLit)
+				if !ok {
+					continue // a variable, which is looked at where it is made
+				}
+				n++
+				if !slices.ContainsFunc(lit.Elts, func(e ast.Expr) bool {
+					kv, ok := e.(*ast.KeyValueExpr)
+					return ok && kv.Key.(*ast.Ident).Name == "SecurityContext"
+				}) {
+					t.Errorf("%s makes a container without a SecurityContext", path)
+				}
+			}
+			return true
+		})
+	})
+	if n < 3 {
+		t.Fatalf("only %d containers were found", n)
+	}
+}
+
+func named(e ast.Expr, pkg, name string) bool {
+	s, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	x, ok := s.X.(*ast.Ident)
+	return ok && x.Name == pkg && s.Sel.Name == name
+}
