@@ -92,6 +92,9 @@ func (x *Executor) Ensure(ctx context.Context, c reconciler.Call) error {
 		if err := e.On(side).Guard(ctx, &e.Settings); err != nil {
 			return x.explain(c, err)
 		}
+		if err := e.On(side).HoldName(ctx, e); err != nil {
+			return x.explain(c, err)
+		}
 	}
 	return x.explain(c, v.Ensure(ctx, e))
 }

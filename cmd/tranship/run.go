@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -165,7 +168,7 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 // settings is what verbs need of the configuration; asked at every call.
 func (d *daemon) settings() kube.Settings {
 	s := d.config.get().Spec
-	out := kube.Settings{Namespace: s.Namespace, Mover: s.Mover, Limits: s.Limits, Epoch: d.ledger.Epoch(), Shard: shard(s.Ledger.Repository, s.Source)}
+	out := kube.Settings{Namespace: s.Namespace, Mover: s.Mover, Limits: s.Limits, Epoch: d.ledger.Epoch(), Shard: shard(s.Ledger.Repository, s.Source), Ledger: place(s.Ledger.Repository, s.Source)}
 	if d.takeOver {
 		out.RaiseAbove = d.ledger.RaiseAbove
 	}
@@ -174,12 +177,18 @@ func (d *daemon) settings() kube.Settings {
 
 // shard tells our ledger from others on the same clusters.
 func shard(ledger, source spec.Repository) string {
-	at := ledger.URL
-	if at == "" {
-		at = source.URL
-	}
-	sum := sha256.Sum256([]byte(at + " " + ledger.Branch))
+	sum := sha256.Sum256([]byte(cmp.Or(ledger.URL, source.URL) + " " + ledger.Branch))
 	return hex.EncodeToString(sum[:5])
+}
+
+// place is where our ledger is, for people.
+func place(ledger, source spec.Repository) string {
+	at := cmp.Or(ledger.URL, source.URL)
+	if u, err := url.Parse(at); err == nil {
+		u.User = nil
+		at = u.String()
+	}
+	return strings.TrimSpace(at + " " + ledger.Branch)
 }
 
 // serve runs until ctx ends or a part fails for good.

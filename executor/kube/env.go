@@ -44,6 +44,8 @@ type Settings struct {
 	// Shard tells this daemon's ledger from another's that works on the same
 	// clusters; empty means that no epoch is kept there.
 	Shard string
+	// Ledger is where that ledger is, for people: no credentials.
+	Ledger string
 	// RaiseAbove raises the daemon's epoch above one that a cluster remembers,
 	// where `--take-over` or a Lease allows that; nil where not. It must ask Git
 	// whether the daemon still holds its ledger.

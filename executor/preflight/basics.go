@@ -270,3 +270,14 @@ func sourceNamespaces(ctx context.Context, s *state) ([]Finding, error) {
 	}
 	return found, nil
 }
+
+// planName: another repository may have a plan of this name on these clusters.
+func planName(ctx context.Context, s *state) ([]Finding, error) {
+	for _, c := range []*kube.Cluster{s.Source, s.Target} {
+		taken, err := c.NameTaken(ctx, s.Env)
+		if err != nil || taken != "" {
+			return []Finding{{Reason: "PlanNameTaken", Message: taken}}, err
+		}
+	}
+	return nil, nil
+}

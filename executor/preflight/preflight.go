@@ -55,6 +55,7 @@ var basics = []check{
 }
 
 var details = []check{
+	{"the plan's name", planName},
 	{"limits", limits},
 	{"target namespaces", targetNamespaces},
 	{"workloads", workloads},
