@@ -265,12 +265,20 @@ type Repo struct {
 	t   testing.TB
 }
 
-// Repo makes an empty repository.
+// Repo makes an empty repository, which must be sound when the test ends, as every
+// pack must be that is pushed into it.
 func (s *Server) Repo(name string) *Repo {
 	s.t.Helper()
 	r := &Repo{URL: s.URL + "/" + name, Dir: filepath.Join(s.root, name), t: s.t}
 	r.run("", "git", "init", "-q", "--bare", "-b", "main", r.Dir)
 	r.Git("config", "http.receivepack", "true")
+	r.Git("config", "receive.fsckObjects", "true") // with --strict, of every pack that arrives
+	r.Git("config", "receive.unpackLimit", "1")    // by git index-pack, however small it is
+	s.t.Cleanup(func() {
+		if !s.t.Failed() {
+			r.Fsck()
+		}
+	})
 	return r
 }
 

@@ -38,7 +38,7 @@ func TestSafetyNamesTestsThatExist(t *testing.T) {
 	if len(skipped) < 3 {
 		t.Fatalf("only %v are found to be skipped", skipped)
 	}
-	for _, page := range []string{"safety.md", "security.md"} {
+	for _, page := range []string{"safety.md", "security.md", "git.md"} {
 		text, err := os.ReadFile("../../docs/" + page)
 		if err != nil {
 			t.Fatal(err)

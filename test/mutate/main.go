@@ -55,6 +55,11 @@ var mutations = []mutation{
 		test: "TestRewrittenLedgerIsRefused", folder: "./gitsource",
 	},
 	{
+		rule: "a daemon that remembers nothing judges the ledger", file: "gitsource/sync.go",
+		from: "	if base.IsZero() {\n		if base, err = l.begin(", to: "	if false {\n		if base, err = l.begin(",
+		test: "TestHandEditedLedgerIsRefusedByANewDaemon", folder: "./gitsource",
+	},
+	{
 		rule: "a rewritten plan branch is noticed", file: "gitsource/source.go",
 		from: "Rewritten: !base.IsZero() && !h.linked,", to: "Rewritten: false && !h.linked,",
 		test: "TestHistoryRewrite", folder: "./gitsource",
@@ -80,9 +85,14 @@ var mutations = []mutation{
 		test: "TestUnknownStepRefuses", folder: "./reconciler",
 	},
 	{
+		rule: "what a hook did to a custom resource is put back", file: "executor/kube/kept.go",
+		from: "now == nil || !alike(k.was, *now), nil", to: "now == nil, nil",
+		test: "TestACustomResourceIsPutBack", folder: "./executor/kube",
+	},
+	{
 		rule: "the end of the last pod is waited for", file: "executor/workload/drained.go",
-		from: "	o, err := lookGone(ctx, e, e.Source, e.Namespaces(spec.Source), claims, items, places)\n",
-		to:   "	_, _ = claims, places\n	o, err := reconciler.Observation{Seen: reconciler.Succeeded}, error(nil)\n",
+		from: "	return lookGone(ctx, e, e.Source, e.Namespaces(spec.Source), claims, items, places)\n",
+		to:   "	_, _ = claims, places\n	return reconciler.Observation{Seen: reconciler.Succeeded}, nil\n",
 		test: "TestDrainedWaitsFor", folder: "./executor/workload",
 	},
 }
