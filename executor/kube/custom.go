@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
 
@@ -230,9 +231,22 @@ func lookCustomUndo(ctx context.Context, e *Env) (reconciler.Observation, error)
 	if len(all) == 0 {
 		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of this run is on the target"}, nil
 	}
+	roots := map[types.UID]bool{}
+	for _, i := range all {
+		roots[i.GetUID()] = true
+	}
+	pods, err := Below(ctx, e.Target, e.Namespaces(spec.Target), roots)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
 	name := Describe(all[0].Record(spec.Target))
-	return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: name,
-		Message: fmt.Sprintf("%s on cluster %s is still being deleted, with what its operator has made; it waits for %s", name, e.Target.Name, strings.Join(all[0].GetFinalizers(), ", "))}, nil
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Object: name,
+		Message: fmt.Sprintf("%s on cluster %s is still being deleted, and waits for %s; no pod of it runs there any more", name, e.Target.Name, strings.Join(all[0].GetFinalizers(), ", "))}
+	if n := len(pods[all[0].GetUID()]); len(pods) > 0 {
+		o.Seen, o.Reason = reconciler.Working, "ObjectsTerminating"
+		o.Message = fmt.Sprintf("%s on cluster %s is being deleted, and %d pods below it still run", name, e.Target.Name, n)
+	}
+	return o, nil
 }
 
 // ensureCustomUndo deletes in the foreground: each goes when what its operator

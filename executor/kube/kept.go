@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
@@ -142,6 +143,15 @@ func (e *Env) hooked() bool {
 	return false
 }
 
+// operandsWait bounds how long the source's workloads wait for what an operator
+// runs: an operator that is broken must not keep the rest of the application down.
+const operandsWait = 5 * time.Minute
+
+func (e *Env) waitedForOperands() bool {
+	u := e.Step.Undid
+	return u != nil && u.Started != nil && time.Since(u.Started.Time) > operandsWait
+}
+
 func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	all, err := e.kept(ctx)
 	if err != nil {
@@ -152,8 +162,16 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	}
 	var want []spec.CustomResource
 	for _, k := range all {
-		if _, differs, err := e.stray(ctx, k); err != nil || differs {
-			return reconciler.Observation{Message: Describe(k.was.Record(spec.Source)) + " is to be put back"}, err
+		_, differs, err := e.stray(ctx, k)
+		name := Describe(k.was.Record(spec.Source))
+		switch {
+		case err != nil:
+			return reconciler.Observation{}, err
+		case differs && e.waitedForOperands():
+			return reconciler.Observation{Seen: reconciler.Succeeded, Reason: "NotPutBack", Object: name,
+				Message: fmt.Sprintf("%s cannot be put back; Secret %s/%s on cluster %s keeps what it was. The source's workloads are started all the same", name, k.secret.Namespace, k.secret.Name, e.Source.Name)}, nil
+		case differs:
+			return reconciler.Observation{Message: name + " is to be put back"}, nil
 		}
 		want = append(want, spec.CustomResource{Object: k.was.Record(spec.Source), Ready: k.ready})
 	}
@@ -163,6 +181,9 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	}
 	if len(lacking) > 0 {
 		l := lacking[0]
+		if e.waitedForOperands() {
+			return reconciler.Observation{Seen: reconciler.Succeeded, Reason: "OperandsNotReady", Object: Describe(l.Object), Message: l.Message + ". The source's workloads are started all the same"}, nil
+		}
 		return reconciler.Observation{Seen: reconciler.Working, Reason: "OperandsNotReady", Object: Describe(l.Object), Message: l.Message}, nil
 	}
 	return reconciler.Observation{Message: "what was kept of custom resources is to be removed"}, nil
@@ -261,6 +282,10 @@ func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource
 		now, err := c.get(ctx, gvr, want[n].Namespace, w.Name)
 		if err != nil {
 			return nil, err
+		}
+		if now != nil && c.Side == spec.Target && !ofThisMove(e, *now) {
+			want[n].Ready = 0 // existing: Skip; it is not ours to judge
+			continue
 		}
 		if now != nil {
 			uids[n] = now.GetUID()

@@ -3,6 +3,7 @@ package kube
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
@@ -184,6 +185,38 @@ func TestACustomResourceIsPutBack(t *testing.T) {
 				t.Errorf("%d Secrets are left (%v)", len(left), err)
 			}
 		})
+	}
+}
+
+// An operator that never brings its pods back does not keep the rest of the
+// application down for ever.
+func TestABrokenOperatorIsNotWaitedForForEver(t *testing.T) {
+	e := oneDatabase(t)
+	podsOf(t, e.Source, "shop")
+	e.Undo = true
+	for since, want := range map[time.Duration]reconciler.Seen{time.Minute: reconciler.Working, operandsWait + time.Minute: reconciler.Succeeded} {
+		started := metav1.NewMicroTime(time.Now().Add(-since))
+		e.Step.Undid = &spec.Undid{Started: &started}
+		if o := drive(t, e, "kube.keep-undo"); o.Seen != want || o.Reason != "OperandsNotReady" {
+			t.Errorf("after %s: %+v", since, o)
+		}
+	}
+	if left, err := e.kept(t.Context()); err != nil || len(left) != 1 {
+		t.Errorf("%d Secrets are left (%v)", len(left), err)
+	}
+}
+
+// A finalizer that nobody takes off keeps the source down only as long as a pod
+// below the custom resource runs.
+func TestACustomResourceThatNeverGoes(t *testing.T) {
+	e := oneDatabase(t)
+	gone := strings.NewReplacer("namespace: shop", "namespace: store", "uid: d", "uid: d, deletionTimestamp: '2026-11-29T00:00:00Z', finalizers: [example.com/stuck], annotations: {"+AnnotationPlan+": shop, "+AnnotationRun+": "+e.Origin()+"}").Replace(database)
+	for n, pods := range [][]string{{"db-0"}, nil} {
+		e.Target = operated(t, spec.Target, "store", pods, gone, strings.ReplaceAll(databaseSet, "namespace: shop", "namespace: store"))
+		o := drive(t, e, "kube.custom-undo")
+		if want := []reconciler.Seen{reconciler.Working, reconciler.Succeeded}[n]; o.Seen != want || !strings.Contains(o.Message, "target Database store/db") {
+			t.Errorf("with pods %v: %+v", pods, o)
+		}
 	}
 }
 
