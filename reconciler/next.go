@@ -361,7 +361,7 @@ func wait(in Input, s spec.Step, after time.Duration, reason, message, object st
 	if reason == "" {
 		reason = "InProgress"
 	}
-	w := &spec.Waiting{Reason: reason, Message: message, Object: object, Deadline: s.Deadline}
+	w := &spec.Waiting{Reason: reason, Message: message, Object: object, Look: lookAt(object, in.Run), Deadline: s.Deadline}
 	if s.Started != nil {
 		w.Since = metav1.NewTime(s.Started.Time)
 	} else {

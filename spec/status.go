@@ -132,6 +132,7 @@ type Waiting struct {
 	Reason   string       `json:"reason"`
 	Message  string       `json:"message"`
 	Object   string       `json:"object,omitempty"`
+	Look     string       `json:"look,omitempty"` // the command that shows the object
 	Since    metav1.Time  `json:"since"`
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 }

@@ -148,7 +148,7 @@ func tellPlan(w io.Writer, st *spec.PlanStatus, run *spec.Run, now time.Time) er
 		fmt.Fprintf(w, "scope     %s, %d objects and claims\n", s.Digest, len(s.Entries)+s.More)
 	}
 	if x := st.WaitsFor; x != nil {
-		tellWait(w, x, run, now)
+		tellWait(w, x, now)
 	}
 	if st.NextStage != nil {
 		fmt.Fprintf(w, "next      stage run at %s\n", st.NextStage.UTC().Format(time.RFC3339))

@@ -59,6 +59,7 @@ func lookBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 	case !done:
 		o.Seen, o.Reason = reconciler.Working, "BackupRunning"
 		o.Message = fmt.Sprintf("Velero on cluster %s backs the objects up: %s%s", e.Source.Name, phaseName(string(b.Status.Phase)), progress(b.Status.Progress))
+		stuck(&o, e.Source, b.CreationTimestamp.Time)
 		o.Wake, err = wakeOn(ctx, e.Source, backupResource, b)
 		return o, err
 	case v.seen == reconciler.Succeeded:

@@ -80,6 +80,7 @@ func lookOneDeletion(ctx context.Context, e *kube.Env, b *velerov1.Backup) (reco
 	var err error
 	if !terminal(string(b.Status.Phase)) {
 		o.Message = fmt.Sprintf("Backup %s/%s on cluster %s is still %s; it cannot be stopped and is deleted afterwards", b.Namespace, b.Name, e.Source.Name, phaseName(string(b.Status.Phase)))
+		stuck(&o, e.Source, b.CreationTimestamp.Time)
 		o.Wake, err = wakeOn(ctx, e.Source, backupResource, b)
 		return o, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -65,9 +66,25 @@ func restoreRunning(ctx context.Context, e *kube.Env, r *velerov1.Restore) (reco
 	}
 	o := reconciler.Observation{Seen: reconciler.Working, Reason: "RestoreRunning", Object: fmt.Sprintf("target Restore %s/%s", r.Namespace, r.Name)}
 	o.Message = fmt.Sprintf("Velero on cluster %s restores the objects: %s%s", e.Target.Name, phaseName(string(r.Status.Phase)), done)
+	stuck(&o, e.Target, r.CreationTimestamp.Time)
 	var err error
 	o.Wake, err = wakeOn(ctx, e.Target, restoreResource, r)
 	return o, err
+}
+
+// patience is how long Velero may take for the objects of an application, without
+// volumes, before its wait says what a person can do.
+const patience = 10 * time.Minute
+
+// stuck adds that to what a wait says. Velero cannot be told to stop, and restarting
+// it is left to people: others use it, too.
+func stuck(o *reconciler.Observation, c *kube.Cluster, since time.Time) {
+	if c.Now().Sub(since) < patience {
+		return
+	}
+	o.Reason = "VeleroStuck"
+	o.Message += fmt.Sprintf("; it is at it since %s: see `kubectl -n %s logs deployment/velero`, and where nothing moves there any more, and nobody else's backup or restore runs, `kubectl -n %s rollout restart deployment/velero`",
+		since.UTC().Format(time.RFC3339), c.VeleroNamespace, c.VeleroNamespace)
 }
 
 // beforeRestore: what an earlier attempt of this run has made must go first,

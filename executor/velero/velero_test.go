@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -159,6 +160,19 @@ func TestWantedLocation(t *testing.T) {
 	}
 	if s.Spec.AccessMode != velerov1.BackupStorageLocationAccessModeReadWrite || d.Spec.AccessMode != velerov1.BackupStorageLocationAccessModeReadOnly {
 		t.Errorf("%s, %s", s.Spec.AccessMode, d.Spec.AccessMode)
+	}
+}
+
+// A Velero that stands still is told by that name, with what a person can do; one
+// that has just begun is not.
+func TestAVeleroThatStandsStill(t *testing.T) {
+	c := &kube.Cluster{Name: "old", VeleroNamespace: "velero"}
+	for since, want := range map[time.Duration]string{time.Minute: "BackupRunning", patience + time.Minute: "VeleroStuck"} {
+		o := reconciler.Observation{Seen: reconciler.Working, Reason: "BackupRunning", Message: "it backs up"}
+		stuck(&o, c, time.Now().Add(-since))
+		if o.Reason != want || o.Seen != reconciler.Working || strings.Contains(o.Message, "-n velero rollout restart deployment/velero") != (want == "VeleroStuck") {
+			t.Errorf("after %s: %+v", since, o)
+		}
 	}
 }
 
