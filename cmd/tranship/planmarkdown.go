@@ -25,7 +25,7 @@ func markdown(r *planReport) string {
 	b.WriteString(summary(r))
 	var cut int
 	for _, p := range r.Plans {
-		if d := p.details(); b.Len()+len(d)+200 <= maxComment {
+		if d := p.details(len(r.Plans) == 1); b.Len()+len(d)+200 <= maxComment {
 			b.WriteString(d)
 		} else {
 			cut++
@@ -51,6 +51,7 @@ func summary(r *planReport) string {
 		table(&b, []string{"plan", "merging this", "because"}, rows)
 	}
 	list(&b, "", problemsOf(r.Problems))
+	list(&b, "Look at this before you approve", r.doubts())
 	list(&b, "", r.Notes)
 	fmt.Fprintf(&b, "<sub>Against commit %s", prose(shorten(r.Against, 12))) // no time: what says the same is not posted again
 	if r.Ledger != "" {
@@ -58,6 +59,17 @@ func summary(r *planReport) string {
 	}
 	b.WriteString(".</sub>\n\n")
 	return b.String()
+}
+
+// doubts are what a reviewer must not miss: they stand above the fold.
+func (r *planReport) doubts() []string {
+	var all []string
+	for _, p := range r.Plans {
+		for _, say := range append(append([]string{}, p.Errors...), p.Warnings...) {
+			all = append(all, "plan "+p.Name+": "+say)
+		}
+	}
+	return all
 }
 
 func verdictOf(r *planReport) string {
@@ -69,7 +81,7 @@ func verdictOf(r *planReport) string {
 	case r.exitCode() == 0:
 		return "merging this does nothing"
 	case n == 1:
-		return "merging this concerns one plan"
+		return fmt.Sprintf("merging this %s (plan %s)", prose(r.Plans[0].headline()), code(r.Plans[0].Name))
 	default:
 		return fmt.Sprintf("merging this concerns %d plans", n)
 	}
@@ -83,10 +95,10 @@ func problemsOf(all []spec.Problem) []string {
 	return out
 }
 
-// details is the folded part of one plan.
-func (p *foreseenPlan) details() string {
+// details is the part of one plan that can be folded; the only one is open.
+func (p *foreseenPlan) details(open bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "<details><summary><code>%s</code> %s</summary>\n\n", tame(p.Name), tame(p.headline()))
+	fmt.Fprintf(&b, "<details%s><summary><code>%s</code> %s</summary>\n\n", map[bool]string{true: " open"}[open], tame(p.Name), tame(p.headline()))
 	fmt.Fprintf(&b, "**%s** %s\n\n", prose(p.Reason), prose(p.Message))
 	if p.Digest != "" {
 		fmt.Fprintf(&b, "- what is approved: %s (%s)\n", code(p.Digest), p.digestNews())
@@ -127,7 +139,11 @@ func (p *foreseenPlan) tables(b *strings.Builder) {
 	for i, s := range p.Steps {
 		rows = append(rows, []string{fmt.Sprint(i + 1), cell(s.Name), prose(s.Help)})
 	}
-	table(b, []string{"", "step", "what it does"}, rows)
+	if len(rows) > 0 {
+		fmt.Fprintf(b, "<details><summary>its %d steps</summary>\n\n", len(rows))
+		table(b, []string{"", "step", "what it does"}, rows)
+		b.WriteString("</details>\n\n")
+	}
 }
 
 func table(b *strings.Builder, head []string, rows [][]string) {

@@ -35,8 +35,20 @@ func TestMarkdownEscapesEverything(t *testing.T) {
 			t.Errorf("line %d has %q: %s", n+1, found, line)
 		}
 	}
-	if n, m := strings.Count(markdown(r), "\n<details>"), strings.Count(markdown(r), "\n</details>\n"); n != m || n != len(r.Plans) {
-		t.Errorf("%d details are opened and %d closed, of %d plans", n, m, len(r.Plans))
+	if n, m := strings.Count(markdown(r), "\n<details>"), strings.Count(markdown(r), "\n</details>\n"); n != m || n != 2*len(r.Plans) {
+		t.Errorf("%d details are opened and %d closed, of %d plans and their steps", n, m, len(r.Plans))
+	}
+}
+
+// The heading of a single plan has its name and what will be done, escaped too.
+func TestMarkdownHeadingIsEscaped(t *testing.T) {
+	for _, h := range hostile {
+		r := &planReport{Against: "0", Time: planTime, Plans: []*foreseenPlan{{Name: h, Action: actCutover, After: h, Reason: "Reason", From: spec.State(h), To: "x", Warnings: []string{h}}}}
+		for n, line := range strings.Split(markdown(r), "\n") {
+			if found := harmful.FindString(withoutCode(line)); found != "" {
+				t.Errorf("line %d has %q: %s", n+1, found, line)
+			}
+		}
 	}
 }
 

@@ -37,8 +37,8 @@ func (c *Cluster) name(ctx context.Context, e *Env) (held bool, taken string, er
 	if e.Settings.Shard == "" || have.Data[shardKey] == e.Settings.Shard {
 		return true, "", nil
 	}
-	return true, fmt.Sprintf("cluster %s: another ledger (%s) has a plan %s, and works with these clusters in namespace %s too; give this plan another name, or another spec.namespace in the daemon's configuration. If that ledger is yours and has moved, delete ConfigMap %s/%s",
-		c.Name, have.Data[ledgerKey], e.Run.Spec.Plan, e.Settings.Namespace, e.Settings.Namespace, have.Name), nil
+	return true, fmt.Sprintf("cluster %s: another ledger (%s; ours is %s) acts on a plan %s there, in namespace %s too; give this plan another name, take its folder out of one shard's paths, or set another spec.namespace in the daemon's configuration. Only where that ledger is this one under an older address, delete ConfigMap %s/%s on both clusters",
+		c.Name, have.Data[ledgerKey], e.Settings.Ledger, e.Run.Spec.Plan, e.Settings.Namespace, e.Settings.Namespace, have.Name), nil
 }
 
 // HoldName is asked before every effect but those of an undo or a rollback: what was
