@@ -17,7 +17,7 @@ func TestRollbackOfAnAdoptedCutover(t *testing.T) {
 	b.commit(closureIn(spec.Migrated, 1))
 	ctx, cancel := context.WithCancel(t.Context())
 	l := New(Config{Source: b, Ledger: m, Executor: &cluster{made: map[string]int{}}, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Interval: func() time.Duration { return 5 * time.Millisecond }, Concurrency: 4})
+		Interval: func() time.Duration { return 5 * time.Millisecond }, Slots: always(4, 0)})
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
 	eventually(t, "Unrecorded", func() bool { return m.reason("shop") == "Unrecorded" })

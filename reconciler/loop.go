@@ -24,13 +24,12 @@ type Config struct {
 	// Interval gives the time until the next poll; asked anew each time, so
 	// that many daemons do not poll in step.
 	Interval func() time.Duration
-	// Concurrency is the number of runs at a time, and PerPair how many of them
-	// between the same two clusters; zero is no limit. Undoing counts for neither.
-	Concurrency int
-	PerPair     int
-	Epoch       int64
-	Holder      string
-	Version     string
+	// Slots says how many runs may go on; asked at each pass, so that a changed
+	// configuration counts at once.
+	Slots   func() Slots
+	Epoch   int64
+	Holder  string
+	Version string
 }
 
 // Loop is the shell around the core: this file, pass.go, messages.go and drive.go
@@ -57,6 +56,7 @@ type Loop struct {
 	asked     []gateQuestion
 	wake      <-chan time.Time
 
+	limit   Slots // by which the queue was served last
 	rec     *Recorded
 	want    *Desired
 	ground  *overlaps // of rec and want; nil: to be found out

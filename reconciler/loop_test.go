@@ -203,7 +203,7 @@ func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) 
 func daemonLoop(t *testing.T, b *branch, m *memory, c *cluster) (l *Loop, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	l = New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Concurrency: 4})
+	l = New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Slots: always(4, 0)})
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
 	return l, func() error {

@@ -83,17 +83,18 @@ func (l *Loop) decide(ctx context.Context, plan string) {
 // serve gives free slots to the runs that wait for one, and tells the others
 // where they stand.
 func (l *Loop) serve(ctx context.Context) {
-	if !l.moved {
+	limit := l.Slots()
+	if !l.moved && limit == l.limit {
 		return
 	}
-	l.moved = false
+	l.moved, l.limit = false, limit
 	busy := map[pair]int{}
 	for _, d := range l.drivers {
 		if !d.back {
 			busy[d.pair]++
 		}
 	}
-	start, places := l.queue.serve(slots{l.Concurrency, l.PerPair}, busy)
+	start, places := l.queue.serve(limit, busy)
 	for _, o := range start {
 		l.launch(ctx, o)
 	}

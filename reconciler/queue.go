@@ -17,9 +17,12 @@ func pairOf(c *spec.Closure) pair {
 	return pair{c.Plan.Spec.SourceCluster, c.Plan.Spec.TargetCluster}
 }
 
-// slots are how many runs may go on at a time: in all, and between two
+// Slots are how many runs may go on at a time: in all, and between two
 // clusters. Zero means no limit.
-type slots struct{ total, perPair int }
+type Slots struct {
+	Total   int // at a time
+	PerPair int // between the same two clusters
+}
 
 // waiter is a run that is wanted now and has no slot.
 type waiter struct {
@@ -116,7 +119,7 @@ type place struct {
 // serve takes the runs that may start out of the queue, and says where the
 // others stand. A run whose clusters are taken does not hold up the ones behind
 // it. busy is the runs that have a slot, by clusters.
-func (q *queue) serve(limit slots, busy map[pair]int) (start []*Order, places []place) {
+func (q *queue) serve(limit Slots, busy map[pair]int) (start []*Order, places []place) {
 	total := 0
 	for _, n := range busy {
 		total += n
@@ -128,9 +131,9 @@ func (q *queue) serve(limit slots, busy map[pair]int) (start []*Order, places []
 	slices.SortFunc(line, before)
 	behind, full := map[pair]int{}, func(n, limit int) bool { return limit > 0 && n >= limit }
 	for _, w := range line {
-		if full(total, limit.total) || full(busy[w.pair], limit.perPair) {
+		if full(total, limit.Total) || full(busy[w.pair], limit.PerPair) {
 			behind[w.pair]++
-			places = append(places, place{plan: w.order.Plan, at: behind[w.pair], pair: full(busy[w.pair], limit.perPair)})
+			places = append(places, place{plan: w.order.Plan, at: behind[w.pair], pair: full(busy[w.pair], limit.PerPair)})
 			continue
 		}
 		total++

@@ -33,22 +33,22 @@ func TestQueue(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		rows  []row
-		limit slots
+		limit Slots
 		busy  map[pair]int
 		start string
 		says  string // of the last one that waits
 	}{
-		"first due, first served":                 {[]row{{"x", spec.RunStage, a, 2, 9, 0}, {"y", spec.RunStage, a, 1, 9, 0}, {"z", spec.RunStage, a, 3, 9, 0}}, slots{2, 0}, nil, "y x", "1st of 1; 2 runs are going on"},
-		"due at once, served longest ago":         {[]row{{"x", spec.RunStage, a, 1, 5, 0}, {"y", spec.RunStage, a, 1, 9, 0}, {"z", spec.RunStage, a, 1, 0, 0}}, slots{2, 0}, nil, "z y", ""},
-		"missed slots are not forgotten":          {[]row{{"x", spec.RunStage, a, 1, 300, 0}, {"y", spec.RunStage, a, 9, 300, 60}}, slots{1, 0}, nil, "y", ""},
-		"slots missed before it was served are":   {[]row{{"x", spec.RunStage, a, 1, 300, 0}, {"y", spec.RunStage, a, 9, 30, 60}}, slots{1, 0}, nil, "x", ""},
-		"a cutover goes first":                    {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunMigrate, a, 9, 9, 0}}, slots{1, 0}, nil, "y", ""},
-		"a close does not":                        {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunClose, a, 9, 9, 0}}, slots{1, 0}, nil, "x", ""},
-		"clusters that are taken hold up nobody":  {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}, {"z", spec.RunStage, a, 3, 9, 0}}, slots{9, 2}, map[pair]int{a: 2}, "y", "2nd of 2 between old and new; 2 runs between old and new are going on"},
-		"all are taken":                           {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}}, slots{3, 2}, map[pair]int{a: 1, b: 2}, "", "1st of 1 between eins and zwei"},
-		"more go on than there are slots":         {[]row{{"x", spec.RunStage, a, 1, 9, 0}}, slots{3, 2}, map[pair]int{b: 7}, "", "1st of 1; 7 runs are going on"},
-		"no limits":                               {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, a, 2, 9, 0}}, slots{}, map[pair]int{a: 50}, "x y", ""},
-		"the limit of two clusters is not shared": {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}}, slots{0, 1}, nil, "x y", ""},
+		"first due, first served":                 {[]row{{"x", spec.RunStage, a, 2, 9, 0}, {"y", spec.RunStage, a, 1, 9, 0}, {"z", spec.RunStage, a, 3, 9, 0}}, Slots{2, 0}, nil, "y x", "1st of 1; 2 runs are going on"},
+		"due at once, served longest ago":         {[]row{{"x", spec.RunStage, a, 1, 5, 0}, {"y", spec.RunStage, a, 1, 9, 0}, {"z", spec.RunStage, a, 1, 0, 0}}, Slots{2, 0}, nil, "z y", ""},
+		"missed slots are not forgotten":          {[]row{{"x", spec.RunStage, a, 1, 300, 0}, {"y", spec.RunStage, a, 9, 300, 60}}, Slots{1, 0}, nil, "y", ""},
+		"slots missed before it was served are":   {[]row{{"x", spec.RunStage, a, 1, 300, 0}, {"y", spec.RunStage, a, 9, 30, 60}}, Slots{1, 0}, nil, "x", ""},
+		"a cutover goes first":                    {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunMigrate, a, 9, 9, 0}}, Slots{1, 0}, nil, "y", ""},
+		"a close does not":                        {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunClose, a, 9, 9, 0}}, Slots{1, 0}, nil, "x", ""},
+		"clusters that are taken hold up nobody":  {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}, {"z", spec.RunStage, a, 3, 9, 0}}, Slots{9, 2}, map[pair]int{a: 2}, "y", "2nd of 2 between old and new; 2 runs between old and new are going on"},
+		"all are taken":                           {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}}, Slots{3, 2}, map[pair]int{a: 1, b: 2}, "", "1st of 1 between eins and zwei"},
+		"more go on than there are slots":         {[]row{{"x", spec.RunStage, a, 1, 9, 0}}, Slots{3, 2}, map[pair]int{b: 7}, "", "1st of 1; 7 runs are going on"},
+		"no limits":                               {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, a, 2, 9, 0}}, Slots{}, map[pair]int{a: 50}, "x y", ""},
+		"the limit of two clusters is not shared": {[]row{{"x", spec.RunStage, a, 1, 9, 0}, {"y", spec.RunStage, b, 2, 9, 0}}, Slots{0, 1}, nil, "x y", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := &queue{waiting: map[string]*waiter{}}
@@ -95,7 +95,7 @@ func TestQueue(t *testing.T) {
 func TestNobodyWaitsForEver(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		plans := rapid.IntRange(1, 12).Draw(t, "plans")
-		limit := slots{rapid.IntRange(1, 4).Draw(t, "total"), rapid.IntRange(1, 4).Draw(t, "per pair")}
+		limit := Slots{rapid.IntRange(1, 4).Draw(t, "total"), rapid.IntRange(1, 4).Draw(t, "per pair")}
 		pairs := make([]pair, plans)
 		for i := range pairs {
 			pairs[i] = pair{fmt.Sprint("s", rapid.IntRange(0, 2).Draw(t, "source")), "t"}
@@ -145,15 +145,15 @@ func TestNobodyWaitsForEver(t *testing.T) {
 			}
 			count := map[pair]int{}
 			for _, at := range running {
-				if count[at]++; count[at] > limit.perPair {
-					t.Fatalf("%d runs between %v, %d are allowed", count[at], at, limit.perPair)
+				if count[at]++; count[at] > limit.PerPair {
+					t.Fatalf("%d runs between %v, %d are allowed", count[at], at, limit.PerPair)
 				}
 			}
-			if len(running) > limit.total {
-				t.Fatalf("%d runs, %d are allowed", len(running), limit.total)
+			if len(running) > limit.Total {
+				t.Fatalf("%d runs, %d are allowed", len(running), limit.Total)
 			}
 			for _, p := range places {
-				if at := q.waiting[p.plan].pair; len(running) < limit.total && count[at] < limit.perPair {
+				if at := q.waiting[p.plan].pair; len(running) < limit.Total && count[at] < limit.PerPair {
 					t.Fatalf("%s waits beside a free slot", p.plan)
 				}
 			}
@@ -172,7 +172,7 @@ func TestPlacesAreToldSeldom(t *testing.T) {
 	}
 	written := 0
 	for len(q.waiting) > 0 {
-		_, places := q.serve(slots{1, 1}, map[pair]int{})
+		_, places := q.serve(Slots{1, 1}, map[pair]int{})
 		for _, p := range places {
 			if q.tell(p) {
 				written++
@@ -191,7 +191,7 @@ func TestPlacesAreToldSeldom(t *testing.T) {
 // says so, in the same record, and starts as soon as one of the others is over.
 func TestAWaitingRunStartsWhenASlotIsFree(t *testing.T) {
 	l, want := estate(t, 3)
-	l.want, l.PerPair = want, 2
+	l.want, l.Slots = want, always(l.Slots().Total, 2)
 	asked := metav1.NewTime(noon.Add(-time.Second))
 	for _, c := range want.Closures {
 		c.Plan.Spec.SourceCluster, c.Plan.Spec.TargetCluster, c.Plan.Spec.Stage.RequestedAt = "old", "new", &asked

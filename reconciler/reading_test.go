@@ -89,7 +89,7 @@ func TestLoopBacksOff(t *testing.T) {
 	src.commit(closureIn(spec.Staged, 1))
 	clock := stepped{ticks: make(chan time.Time)}
 	l := New(Config{Source: src, Ledger: m, Executor: &cluster{made: map[string]int{}}, Clock: clock, Notifier: quiet{},
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return time.Second }, Concurrency: 4})
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return time.Second }, Slots: always(4, 0)})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()

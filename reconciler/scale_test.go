@@ -17,7 +17,7 @@ func estate(tb testing.TB, n int) (*Loop, *Desired) {
 	tb.Helper()
 	at := &stoppedClock{now: noon}
 	l := New(Config{Source: &branch{}, Ledger: newMemory(), Executor: &cluster{made: map[string]int{}}, Clock: at, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Interval: func() time.Duration { return time.Hour }, Concurrency: 10, PerPair: 5})
+		Interval: func() time.Duration { return time.Hour }, Slots: always(10, 5)})
 	l.rec = &Recorded{Plans: map[string]*spec.PlanStatus{}, Open: map[string]*spec.Run{}}
 	want := &Desired{Commit: fmt.Sprintf("%040d", 1), Closures: map[string]*spec.Closure{}}
 	since := metav1.NewTime(noon.Add(-time.Hour))

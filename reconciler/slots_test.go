@@ -14,7 +14,7 @@ import (
 // idle is a loop that runs nothing and has read one plan.
 func idle(c *spec.Closure, st *spec.PlanStatus) *Loop {
 	l := New(Config{Source: &branch{}, Ledger: newMemory(), Executor: &cluster{made: map[string]int{}}, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Interval: func() time.Duration { return time.Hour }, Concurrency: 1})
+		Interval: func() time.Duration { return time.Hour }, Slots: always(1, 0)})
 	l.rec = &Recorded{Plans: map[string]*spec.PlanStatus{"shop": st}, Open: map[string]*spec.Run{}}
 	l.want = &Desired{Commit: "tip", Approval: spec.Approval{Commit: "tip"}, Closures: map[string]*spec.Closure{"shop": c}}
 	return l
@@ -46,6 +46,25 @@ func TestARollbackWaitsForNoSlot(t *testing.T) {
 		}
 		l.runs.Wait()
 	}
+}
+
+// A limit that is raised counts at the next pass, though nothing of any plan has
+// changed.
+func TestARaisedLimitCountsAtOnce(t *testing.T) {
+	c := closureIn(spec.Migrated, 1)
+	l := idle(c, approved(spec.Staged, c))
+	l.drivers["web"] = &driver{driving: true}
+	l.agenda.ask("shop")
+	l.pass(t.Context())
+	if l.drivers["shop"] != nil || reasonOf(l.rec.Plans["shop"]) != "WaitsForSlot" {
+		t.Fatalf("it does not wait: %s", reasonOf(l.rec.Plans["shop"]))
+	}
+	l.Slots = always(2, 0)
+	l.pass(t.Context())
+	if l.drivers["shop"] == nil {
+		t.Error("it waits all the same")
+	}
+	l.runs.Wait()
 }
 
 // Rollbacks, and runs on their way back, may take for ever, and keep nobody from
@@ -84,7 +103,7 @@ func TestUndoingTakesNoSlot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := idle(c, approved(spec.Staged, c))
-			l.PerPair = 1
+			l.Slots = always(l.Slots().Total, 1)
 			l.rec.Plans["web"] = newStatus("web")
 			l.agenda.ask("shop")
 			x.takes(l)
@@ -113,4 +132,9 @@ func TestAnotherRunIsWantedMeanwhile(t *testing.T) {
 	if run := l.rec.Open["shop-stage-1"]; run == nil || l.rec.Plans["shop"].Recorded.HandledRequest == nil {
 		t.Fatalf("%+v", l.rec.Open)
 	}
+}
+
+// always is a limit that never changes.
+func always(total, perPair int) func() Slots {
+	return func() Slots { return Slots{total, perPair} }
 }

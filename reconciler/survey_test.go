@@ -55,7 +55,7 @@ func TestAPendingClaimIsLookedAtAgain(t *testing.T) {
 	c := &binding{cluster: &cluster{made: map[string]int{}}}
 	b.commit(closureIn(spec.Staged, 1))
 	ctx, cancel := context.WithCancel(t.Context())
-	l := New(Config{Source: b, Ledger: m, Executor: c, Clock: clock, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Concurrency: 4})
+	l := New(Config{Source: b, Ledger: m, Executor: c, Clock: clock, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Slots: always(4, 0)})
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
 	defer func() { cancel(); <-done }()

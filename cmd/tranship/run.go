@@ -82,6 +82,9 @@ type daemon struct {
 	server   *server
 	loop     *reconciler.Loop
 	epoch    int64
+	// fixed is what verbs need of the configuration as it was at the start: another
+	// namespace or ledger in the middle of a run would not find what the run has made.
+	fixed kube.Settings
 }
 
 // serve runs the daemon, under a Lease where there is one: whoever holds that may
@@ -125,6 +128,7 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	if len(cfg.Spec.Webhooks) > 0 && f.listen == "" {
 		return errors.New("spec.webhooks has entries, and --listen is empty: give the address at which they arrive")
 	}
+	d.fixed = kube.Settings{Namespace: cfg.Spec.Namespace, Shard: shard(cfg.Spec.Ledger.Repository, cfg.Spec.Source), Ledger: place(cfg.Spec.Ledger.Repository, cfg.Spec.Source)}
 	git := gitConfig(cfg, f.dataDir, d.secrets, d.log)
 	if d.ledger, err = gitsource.OpenLedger(git); err != nil {
 		return err
@@ -152,7 +156,7 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	spread := jitter.Percent(0.1, nil)
 	d.loop = reconciler.New(reconciler.Config{
 		Source: d.source, Ledger: d.ledger, Executor: d.executor, Clock: clock{}, Notifier: told, Log: d.log,
-		Interval: func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }, Concurrency: cfg.Spec.Concurrency, PerPair: cfg.Spec.ConcurrencyPerPair, Epoch: d.epoch, Holder: holder, Version: version,
+		Interval: func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }, Slots: d.slots, Epoch: d.epoch, Holder: holder, Version: version,
 	})
 	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, progress: told.board, hooks: newWebhooks(d, registry), profile: f.profile}
 	d.server.hooks.refresh(ctx)
@@ -168,11 +172,18 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 // settings is what verbs need of the configuration; asked at every call.
 func (d *daemon) settings() kube.Settings {
 	s := d.config.get().Spec
-	out := kube.Settings{Namespace: s.Namespace, Mover: s.Mover, Limits: s.Limits, Epoch: d.ledger.Epoch(), Shard: shard(s.Ledger.Repository, s.Source), Ledger: place(s.Ledger.Repository, s.Source)}
+	out := d.fixed
+	out.Mover, out.Limits, out.Epoch = s.Mover, s.Limits, d.ledger.Epoch()
 	if d.takeOver {
 		out.RaiseAbove = d.ledger.RaiseAbove
 	}
 	return out
+}
+
+// slots are the limits of the configuration, also after SIGHUP.
+func (d *daemon) slots() reconciler.Slots {
+	s := d.config.get().Spec
+	return reconciler.Slots{Total: s.Concurrency, PerPair: s.ConcurrencyPerPair}
 }
 
 // shard tells our ledger from others on the same clusters.

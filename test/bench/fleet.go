@@ -90,7 +90,7 @@ func runFleet(ctx context.Context, c gitsource.Config, sim *simulated) (rss floa
 	defer source.Close()
 	over := &finishes{all: make(chan struct{}), seen: map[string]bool{}}
 	loop := reconciler.New(reconciler.Config{Source: source, Ledger: ledger, Executor: sim, Clock: wallClock{}, Notifier: over, Log: slog.New(slog.DiscardHandler),
-		Interval: func() time.Duration { return 10 * time.Second }, Concurrency: fleetPlans, Epoch: epoch, Holder: "bench", Version: "bench"})
+		Interval: func() time.Duration { return 10 * time.Second }, Slots: func() reconciler.Slots { return reconciler.Slots{Total: fleetPlans} }, Epoch: epoch, Holder: "bench", Version: "bench"})
 	inner, end := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	var failed, served error
