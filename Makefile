@@ -43,7 +43,7 @@ test: lint image ## everything, unit to end to end on the bed
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
 		build/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test \
 		--rerun-fails-abort-on-data-race --rerun-fails-report build/again.txt \
-		--packages="$$($(GO) list ./... | grep -E '$(ON_BED)' | grep -v /engine$$ | tr '\n' ' ')" -- -race -count=1 -p 1 -timeout 40m
+		--packages="$$($(GO) list ./... | grep -E '$(ON_BED)' | grep -v /engine$$ | tr '\n' ' ')" -- -race -count=1 -p 1 -timeout 60m
 	@! grep . build/again.txt || echo "the tests above failed once and passed when run again: find out why before a release"
 	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship
 	$(GO) run ./test/chaos --bed $(BED) --tranship $(CURDIR)/build/tranship --seed $(SEED) --duration 2m --faults daemon

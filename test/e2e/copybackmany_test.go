@@ -76,6 +76,7 @@ spec: {rules: [{host: NS.example.com, http: {paths: [{path: /, pathType: Prefix,
 // what lets users in is there again on the target. After the second it is gone there,
 // and the source has all that the target wrote.
 func TestCopyBackOfEveryVolume(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.classOfItsOwn()
 	plan := func(attempt int, more string) string {

@@ -83,6 +83,7 @@ func TestAnOperatorsDatabaseThatRunsOn(t *testing.T) {
 // TestAnOperatorsDatabaseBringsItsDataBack: a rollback that copies back writes into
 // the claims of the source while its operator is still stopped.
 func TestAnOperatorsDatabaseBringsItsDataBack(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	plan := l.openDatabase("", "", stopsTheDatabase, databaseHook)
 	written := l.asWritten(&l.bed.Source)

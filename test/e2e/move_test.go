@@ -160,7 +160,7 @@ func TestAFailedCutoverGivesTheMovedVolumeBack(t *testing.T) {
 func long(t *testing.T) {
 	t.Helper()
 	if os.Getenv("TRANSHIP_LONG") == "" {
-		t.Skip("set TRANSHIP_LONG=1: TestMoveVolume has most of it")
+		t.Skip("make test-long runs it: others have most of it")
 	}
 }
 

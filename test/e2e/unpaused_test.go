@@ -14,6 +14,7 @@ import (
 // starting again what was stopped is found before the last copy, and who did it is
 // named. What the hook has done is taken back.
 func TestAnOperatorThatIsNotPaused(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	plan := l.openDatabase(`orphans: true`, ofTheShop, stopsNothing, databaseHook)
 	written := l.asWritten(&l.bed.Source)
