@@ -46,10 +46,14 @@ var understood = map[schema.GroupKind]bool{
 	{Group: "apps.openshift.io", Kind: "DeploymentConfig"}: true,
 }
 
+// Snapshot says that an object stands for content of the source's storage. Made on
+// the target it would stand for something else.
+func Snapshot(i Item) bool { return strings.HasSuffix(i.GVR.Group, "snapshot.storage.k8s.io") }
+
 // Custom says that an object is of an operator whose ways are not known. It is
 // made on the target when the workloads run there (docs/kinds.md).
 func (d Definitions) Custom(i Item) bool {
-	return d[i.GVR.GroupResource()] && !understood[i.groupKind()]
+	return d[i.GVR.GroupResource()] && !understood[i.groupKind()] && !Snapshot(i)
 }
 
 // Controls says that an object with this reference is made by such an operator.

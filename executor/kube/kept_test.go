@@ -278,6 +278,18 @@ func TestACustomResourceIsMadeOnTheTarget(t *testing.T) {
 	}
 }
 
+// A snapshot stands for what the source's storage holds: it is never kept and made
+// on the target.
+func TestASnapshotIsNoCustomResource(t *testing.T) {
+	d := Definitions{{Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots"}: true, databaseKind.GroupResource(): true}
+	for text, want := range map[string]bool{database: true, "{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: a, namespace: shop}}": false} {
+		i := item(t, text)
+		if got := d.Custom(i); got != want {
+			t.Errorf("%s: %t", i.GetKind(), got)
+		}
+	}
+}
+
 // A Secret that is gone is no reason to go on without the custom resource.
 func TestALostKeptCustomResourceEndsTheStep(t *testing.T) {
 	e := oneDatabase(t)

@@ -15,6 +15,7 @@ const (
 	uncovered = "what a custom resource controls that the plan does not cover"
 	elsewhere = "workloads that something else controls"
 	lifecycle = "objects of the operator lifecycle manager, which makes its own on the target (install the operator there)"
+	snapshots = "snapshots, which stand for content of the source's storage"
 	losing    = "what an operator runs and whose claims go when it is scaled or deleted (set persistentVolumeClaimRetentionPolicy to Retain)"
 	unhooked  = "what an operator runs, and no PreBackup hook stops (a hook with undo, which runs in cutovers; docs/hooks.md)"
 )
@@ -28,6 +29,9 @@ func (s *state) operands(refused map[string][]string) []Finding {
 	for _, i := range s.covered {
 		if i.GVR.Group == "operators.coreos.com" {
 			refused[lifecycle] = append(refused[lifecycle], describe(i))
+		}
+		if kube.Snapshot(i) {
+			refused[snapshots] = append(refused[snapshots], describe(i))
 		}
 	}
 	for _, i := range s.listed {

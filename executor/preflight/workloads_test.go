@@ -70,6 +70,7 @@ func TestWorkloads(t *testing.T) {
 		"further down":                {objects: []string{shop, child, grandchild}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}, warns: []string{}},
 		"further down, no hook":       {objects: []string{shop, child, grandchild}, says: []string{"Pod shop/db-0 (of StatefulSet db)"}},
 		"one whose claims go":         {objects: []string{shop, strings.Replace(child, "metadata:", "spec: {persistentVolumeClaimRetentionPolicy: {whenScaled: Delete}}, metadata:", 1)}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}, says: []string{"whose claims go", "StatefulSet shop/db"}},
+		"a snapshot":                  {objects: []string{"{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: old}}"}, says: []string{"content of the source's storage", "VolumeSnapshot shop/old"}},
 		"a subscription":              {objects: []string{"{apiVersion: operators.coreos.com/v1alpha1, kind: Subscription, metadata: {name: pg}}"}, says: []string{"lifecycle manager", "Subscription shop/pg"}},
 		"one that rests":              {objects: []string{shop, strings.Replace(child, "metadata:", "spec: {replicas: 0}, metadata:", 1)}},
 		"one that is not covered":     {objects: []string{child}, says: []string{"that the plan does not cover", "StatefulSet shop/db (of Shop main)"}},
