@@ -147,9 +147,16 @@ func (e *Env) hooked() bool {
 // runs: an operator that is broken must not keep the rest of the application down.
 const operandsWait = 5 * time.Minute
 
+// waitedForOperands: what is an undo of a cutover is a step of a rollback.
 func (e *Env) waitedForOperands() bool {
-	u := e.Step.Undid
-	return u != nil && u.Started != nil && time.Since(u.Started.Time) > operandsWait
+	began := e.Step.Started
+	if e.Undo {
+		began = nil
+		if u := e.Step.Undid; u != nil {
+			began = u.Started
+		}
+	}
+	return began != nil && time.Since(began.Time) > operandsWait
 }
 
 func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {

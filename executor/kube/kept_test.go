@@ -191,19 +191,33 @@ func TestACustomResourceIsPutBack(t *testing.T) {
 // An operator that never brings its pods back does not keep the rest of the
 // application down for ever.
 func TestABrokenOperatorIsNotWaitedForForEver(t *testing.T) {
-	e := oneDatabase(t)
-	podsOf(t, e.Source, "shop")
-	e.Undo = true
-	for since, want := range map[time.Duration]reconciler.Seen{time.Minute: reconciler.Working, operandsWait + time.Minute: reconciler.Succeeded} {
-		started := metav1.NewMicroTime(time.Now().Add(-since))
-		e.Step.Undid = &spec.Undid{Started: &started}
-		if o := drive(t, e, "kube.keep-undo"); o.Seen != want || o.Reason != "OperandsNotReady" {
-			t.Errorf("after %s: %+v", since, o)
+	for name, begun := range undoBegun {
+		e := oneDatabase(t)
+		podsOf(t, e.Source, "shop")
+		for since, want := range map[time.Duration]reconciler.Seen{time.Minute: reconciler.Working, operandsWait + time.Minute: reconciler.Succeeded} {
+			begun(e, since)
+			if o := drive(t, e, "kube.keep-undo"); o.Seen != want || o.Reason != "OperandsNotReady" {
+				t.Errorf("%s, after %s: %+v", name, since, o)
+			}
+		}
+		if left, err := e.kept(t.Context()); err != nil || len(left) != 1 {
+			t.Errorf("%s: %d Secrets are left (%v)", name, len(left), err)
 		}
 	}
-	if left, err := e.kept(t.Context()); err != nil || len(left) != 1 {
-		t.Errorf("%d Secrets are left (%v)", len(left), err)
-	}
+}
+
+// undoBegun are the two ways in which an undo is called: in the run that it undoes,
+// and as a step of the rollback of a finished cutover.
+var undoBegun = map[string]func(e *Env, since time.Duration){
+	"a failed cutover": func(e *Env, since time.Duration) {
+		long, started := metav1.NewMicroTime(time.Now().Add(-time.Hour)), metav1.NewMicroTime(time.Now().Add(-since))
+		e.Undo, e.Step = true, spec.Step{State: spec.StepUndoing, Started: &long, Undid: &spec.Undid{Started: &started}}
+	},
+	"a rollback": func(e *Env, since time.Duration) {
+		started := metav1.NewMicroTime(time.Now().Add(-since))
+		e.Run.Spec.Kind, e.Run.Spec.Undoes, e.Run.Metadata.Name = spec.RunRollback, "shop-migrate-1", "shop-rollback-1"
+		e.Undo, e.Step = false, spec.Step{State: spec.StepRunning, Started: &started}
+	},
 }
 
 // A finalizer that nobody takes off keeps the source down only as long as a pod
