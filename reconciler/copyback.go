@@ -23,6 +23,17 @@ const (
 // restart on the target that a failed copy back does goes on without it.
 const ReasonWorkloadMissing = "WorkloadMissing"
 
+// What an undo has given up about custom resources, so that the rest of the
+// application runs (ADR 20).
+const (
+	ReasonNotPutBack       = "NotPutBack"       // on the source it is not as it was
+	ReasonOperandsNotReady = "OperandsNotReady" // pods below it are missing on the source
+)
+
+// incomplete are reasons with which a step or an undo ends well, and has not done
+// everything.
+var incomplete = map[string]bool{ReasonWorkloadMissing: true, ReasonNotPutBack: true, ReasonOperandsNotReady: true}
+
 // copyBackSteps are what a rollback with targetWrites: CopyBack does beside the
 // undo of the cutover (ADR 21). The first ones need no stop; the source is down
 // since the cutover, so that what it holds does not change.

@@ -142,6 +142,26 @@ func TestAnUndoOfAnUndoEnds(t *testing.T) {
 	}
 }
 
+// What an undo has given up is a warning of the record: of a cutover that goes back,
+// and of a rollback, whose steps are undos.
+func TestWhatAnUndoGaveUpIsOnRecord(t *testing.T) {
+	for reason := range incomplete {
+		for kind, steps := range map[spec.RunKind][]spec.Step{
+			spec.RunMigrate:  {{Name: "keep-custom-resources", State: spec.StepUndone, Undid: &spec.Undid{Reason: reason, Message: "db is not as it was"}}},
+			spec.RunRollback: {{Name: "undo-keep-custom-resources", State: spec.StepDone, Reason: reason, Message: "db is not as it was"}},
+		} {
+			run := &spec.Run{Spec: spec.RunSpec{Kind: kind}, Steps: steps}
+			defs, err := definitions(run)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, warnings := firstFailure(defs, run); len(warnings) != 1 || !strings.Contains(warnings[0], "db is not as it was") {
+				t.Errorf("%s, %s: %q", kind, reason, warnings)
+			}
+		}
+	}
+}
+
 // The content of the source is overwritten only when the record that names
 // what is kept of it is in Git; a Git that stays away starts the target again.
 func TestTheSourceIsOverwrittenOnlyOnRecord(t *testing.T) {

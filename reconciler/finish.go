@@ -90,7 +90,10 @@ func firstFailure(defs []StepDef, run *spec.Run) (spec.Step, []string) {
 		if s.State == spec.StepFailed && (defs[i].Soft || !turned) {
 			warnings = append(warnings, fmt.Sprintf("step %s: %s: %s", s.Name, s.Reason, s.Message))
 		}
-		if s.State == spec.StepUndone && s.Undid.Reason == ReasonWorkloadMissing {
+		if s.State == spec.StepDone && incomplete[s.Reason] { // of a rollback, whose steps are undos
+			warnings = append(warnings, fmt.Sprintf("step %s: %s: %s", s.Name, s.Reason, s.Message))
+		}
+		if s.State == spec.StepUndone && incomplete[s.Undid.Reason] {
 			warnings = append(warnings, fmt.Sprintf("the undo of step %s: %s", s.Name, s.Undid.Message))
 		}
 		if s.State == spec.StepUndoFail {

@@ -4,17 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -28,6 +27,8 @@ const (
 	// annotationBack says that an undo has put the content back: what is written
 	// into it afterwards is its operator's business.
 	annotationBack = "tranship.dev/put-back"
+	// annotationTried is "<run> <when>": which run has first tried that, in RFC 3339.
+	annotationTried = "tranship.dev/put-back-tried"
 )
 
 // keptResource is a custom resource as it was.
@@ -35,6 +36,16 @@ type keptResource struct {
 	secret *corev1.Secret
 	was    Item
 	ready  int32
+	unread error // what it keeps cannot be read; was is empty
+}
+
+func (k *keptResource) read() (err error) {
+	if k.was, err = unpack(k.secret.Data[formerKey]); err != nil {
+		return err
+	}
+	ready, err := strconv.ParseInt(k.secret.Annotations[annotationReady], 10, 32)
+	k.ready = int32(ready)
+	return err
 }
 
 func keptName(e *Env, uid types.UID) string {
@@ -42,25 +53,30 @@ func keptName(e *Env, uid types.UID) string {
 	return "tr-kept-" + hex.EncodeToString(sum[:10])
 }
 
-// kept are those of the run at hand, or of the cutover that it takes back.
+// kept are those of the run at hand, or of the cutover that it takes back. One
+// that cannot be read is an error.
 func (e *Env) kept(ctx context.Context) ([]keptResource, error) {
+	all, err := e.everyKept(ctx)
+	for _, k := range all {
+		err = errors.Join(err, k.unread)
+	}
+	return all, err
+}
+
+// everyKept has those too that cannot be read.
+func (e *Env) everyKept(ctx context.Context) ([]keptResource, error) {
 	l, err := e.Source.Kube.CoreV1().Secrets(e.Settings.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: LabelPlan + "=" + Short(e.Run.Spec.Plan) + "," + labelKept + "=" + e.Origin()})
 	if err != nil {
 		return nil, e.Source.wrap(err, "list the kept custom resources in namespace %s", e.Settings.Namespace)
 	}
-	var all []keptResource
+	all := make([]keptResource, len(l.Items))
 	for n := range l.Items {
-		s := &l.Items[n]
-		was, err := unpack(s.Data[formerKey])
-		if err != nil {
-			return nil, fmt.Errorf("cannot read what Secret %s/%s on cluster %s keeps: it was edited: %w", s.Namespace, s.Name, e.Source.Name, err)
+		k := &all[n]
+		k.secret = &l.Items[n]
+		if err := k.read(); err != nil {
+			k.unread = fmt.Errorf("cannot read what Secret %s/%s on cluster %s keeps of a custom resource: it was edited: %w", k.secret.Namespace, k.secret.Name, e.Source.Name, err)
 		}
-		ready, err := strconv.ParseInt(s.Annotations[annotationReady], 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read annotation %s of Secret %s/%s on cluster %s: %w", annotationReady, s.Namespace, s.Name, e.Source.Name, err)
-		}
-		all = append(all, keptResource{s, was, int32(ready)})
 	}
 	return all, nil
 }
@@ -124,143 +140,6 @@ func ensureKeep(ctx context.Context, e *Env) error {
 	return nil
 }
 
-// stray is a kept custom resource that the source has otherwise now.
-func (e *Env) stray(ctx context.Context, k keptResource) (now *Item, differs bool, err error) {
-	now, err = e.Source.get(ctx, k.was.GVR, k.was.GetNamespace(), k.was.GetName())
-	if err != nil || k.secret.Annotations[annotationBack] != "" || !e.hooked() {
-		return now, false, err
-	}
-	return now, now == nil || !alike(k.was, *now), nil
-}
-
-// hooked: without a hook that stops, nobody of ours has touched a custom resource.
-func (e *Env) hooked() bool {
-	for _, h := range e.Plan().Hooks {
-		if MayStop(h) {
-			return true
-		}
-	}
-	return false
-}
-
-// operandsWait bounds how long the source's workloads wait for what an operator
-// runs: an operator that is broken must not keep the rest of the application down.
-const operandsWait = 5 * time.Minute
-
-// waitedForOperands: what is an undo of a cutover is a step of a rollback.
-func (e *Env) waitedForOperands() bool {
-	began := e.Step.Started
-	if e.Undo {
-		began = nil
-		if u := e.Step.Undid; u != nil {
-			began = u.Started
-		}
-	}
-	return began != nil && time.Since(began.Time) > operandsWait
-}
-
-func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
-	all, err := e.kept(ctx)
-	if err != nil {
-		return reconciler.Observation{}, err
-	}
-	if len(all) == 0 {
-		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of the source is kept any more"}, nil
-	}
-	var want []spec.CustomResource
-	for _, k := range all {
-		_, differs, err := e.stray(ctx, k)
-		name := Describe(k.was.Record(spec.Source))
-		switch {
-		case err != nil:
-			return reconciler.Observation{}, err
-		case differs && e.waitedForOperands():
-			return reconciler.Observation{Seen: reconciler.Succeeded, Reason: "NotPutBack", Object: name,
-				Message: fmt.Sprintf("%s cannot be put back; Secret %s/%s on cluster %s keeps what it was. The source's workloads are started all the same", name, k.secret.Namespace, k.secret.Name, e.Source.Name)}, nil
-		case differs:
-			return reconciler.Observation{Message: name + " is to be put back"}, nil
-		}
-		want = append(want, spec.CustomResource{Object: k.was.Record(spec.Source), Ready: k.ready})
-	}
-	lacking, err := Lacking(ctx, e, e.Source, want)
-	if err != nil {
-		return reconciler.Observation{}, err
-	}
-	if len(lacking) > 0 {
-		l := lacking[0]
-		if e.waitedForOperands() {
-			return reconciler.Observation{Seen: reconciler.Succeeded, Reason: "OperandsNotReady", Object: Describe(l.Object), Message: l.Message + ". The source's workloads are started all the same"}, nil
-		}
-		return reconciler.Observation{Seen: reconciler.Working, Reason: "OperandsNotReady", Object: Describe(l.Object), Message: l.Message}, nil
-	}
-	return reconciler.Observation{Message: "what was kept of custom resources is to be removed"}, nil
-}
-
-func ensureKeepUndo(ctx context.Context, e *Env) error {
-	all, err := e.kept(ctx)
-	if err != nil {
-		return err
-	}
-	back := false
-	for _, k := range all {
-		now, differs, err := e.stray(ctx, k)
-		if err != nil {
-			return err
-		}
-		if !differs {
-			continue
-		}
-		if err := e.restoreKept(ctx, k, now); err != nil {
-			return err
-		}
-		back = true
-	}
-	if back {
-		return nil // the next look asks for the pods
-	}
-	for _, k := range all {
-		secret := spec.Object{Side: spec.Source, APIVersion: "v1", Kind: "Secret", Resource: "secrets", Namespace: k.secret.Namespace, Name: k.secret.Name, UID: string(k.secret.UID)}
-		if err := e.Source.Delete(ctx, secret); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// restoreKept puts everything back but the status, once.
-func (e *Env) restoreKept(ctx context.Context, k keptResource, now *Item) error {
-	objects := e.Source.Dynamic.Resource(k.was.GVR).Namespace(k.was.GetNamespace())
-	what := Describe(k.was.Record(spec.Source))
-	var err error
-	if now == nil {
-		again := Portable(k.was, map[string]string{k.was.GetNamespace(): k.was.GetNamespace()})
-		_, err = objects.Create(ctx, again.Unstructured, metav1.CreateOptions{FieldManager: fieldManager})
-	} else {
-		back := now.DeepCopy()
-		for _, field := range []map[string]any{now.Object, k.was.Object} {
-			for key := range field {
-				if key == "metadata" || key == "status" {
-					continue
-				}
-				delete(back.Object, key)
-				if was, ok := k.was.DeepCopy().Object[key]; ok {
-					back.Object[key] = was
-				}
-			}
-		}
-		back.SetLabels(k.was.GetLabels())
-		back.SetAnnotations(k.was.GetAnnotations())
-		_, err = objects.Update(ctx, back, metav1.UpdateOptions{FieldManager: fieldManager})
-	}
-	if err != nil {
-		return e.Source.wrap(err, "put back %s", what)
-	}
-	s := k.secret.DeepCopy()
-	metav1.SetMetaDataAnnotation(&s.ObjectMeta, annotationBack, "true")
-	_, err = e.Source.Kube.CoreV1().Secrets(s.Namespace).Update(ctx, s, metav1.UpdateOptions{FieldManager: fieldManager})
-	return e.Source.wrap(err, "note that %s was put back", what)
-}
-
 // Lack is a custom resource below which pods are missing.
 type Lack struct {
 	spec.Object
@@ -268,10 +147,10 @@ type Lack struct {
 }
 
 // Lacking are those of a cluster below which fewer pods are ready than were on
-// the source before the stop. On the target they have its namespaces.
+// the source before the stop; none is below one that cannot be read. On the target they have its namespaces.
 func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource) ([]Lack, error) {
 	want = slices.Clone(want)
-	roots, uids := map[types.UID]bool{}, make([]types.UID, len(want))
+	roots, uids, why := map[types.UID]bool{}, make([]types.UID, len(want)), make([]string, len(want))
 	for n, w := range want {
 		if w.Ready == 0 {
 			continue
@@ -279,16 +158,12 @@ func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource
 		if c.Side == spec.Target {
 			want[n].Side, want[n].Namespace = spec.Target, mapped(e.Mapping(), w.Namespace)
 		}
-		u := &unstructured.Unstructured{}
-		u.SetAPIVersion(w.APIVersion)
-		u.SetKind(w.Kind)
-		gvr, err := c.resource(Item{Unstructured: u})
-		if err != nil {
-			return nil, c.wrap(err, "find out about %s %s", w.APIVersion, w.Kind)
-		}
-		now, err := c.get(ctx, gvr, want[n].Namespace, w.Name)
-		if err != nil {
+		now, err := c.Find(ctx, want[n].Object) // a kind that is gone has none
+		if err != nil && !spoke(err) {
 			return nil, err
+		}
+		if err != nil {
+			why[n] = fmt.Sprintf("; it cannot be read (%v)", err)
 		}
 		if now != nil && c.Side == spec.Target && !ofThisMove(e, *now) {
 			want[n].Ready = 0 // existing: Skip; it is not ours to judge
@@ -307,7 +182,7 @@ func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource
 	for n, w := range want {
 		below := pods[uids[n]]
 		if ready := Ready(below); w.Ready > ready {
-			all = append(all, Lack{w.Object, fmt.Sprintf("%s has %d of %d pods ready; look at its status and its operator's log on cluster %s%s", Describe(w.Object), ready, w.Ready, c.Name, waiting(below))})
+			all = append(all, Lack{w.Object, fmt.Sprintf("%s has %d of %d pods ready; look at its status and its operator's log on cluster %s%s", Describe(w.Object), ready, w.Ready, c.Name, why[n]+waiting(below))})
 		}
 	}
 	return all, nil

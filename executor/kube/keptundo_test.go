@@ -1,0 +1,187 @@
+package kube
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+// refuse makes a cluster answer some requests for databases with an error.
+func refuse(c *Cluster, verb string, err error) {
+	c.Dynamic.(*dynamicfake.FakeDynamicClient).PrependReactor(verb, "databases", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, err })
+}
+
+var deadWebhook = apierrors.NewInternalError(errors.New("failed calling webhook: connection refused"))
+
+// turn is a look and what follows it, as the loop does.
+func turn(t *testing.T, e *Env, verb string) (o reconciler.Observation, lookErr, effect error) {
+	t.Helper()
+	v := Verbs()[verb]
+	o, err := v.Look(t.Context(), e)
+	if err == nil && o.Seen == reconciler.Absent {
+		effect = v.Ensure(t.Context(), e)
+	}
+	return o, err, effect
+}
+
+// What cannot be put back, for whatever reason, is tried, and keeps the source's
+// workloads down no longer than a broken operator does.
+func TestWhatCannotBePutBackIsNotTriedForEver(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, e *Env){
+		"a dead webhook":            func(t *testing.T, e *Env) { changed(t, e.Source, suspend); refuse(e.Source, "update", deadWebhook) },
+		"a dead conversion webhook": func(_ *testing.T, e *Env) { refuse(e.Source, "get", deadWebhook) },
+		"a kind that is gone": func(_ *testing.T, e *Env) {
+			gone := apierrors.NewGenericServerResponse(404, "get", databaseKind.GroupResource(), "", "404 page not found", 0, true)
+			refuse(e.Source, "get", gone)
+			refuse(e.Source, "create", gone)
+		},
+		"an edited Secret": func(t *testing.T, e *Env) {
+			all, err := e.kept(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := all[0].secret.DeepCopy()
+			s.Data[formerKey] = []byte("something else")
+			if _, err := e.Source.Kube.CoreV1().Secrets(s.Namespace).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for way, begun := range undoBegun {
+			t.Run(name+", "+way, func(t *testing.T) {
+				e := oneDatabase(t)
+				spoil(t, e)
+				begun(e, 2*operandsWait) // the daemon was away
+				if o, err, effect := turn(t, e, "kube.keep-undo"); err != nil || o.Seen != reconciler.Absent || effect == nil {
+					t.Fatalf("it was not tried: %+v, %v, %v", o, err, effect)
+				}
+				if o, err, _ := turn(t, e, "kube.keep-undo"); err != nil || o.Seen != reconciler.Absent || o.Message == "" {
+					t.Fatalf("it is not tried again: %+v, %v", o, err)
+				}
+				triedAt(t, e, time.Now().Add(-operandsWait-time.Minute))
+				o, err, _ := turn(t, e, "kube.keep-undo")
+				if err != nil || o.Seen != reconciler.Succeeded || o.Reason != reconciler.ReasonNotPutBack || !strings.Contains(o.Message, "Secret ours/") {
+					t.Errorf("%+v, %v", o, err)
+				}
+				if l, err := e.everyKept(t.Context()); err != nil || len(l) != 1 {
+					t.Errorf("%d Secrets are left (%v)", len(l), err)
+				}
+			})
+		}
+	}
+}
+
+// triedAt makes the first try one of another time.
+func triedAt(t *testing.T, e *Env, at time.Time) {
+	t.Helper()
+	all, err := e.everyKept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range all {
+		if e.tried(all[n]).IsZero() {
+			t.Fatalf("Secret %s does not say that it was tried", all[n].secret.Name)
+		}
+		if err := e.note(t.Context(), &all[n], annotationTried, e.RunLabel()+" "+at.Format(time.RFC3339Nano)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A source that does not answer is no answer.
+func TestASilentSourceIsNotGivenUp(t *testing.T) {
+	e := oneDatabase(t)
+	undoBegun["a rollback"](e, 2*operandsWait)
+	refuse(e.Source, "get", errors.New("connection refused"))
+	if o, err, _ := turn(t, e, "kube.keep-undo"); err == nil {
+		t.Errorf("%+v", o)
+	}
+}
+
+// What another run tried counts for that run.
+func TestATryIsOfItsRun(t *testing.T) {
+	e := oneDatabase(t)
+	changed(t, e.Source, suspend)
+	refuse(e.Source, "update", deadWebhook)
+	undoBegun["a rollback"](e, time.Second)
+	_, _, _ = turn(t, e, "kube.keep-undo")
+	triedAt(t, e, time.Now().Add(-time.Hour))
+	e.Run.Spec.Number++
+	if o, err, effect := turn(t, e, "kube.keep-undo"); err != nil || o.Seen != reconciler.Absent || effect == nil {
+		t.Errorf("%+v, %v, %v", o, err, effect)
+	}
+}
+
+// What is being deleted is not written into: it would be lost with it. It is made
+// anew when it has gone.
+func TestACustomResourceThatIsBeingDeletedIsNotWrittenInto(t *testing.T) {
+	e := oneDatabase(t)
+	changed(t, e.Source, func(u *unstructured.Unstructured) {
+		suspend(u)
+		now := metav1.Now()
+		u.SetDeletionTimestamp(&now)
+		u.SetFinalizers([]string{"example.com/slow"})
+	})
+	undoBegun["a failed cutover"](e, time.Second)
+	for range 3 {
+		o, err, effect := turn(t, e, "kube.keep-undo")
+		if err != nil || effect != nil || o.Seen == reconciler.Succeeded || !strings.Contains(o.Message, "example.com/slow") {
+			t.Fatalf("%+v, %v, %v", o, err, effect)
+		}
+	}
+	changed(t, e.Source, func(u *unstructured.Unstructured) {
+		if u.GetAnnotations()["example.com/paused"] == "" {
+			t.Error("it was written into")
+		}
+	})
+	if err := e.Source.Dynamic.Resource(databaseKind).Namespace("shop").Delete(t.Context(), "db", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	drive(t, e, "kube.keep-undo")
+	changed(t, e.Source, func(u *unstructured.Unstructured) {
+		if n, _, _ := unstructured.NestedInt64(u.Object, "spec", "replicas"); n != 2 {
+			t.Errorf("it is %v", u.Object)
+		}
+	})
+}
+
+// One that cannot be put back keeps none of the others from it.
+func TestTheOthersArePutBack(t *testing.T) {
+	e := cutover(1, operated(t, spec.Source, "shop", nil, strings.ReplaceAll(database, "name: db, namespace: shop, uid: d", "name: a, namespace: shop, uid: a"), database), operated(t, spec.Target, "store", nil))
+	e.Run.Spec.Closure.Plan.Spec.Hooks = []spec.PlanHook{{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}}
+	drive(t, e, "kube.keep")
+	for _, name := range []string{"a", "db"} {
+		u, err := e.Source.Dynamic.Resource(databaseKind).Namespace("shop").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		suspend(u)
+		if _, err := e.Source.Dynamic.Resource(databaseKind).Namespace("shop").Update(t.Context(), u, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Source.Dynamic.(*dynamicfake.FakeDynamicClient).PrependReactor("update", "databases", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		raw, err := json.Marshal(a.(clienttesting.UpdateAction).GetObject())
+		return err == nil && strings.Contains(string(raw), `"name":"a"`), nil, deadWebhook
+	})
+	undoBegun["a failed cutover"](e, time.Second)
+	if o, err, effect := turn(t, e, "kube.keep-undo"); err != nil || effect == nil {
+		t.Fatalf("%+v, %v, %v", o, err, effect)
+	}
+	changed(t, e.Source, func(u *unstructured.Unstructured) {
+		if n, _, _ := unstructured.NestedInt64(u.Object, "spec", "replicas"); n != 2 {
+			t.Errorf("db is %v", u.Object)
+		}
+	})
+}
