@@ -2,22 +2,38 @@ package gitsource
 
 import (
 	"reflect"
+
+	"github.com/tranship/tranship/spec"
+)
+
+// form is how a kind of record is written: whole, and within its size.
+type form[T any] struct {
+	encode, within func(*T) ([]byte, error)
+	decode         func([]byte) (*T, error)
+}
+
+var (
+	runForm    = form[spec.Run]{spec.EncodeRun, spec.CapRun, spec.DecodeRun}
+	statusForm = form[spec.PlanStatus]{spec.EncodeStatus, spec.CapStatus, spec.DecodeStatus}
+	daemonForm = form[spec.DaemonStatus]{spec.EncodeDaemonStatus, spec.EncodeDaemonStatus, spec.DecodeDaemonStatus}
 )
 
 // clean encodes a record. Where it holds a known secret value, that is taken
 // out of its sentences first; names and paths come from manifests and clusters
-// and are left as they are, because a changed name would be another object.
-func clean[T any](r *Redactor, record *T, encode func(*T) ([]byte, error), decode func([]byte) (*T, error)) ([]byte, error) {
-	data, err := encode(record)
-	if err != nil || !r.Holds(data) {
-		return data, err
-	}
-	dup, err := decode(data) // the caller's record stays as it is
+// and are left as they are, because a changed name would be another object. Only
+// then is it cut to its size, so that no secret is cut in two.
+func clean[T any](r *Redactor, record *T, f form[T]) ([]byte, error) {
+	data, err := f.encode(record)
 	if err != nil {
 		return nil, err
 	}
-	cleanSentences(r, reflect.ValueOf(dup).Elem())
-	return encode(dup)
+	if r.Holds(data) {
+		if record, err = f.decode(data); err != nil { // the caller's stays as it is
+			return nil, err
+		}
+		cleanSentences(r, reflect.ValueOf(record).Elem())
+	}
+	return f.within(record)
 }
 
 // sentences are the fields of records that hold text made by programs.

@@ -203,7 +203,7 @@ func (l *Ledger) entryOf(c reconciler.Change) (entry, error) {
 
 func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 	for _, r := range c.Runs {
-		data, err := clean(l.redact, r, spec.EncodeRun, spec.DecodeRun)
+		data, err := clean(l.redact, r, runForm)
 		if err != nil {
 			return fmt.Errorf("cannot record run %q: %w", r.Metadata.Name, err)
 		}
@@ -220,7 +220,7 @@ func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 		}
 	}
 	for _, p := range c.Plans {
-		data, err := clean(l.redact, p, spec.EncodeStatus, spec.DecodeStatus)
+		data, err := clean(l.redact, p, statusForm)
 		if err != nil {
 			return fmt.Errorf("cannot record plan %q: %w", p.Metadata.Name, err)
 		}
@@ -233,7 +233,7 @@ func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 	l.mu.Lock()
 	d.Epoch, d.Holder, d.Shard = l.epoch, l.holder, l.shard
 	l.mu.Unlock()
-	data, err := clean(l.redact, &d, spec.EncodeDaemonStatus, spec.DecodeDaemonStatus)
+	data, err := clean(l.redact, &d, daemonForm)
 	if err != nil {
 		return fmt.Errorf("cannot record the daemon's status: %w", err)
 	}

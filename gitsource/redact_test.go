@@ -81,6 +81,40 @@ func TestRecordsAndLogsHoldNoSecret(t *testing.T) {
 	}
 }
 
+// A record is cut to its size after its secrets were taken out: no part of one
+// stays at the end of a sentence. What is signed for is what is written.
+func TestRecordsAreCutBehindTheirSecrets(t *testing.T) {
+	const secret = "s3cr3t-of-the-shop"
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	c.SecretValues = func() [][]byte { return [][]byte{[]byte(secret)} }
+	l := acquired(t, c, "a")
+	run, st := openRun("shop", 1)
+	run.Steps[0].Message = strings.Repeat("x", 4096-len(redacted)) + secret + strings.Repeat("y", 70_000)
+	ended := runStart
+	run.Status.Phase, run.Status.Ended = spec.RunFailed, &ended
+	st.LastFailure, st.Recorded.OpenRun, st.Recorded.LastRunPath = strings.Repeat("z", 40_000), "", spec.RunPath(run)
+	must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run), Message: "end", Trailers: map[string]string{"Migration-Run": run.Metadata.Name}}))
+	must(t, l.Push(testContext(t)))
+	for file, most := range map[string]int{spec.RunPath(run): spec.MaxRunBytes, statusPath("shop"): spec.MaxStatusBytes} {
+		if text := r.Git("show", ledgerRef+":"+file); len(text) > most || strings.Contains(text, "s3cr") || !strings.Contains(text, "\ncut:\n") {
+			t.Errorf("%s has %d bytes", file, len(text))
+		}
+	}
+	got, err := l.Run(testContext(t), spec.RunPath(run))
+	must(t, err)
+	if m := got.Steps[0].Message; !strings.HasSuffix(m, redacted+"… [cut]") || got.Cut.Bytes != 70_000 {
+		t.Errorf("%q, %+v", m[max(0, len(m)-40):], got.Cut)
+	}
+	if data := r.Git("show", ledgerRef+":"+spec.RunPath(run)); load(t, l).Plans["shop"].Recorded.LastDigest != digestOf([]byte(data+"\n")) {
+		t.Error("the status has another digest than the record")
+	}
+	if len(run.Steps[0].Message) < 70_000 {
+		t.Error("the caller's record was changed")
+	}
+}
+
 // Each half was harmless, and went to Git in a commit of its own.
 func TestSecretInTwoCommits(t *testing.T) {
 	s := gittest.New(t)

@@ -39,6 +39,7 @@ type Run struct {
 	Steps    []Step    `json:"steps"`
 	Facts    Facts     `json:"facts,omitempty"`
 	Status   RunStatus `json:"status"`
+	Cut      *Cut      `json:"cut,omitempty"` // what was left out for the record's size
 }
 
 // RunSpec is what a run was started with; it never changes.

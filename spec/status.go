@@ -33,6 +33,9 @@ type PlanStatus struct {
 	Migrated string `json:"migrated,omitempty"`
 	// LastFailure is what the newest run said when it did not succeed.
 	LastFailure string `json:"lastFailure,omitempty"`
+	// Cut is what was left out for the status' size since the newest daemon that
+	// knew all of it began.
+	Cut *Cut `json:"cut,omitempty"`
 }
 
 // CutoverDigest is the digest that the finished cutover was approved with.

@@ -43,6 +43,19 @@ func tellOutcome(w io.Writer, run *spec.Run) error {
 	return t.Flush()
 }
 
+// tellCut says what a record lacks of what was said, and that it is too large.
+func tellCut(w io.Writer, c *spec.Cut) {
+	if c == nil {
+		return
+	}
+	if c.Bytes > 0 {
+		fmt.Fprintf(w, "left out  %d bytes: %d sentences were shortened, and %d entries of lists are gone\n", c.Bytes, c.Messages, c.Entries)
+	}
+	if c.Over != "" {
+		fmt.Fprintf(w, "record    %s\n", c.Over)
+	}
+}
+
 // lines prints at most shown lines of a list of n, each with the same title.
 func lines(w io.Writer, n int, title string, line func(int) string) {
 	for k := range min(n, shown) {

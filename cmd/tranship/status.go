@@ -219,6 +219,7 @@ func tellRun(w io.Writer, run *spec.Run) error {
 	if err := tellOutcome(w, run); err != nil {
 		return err
 	}
+	tellCut(w, run.Cut)
 	if run.Status.StopSeconds > 0 {
 		fmt.Fprintf(w, "stop time: %.1f s (application's own stop and start: %.1f s)\n", run.Status.StopSeconds, run.Status.OwnSeconds)
 		if e := run.Facts.Estimate; e != nil && e.ErrorSeconds != nil {
