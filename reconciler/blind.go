@@ -44,7 +44,7 @@ func blindUndo(d StepDef, in Input, i int, after time.Duration) Decision {
 	reason, say := "Unreachable", in.Err.Error()
 	if d.UndoTarget {
 		reason = "TargetUnreachable"
-		say = fmt.Sprintf("the source is started when nothing runs on the target any more, and the target does not answer; if it is gone for good, run `tranship rollback %s --target-is-dead`: %s", in.Run.Spec.Plan, say)
+		say = fmt.Sprintf("the source is started when nothing runs on the target any more, and what is there cannot be seen: %s; if the target is gone for good, run `tranship rollback %s --target-is-dead`", say, in.Run.Spec.Plan)
 	}
 	return wait(in, in.Run.Steps[i], after, reason, say, "")
 }

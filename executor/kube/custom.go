@@ -13,8 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 )
 
 // Definitions are the resources that CustomResourceDefinitions add to a cluster.
@@ -192,79 +190,6 @@ func ensureCustom(ctx context.Context, e *Env) error {
 		_, err = e.Target.Dynamic.Resource(x.gvr).Namespace(x.want.GetNamespace()).Create(ctx, e.Marked(x.want).Unstructured, metav1.CreateOptions{FieldManager: fieldManager})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return e.Target.wrap(err, "create %s", Describe(x.want.Record(spec.Target)))
-		}
-	}
-	return nil
-}
-
-// madeCustom are the custom resources that this run has made on the target.
-func madeCustom(ctx context.Context, e *Env) ([]Item, error) {
-	var all []Item
-	for _, c := range e.Run.Facts.Custom {
-		u := &unstructured.Unstructured{}
-		u.SetAPIVersion(c.APIVersion)
-		u.SetKind(c.Kind)
-		gvr, err := e.Target.resource(Item{Unstructured: u})
-		if has, lost := e.Target.Has(Item{Unstructured: u}); lost == nil && !has {
-			continue // the kind is gone, and its objects with it
-		}
-		if err != nil {
-			return nil, e.Target.wrap(err, "find out about %s %s", c.APIVersion, c.Kind)
-		}
-		have, err := e.Target.get(ctx, gvr, mapped(e.Mapping(), c.Namespace), c.Name)
-		if err != nil {
-			return nil, err
-		}
-		if have != nil && OfRun(e, have) {
-			all = append(all, *have)
-		}
-	}
-	return all, nil
-}
-
-func lookCustomUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
-	all, err := madeCustom(ctx, e)
-	if err != nil {
-		return reconciler.Observation{}, err
-	}
-	for _, i := range all {
-		if i.GetDeletionTimestamp() == nil {
-			return reconciler.Observation{Message: "to be removed: " + namesOf(all, maxNamed)}, nil
-		}
-	}
-	if len(all) == 0 {
-		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of this run is on the target"}, nil
-	}
-	roots := map[types.UID]bool{}
-	for _, i := range all {
-		roots[i.GetUID()] = true
-	}
-	pods, err := Below(ctx, e.Target, e.Namespaces(spec.Target), roots)
-	if err != nil {
-		return reconciler.Observation{}, err
-	}
-	name := Describe(all[0].Record(spec.Target))
-	o := reconciler.Observation{Seen: reconciler.Succeeded, Object: name,
-		Message: fmt.Sprintf("%s on cluster %s is still being deleted, and waits for %s; no pod of it runs there any more", name, e.Target.Name, strings.Join(all[0].GetFinalizers(), ", "))}
-	if n := len(pods[all[0].GetUID()]); len(pods) > 0 {
-		o.Seen, o.Reason = reconciler.Working, "ObjectsTerminating"
-		o.Message = fmt.Sprintf("%s on cluster %s is being deleted, and %d pods below it still run", name, e.Target.Name, n)
-	}
-	return o, nil
-}
-
-// ensureCustomUndo deletes in the foreground: each goes when what its operator
-// has made of it is gone.
-func ensureCustomUndo(ctx context.Context, e *Env) error {
-	all, err := madeCustom(ctx, e)
-	if err != nil {
-		return err
-	}
-	for _, i := range all {
-		o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(i.GetUID())}, PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}
-		err := e.Target.Dynamic.Resource(i.GVR).Namespace(i.GetNamespace()).Delete(ctx, i.GetName(), o)
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return e.Target.wrap(err, "delete %s", Describe(i.Record(spec.Target)))
 		}
 	}
 	return nil

@@ -33,6 +33,7 @@ type Cluster struct {
 
 	tails tails
 	clock skew
+	fails fails
 }
 
 // Settings are what verbs need of the daemon's configuration.

@@ -185,3 +185,50 @@ func TestTheOthersArePutBack(t *testing.T) {
 		}
 	})
 }
+
+// A target that refuses to let a custom resource go is told as that, and keeps the
+// source down only as long as a pod below it runs or may run.
+func TestACustomResourceThatMayNotBeDeleted(t *testing.T) {
+	set := strings.ReplaceAll(databaseSet, "namespace: shop", "namespace: store")
+	for name, verb := range map[string]string{"a dead webhook": "delete", "a dead conversion webhook": "get"} {
+		for way, begun := range undoBegun {
+			t.Run(name+", "+way, func(t *testing.T) {
+				e := oneDatabase(t)
+				ours := strings.NewReplacer("namespace: shop", "namespace: store", "uid: d", "uid: d, annotations: {"+AnnotationPlan+": shop, "+AnnotationRun+": "+e.Origin()+"}").Replace(database)
+				e.Target = operated(t, spec.Target, "store", []string{"db-0"}, ours, set)
+				refuse(e.Target, verb, deadWebhook)
+				begun(e, 2*operandsWait)
+				for range 2 {
+					if o, err, effect := turn(t, e, "kube.custom-undo"); err != nil || o.Seen != reconciler.Absent || effect == nil || !strings.Contains(effect.Error(), "Database store/db") {
+						t.Fatalf("%+v, %v, %v", o, err, effect)
+					}
+				}
+				for what := range e.Target.fails.since {
+					e.Target.fails.since[what] = time.Now().Add(-2 * operandsWait)
+				}
+				if o, err, effect := turn(t, e, "kube.custom-undo"); err != nil || o.Seen == reconciler.Succeeded || effect == nil {
+					t.Fatalf("with a pod: %+v, %v, %v", o, err, effect)
+				}
+				podsOf(t, e.Target, "store")
+				if o, err, _ := turn(t, e, "kube.custom-undo"); err != nil || o.Seen != reconciler.Succeeded || o.Reason != reconciler.ReasonNotRemoved || !strings.Contains(o.Message, "target Database store/db") {
+					t.Errorf("%+v, %v", o, err)
+				}
+			})
+		}
+	}
+}
+
+// Without a foreground finalizer a custom resource goes before its pods do.
+func TestPodsAreWaitedForAfterTheirCustomResource(t *testing.T) {
+	e := oneDatabase(t)
+	e.Run.Facts.Created = []spec.Object{{Side: spec.Target, APIVersion: "example.com/v1", Kind: "Database", Resource: "databases", Namespace: "store", Name: "db", UID: "d"}}
+	e.Target = operated(t, spec.Target, "store", []string{"db-0"}, strings.ReplaceAll(databaseSet, "namespace: shop", "namespace: store"))
+	undoBegun["a rollback"](e, time.Second)
+	if o, err, _ := turn(t, e, "kube.custom-undo"); err != nil || o.Seen != reconciler.Working || !strings.Contains(o.Message, "store/db-0") {
+		t.Errorf("%+v, %v", o, err)
+	}
+	podsOf(t, e.Target, "store")
+	if o, err, _ := turn(t, e, "kube.custom-undo"); err != nil || o.Seen != reconciler.Succeeded {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
