@@ -142,11 +142,14 @@ func lookCustom(ctx context.Context, e *Env) (reconciler.Observation, error) {
 		switch {
 		case x.have == nil:
 			missing = append(missing, name)
-		case ofThisMove(e, *x.have):
+		case OfRun(e, x.have) && x.have.GetDeletionTimestamp() != nil: // its undo was begun
+			return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: name,
+				Message: fmt.Sprintf("%s on cluster %s is being deleted, and made anew when it has gone; it waits for %s", name, e.Target.Name, strings.Join(x.have.GetFinalizers(), ", "))}, nil
+		case OfRun(e, x.have):
 			created[name] = x.have.Record(spec.Target)
-		case e.Plan().ExistingOrDefault() != spec.ExistingSkip:
+		case OfPlan(e, x.have) || e.Plan().ExistingOrDefault() != spec.ExistingSkip:
 			return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: name,
-				Message: fmt.Sprintf("%s exists on cluster %s and is not of plan %s; a custom resource is not updated (its operator would act on it): remove it and start the cutover again", name, e.Target.Name, e.Run.Spec.Plan)}, nil
+				Message: fmt.Sprintf("%s exists on cluster %s and is not of this run; a custom resource is not updated (its operator would act on it): remove it and start the cutover again", name, e.Target.Name)}, nil
 		}
 	}
 	if len(missing) > 0 {

@@ -11,6 +11,16 @@ import (
 // the target by something that is not of this plan: source holds them, there
 // what is in their place.
 func Foreign(e *Env, covered, target []Item) (source, there []Item) {
+	return taken(e, covered, target, func(t Item) bool { return !ofThisMove(e, t) })
+}
+
+// LeftBehind pairs off those whose name is taken by what an earlier run of this plan
+// has put there.
+func LeftBehind(e *Env, covered, target []Item) (source, there []Item) {
+	return taken(e, covered, target, func(t Item) bool { return OfPlan(e, t) && !OfRun(e, t) })
+}
+
+func taken(e *Env, covered, target []Item, counts func(t Item) bool) (source, there []Item) {
 	have := map[itemKey]Item{}
 	for _, i := range target {
 		have[keyOfItem(i, nil)] = i
@@ -20,7 +30,7 @@ func Foreign(e *Env, covered, target []Item) (source, there []Item) {
 		if DefaultAccount(i) {
 			continue
 		}
-		if t, taken := have[keyOfItem(i, mapping)]; taken && !ofThisMove(e, t) {
+		if t, found := have[keyOfItem(i, mapping)]; found && counts(t) {
 			source, there = append(source, i), append(there, t)
 		}
 	}

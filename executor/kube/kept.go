@@ -165,7 +165,7 @@ func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource
 		if err != nil {
 			why[n] = fmt.Sprintf("; it cannot be read (%v)", err)
 		}
-		if now != nil && c.Side == spec.Target && !ofThisMove(e, *now) {
+		if now != nil && c.Side == spec.Target && !OfRun(e, now) {
 			want[n].Ready = 0 // existing: Skip; it is not ours to judge
 			continue
 		}

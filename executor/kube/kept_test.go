@@ -292,6 +292,26 @@ func TestACustomResourceIsMadeOnTheTarget(t *testing.T) {
 	}
 }
 
+// Only what this very run has made is its own: what an earlier one has left is refused
+// whatever the plan says, and what is being deleted is waited for.
+func TestACustomResourceOfAnotherRunIsNotTaken(t *testing.T) {
+	e := oneDatabase(t)
+	there := func(run, more string) *Cluster {
+		return operated(t, spec.Target, "store", nil, strings.NewReplacer("namespace: shop", "namespace: store", "uid: d", "uid: x, annotations: {"+AnnotationPlan+": shop, "+AnnotationRun+": "+run+"}"+more).Replace(database))
+	}
+	for _, policy := range []spec.ExistingPolicy{spec.ExistingFail, spec.ExistingSkip, spec.ExistingUpdate} {
+		e.Run.Spec.Closure.Plan.Spec.Existing = policy
+		e.Target = there("shop-migrate-7", "")
+		if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Broken || o.Reason != "ExistingObject" || !o.Final || len(e.Run.Facts.Created) > 0 {
+			t.Errorf("%s: %+v, %+v", policy, o, e.Run.Facts.Created)
+		}
+		e.Target = there(e.Origin(), ", deletionTimestamp: '2026-11-29T00:00:00Z', finalizers: [example.com/slow]")
+		if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Working || o.Reason != "ObjectsTerminating" || !strings.Contains(o.Message, "example.com/slow") {
+			t.Errorf("%s: %+v", policy, o)
+		}
+	}
+}
+
 // A snapshot stands for what the source's storage holds: it is never kept and made
 // on the target.
 func TestASnapshotIsNoCustomResource(t *testing.T) {

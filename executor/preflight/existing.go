@@ -11,9 +11,10 @@ import (
 // existingObjects refuses to meet others' objects on the target, or says what
 // becomes of them.
 func existingObjects(_ context.Context, s *state) ([]Finding, error) {
+	found := leftBehind(s)
 	covered, there := kube.Foreign(s.Env, s.covered, s.target)
 	if len(there) == 0 {
-		return nil, nil
+		return found, nil
 	}
 	var taken []string
 	for _, t := range there {
@@ -22,11 +23,28 @@ func existingObjects(_ context.Context, s *state) ([]Finding, error) {
 	say := fmt.Sprintf("on cluster %s there are already, and not of plan %s: %s; ", s.Target.Name, s.Run.Spec.Plan, names(taken))
 	switch s.Plan().ExistingOrDefault() {
 	case spec.ExistingSkip:
-		return []Finding{{Reason: "ExistingObject", Object: taken[0], Warning: true, Message: say + "they are left as they are, and the source's are not moved (existing: Skip)"}}, nil
+		return append(found, Finding{Reason: "ExistingObject", Object: taken[0], Warning: true, Message: say + "they are left as they are, and the source's are not moved (existing: Skip)"}), nil
 	case spec.ExistingUpdate:
-		return updatedObjects(s, covered, there), nil
+		return append(found, updatedObjects(s, covered, there)...), nil
 	}
-	return []Finding{{Reason: "ExistingObject", Object: taken[0], Message: say + "remove them, map the namespace to another name, leave them as they are with existing: Skip, or have them updated with existing: Update"}}, nil
+	return append(found, Finding{Reason: "ExistingObject", Object: taken[0], Message: say + "remove them, map the namespace to another name, leave them as they are with existing: Skip, or have them updated with existing: Update"}), nil
+}
+
+// leftBehind refuses custom resources of earlier runs: the cutover would take none
+// of them for its own, and find that only when the source is stopped.
+func leftBehind(s *state) []Finding {
+	var left []string
+	covered, there := kube.LeftBehind(s.Env, s.covered, s.target)
+	for n, t := range there {
+		if s.custom.Custom(covered[n]) {
+			left = append(left, kube.Describe(t.Record(spec.Target)))
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return []Finding{{Reason: "ExistingObject", Object: left[0],
+		Message: fmt.Sprintf("on cluster %s an earlier run of plan %s has left custom resources, whose operators act on them: %s; remove them", s.Target.Name, s.Run.Spec.Plan, names(left))}}
 }
 
 // updatedObjects names those that cannot be updated, those that will be, and of
@@ -36,7 +54,11 @@ func updatedObjects(s *state, covered, there []kube.Item) []Finding {
 	var updated, stopped, kept []string
 	for n, t := range there {
 		name := kube.Describe(t.Record(spec.Target))
-		if why := kube.NotUpdated(covered[n], t); why != "" {
+		why := kube.NotUpdated(covered[n], t)
+		if s.custom.Custom(covered[n]) {
+			why = "its operator would act on it while the cutover holds everything at zero"
+		}
+		if why != "" {
 			found = append(found, Finding{Reason: "ExistingObject", Object: name,
 				Message: fmt.Sprintf("%s on cluster %s is not of plan %s and is not updated: %s; remove it, or leave what is there as it is with existing: Skip", name, s.Target.Name, s.Run.Spec.Plan, why)})
 			continue
