@@ -20,9 +20,10 @@ import (
 
 // Change is what is to be merged.
 type Change struct {
-	Into   string // the commit, branch or tag that it is merged into
-	Head   string // the change's own commit; "" is the working tree as it is
-	Path   string // only documents below it count, as with source.path
+	Into   string          // the commit, branch or tag that it is merged into
+	Head   string          // the change's own commit; "" is the working tree as it is
+	Path   string          // only documents below it count
+	Source spec.Repository // Path and Ignore: of these the daemon reads documents
 	Limits spec.Limits
 	Now    time.Time // of the merge
 }
@@ -51,7 +52,8 @@ func (l *Local) Merge(ctx context.Context, c Change) (*Merge, error) {
 		return nil, err
 	}
 	m := &Merge{Into: into.Hash.String()}
-	src := &Source{store: l.store, path: strings.Join(splitPath(c.Path), "/"), limits: c.Limits, remote: &remote{url: "this clone", branch: plumbing.NewBranchReferenceName(c.Into)}}
+	root, only := scope(c.Source.Path, c.Path)
+	src := &Source{store: l.store, path: root, only: only, ignore: c.Source.Ignore, limits: c.Limits, remote: &remote{url: "this clone", branch: plumbing.NewBranchReferenceName(c.Into)}}
 	tree, err := l.merged(src, m, into, head, c.Head == "")
 	if err != nil {
 		return nil, err
@@ -66,6 +68,20 @@ func (l *Local) Merge(ctx context.Context, c Change) (*Merge, error) {
 		return nil, err
 	}
 	return m, l.read(ctx, src, m, into, merge)
+}
+
+// scope is where reading begins, so that ignore files count as they do for the
+// daemon, and how the paths begin of what counts: folders below the one that the
+// daemon reads, or one beside it as if the daemon read that.
+func scope(read, below string) (root, only string) {
+	read, below = strings.Join(splitPath(read), "/"), strings.Join(splitPath(below), "/")
+	if below == "" || read == below {
+		return read, ""
+	}
+	if read == "" || strings.HasPrefix(below, read+"/") {
+		return read, below + "/"
+	}
+	return below, ""
 }
 
 // read reads both commits as the daemon would: one poll after the other.

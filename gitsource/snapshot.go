@@ -8,6 +8,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -51,6 +52,7 @@ type snapshot struct {
 	asm     *assembled // nil until asked for
 
 	approvals map[string]plumbing.Hash // folders of approvals; nil until asked for
+	ignoring  *ignoring
 }
 
 // snapshot reads a commit, parsing only what differs from the snapshot from
@@ -60,21 +62,19 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 	if err != nil {
 		return nil, err
 	}
-	if from == nil {
-		from = &snapshot{}
-	}
-	changed, err := s.changes(from.dir, dir)
-	if err != nil && !from.dir.IsZero() && !isTyped(err) {
-		// The older tree is gone from the cache: compare with nothing instead.
-		from = &snapshot{}
-		changed, err = s.changes(plumbing.ZeroHash, dir)
-	}
+	from, changed, err := s.compare(from, dir)
 	if err != nil {
 		return nil, err
 	}
-	next := &snapshot{commit: c.Hash, dir: dir, entries: from.entries, files: maps.Clone(from.files)}
+	next := &snapshot{commit: c.Hash, dir: dir, entries: from.entries, files: maps.Clone(from.files), ignoring: from.ignoring}
 	if next.files == nil {
 		next.files = map[string]*parsed{}
+		if next.ignoring, err = s.ignoringOf(changed); err != nil {
+			return nil, err
+		}
+		for file, docs := range next.ignoring.problems {
+			next.files[file] = &parsed{docs: docs}
+		}
 	}
 	var todo []change
 	for _, ch := range changed {
@@ -84,8 +84,11 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 		if ch.new.Hash.IsZero() {
 			next.entries--
 		}
+		if ignoreFile(ch) {
+			continue
+		}
 		delete(next.files, ch.path)
-		if !ch.new.Hash.IsZero() && wanted(ch) {
+		if !ch.new.Hash.IsZero() && wanted(ch) && strings.HasPrefix(ch.path, s.only) && !next.ignoring.ignores(ch.path) {
 			todo = append(todo, ch)
 		}
 	}
@@ -105,6 +108,20 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 	}
 	next.plans = next.read()
 	return next, nil
+}
+
+// compare lists what differs from an older snapshot. Where that one is no help,
+// because its tree is gone from the cache or an ignore file says now which files
+// are read, it is everything, compared with nothing.
+func (s *Source) compare(from *snapshot, dir plumbing.Hash) (*snapshot, []change, error) {
+	if from != nil && !from.dir.IsZero() {
+		changed, err := s.changes(from.dir, dir)
+		if err == nil && !slices.ContainsFunc(changed, ignoreFile) || isTyped(err) {
+			return from, changed, err
+		}
+	}
+	changed, err := s.changes(plumbing.ZeroHash, dir)
+	return &snapshot{}, changed, err
 }
 
 // planIn finds a plan that is known to be whole and alone in a file.

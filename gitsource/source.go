@@ -26,6 +26,8 @@ type Source struct {
 	store  *store
 	lock   *os.File
 	path   string
+	only   string   // documents whose paths begin otherwise are left out; for Merge
+	ignore []string // patterns of the configuration
 	limits spec.Limits
 	shard  *spec.Shard
 
@@ -59,7 +61,7 @@ func OpenSource(c Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{remote: r, store: s, lock: lock, path: below, limits: c.Spec.Limits, shard: c.Spec.Shard, trust: trust}, nil
+	return &Source{remote: r, store: s, lock: lock, path: below, ignore: c.Spec.Source.Ignore, limits: c.Spec.Limits, shard: c.Spec.Shard, trust: trust}, nil
 }
 
 // Close frees the data directory.

@@ -86,11 +86,15 @@ type Repository struct {
 	URL string `json:"url"`
 	// Branch, or for the source one of Tag, SemVer (the newest tag in a range)
 	// and Ref (a full reference name); default the branch main.
-	Branch      string     `json:"branch,omitempty"`
-	Tag         string     `json:"tag,omitempty"`
-	SemVer      string     `json:"semver,omitempty"`
-	Ref         string     `json:"ref,omitempty"`
-	Path        string     `json:"path,omitempty"` // only documents below it
+	Branch string `json:"branch,omitempty"`
+	Tag    string `json:"tag,omitempty"`
+	SemVer string `json:"semver,omitempty"`
+	Ref    string `json:"ref,omitempty"`
+	Path   string `json:"path,omitempty"` // only documents below it
+	// Ignore are patterns in the syntax of gitignore, from the repository's root:
+	// documents that they match are not read. They come after those of the
+	// repository's own .transhipignore files, and win.
+	Ignore      []string   `json:"ignore,omitempty"`
 	Credentials *SecretRef `json:"credentials,omitempty"`
 	// Proxy names a Secret with address, and username and password where the
 	// proxy wants them. Without it the environment decides.

@@ -182,6 +182,14 @@ func (c checker) config(s *DaemonConfigSpec) {
 			c.addf("spec.ledger."+f.field, "%s goes with source only; the ledger is a branch with its own layout: remove it", f.field)
 		}
 	}
+	if len(s.Ledger.Ignore) > 0 {
+		c.addf("spec.ledger.ignore", "ignore goes with source only; the ledger is read whole: remove it")
+	}
+	for i, p := range s.Source.Ignore {
+		if problem := PatternProblem(p); problem != "" {
+			c.addf(fmt.Sprintf("spec.source.ignore[%d]", i), "%s", problem)
+		}
+	}
 	if k := s.Ledger.SigningKey; k != nil && k.Key != "" {
 		c.addf("spec.ledger.signingKey.key", "the entries of this Secret have fixed names, identity or openPGP, and password: remove key")
 	}

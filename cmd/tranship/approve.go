@@ -96,12 +96,12 @@ func (f *approveFlags) approve(w io.Writer, plan, folder string) error {
 
 // closureIn reads a plan with everything that it refers to.
 func closureIn(folder, plan string) (*spec.Closure, error) {
-	files, err := readManifests([]string{folder})
+	found, err := gitsource.Folder{Path: folder, Scope: folder}.Read()
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the manifests: %w", err)
 	}
-	var docs []spec.Document
-	for _, f := range files {
+	docs := found.Refused
+	for _, f := range found.Files {
 		d, _ := spec.Decode(f) // Assemble reports the problems of each document
 		docs = append(docs, d...)
 	}

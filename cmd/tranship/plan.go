@@ -114,12 +114,12 @@ func (f *planFlags) report(ctx context.Context, dir string, below bool) (*planRe
 	if cfg == nil {
 		cfg = &spec.DaemonConfig{}
 	}
-	change := gitsource.Change{Into: f.against, Head: f.head, Path: cfg.Spec.Source.Path, Limits: cfg.Spec.Limits, Now: time.Now()}
+	change := gitsource.Change{Into: f.against, Head: f.head, Source: cfg.Spec.Source, Limits: cfg.Spec.Limits, Now: time.Now()}
 	if change.Into == "" {
 		change.Into = "origin/" + firstOf(cfg.Spec.Source.Branch, "main")
 	}
 	if below {
-		if change.Path, err = inClone(local.Root(), dir, change.Path); err != nil {
+		if change.Path, err = inClone(local.Root(), dir); err != nil {
 			return nil, err
 		}
 	}
@@ -165,9 +165,8 @@ func firstOf(a, b string) string {
 	return b
 }
 
-// inClone is a folder as a path inside the clone; the clone itself is what the
-// configuration says.
-func inClone(root, dir, configured string) (string, error) {
+// inClone is a folder as a path inside the clone; "" is the clone itself.
+func inClone(root, dir string) (string, error) {
 	full, err := filepath.Abs(dir)
 	if err == nil {
 		full, err = filepath.EvalSymlinks(full)
@@ -177,7 +176,7 @@ func inClone(root, dir, configured string) (string, error) {
 	}
 	rel, err := filepath.Rel(root, full)
 	if rel == "." {
-		return configured, nil
+		return "", nil
 	}
 	return filepath.ToSlash(rel), err
 }

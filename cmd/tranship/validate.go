@@ -4,33 +4,42 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/tranship/tranship/gitsource"
 	"github.com/tranship/tranship/spec"
 )
 
 func validateCommand() *cobra.Command {
 	var output string
+	f := &configFlags{}
 	c := &cobra.Command{
 		Use:   "validate PATH...",
 		Short: "Check manifests without a cluster; exit 1 when something is wrong",
 		Long: "Reads every .yaml and .yml file below the paths as the daemon would, and prints\n" +
 			"all problems at once as file:line: field: sentence. Exit 0: everything is well;\n" +
-			"1: there are problems; 2: the paths could not be read.",
+			"1: there are problems; 2: the paths could not be read. Files that a " + spec.IgnoreFile + "\n" +
+			"of the clone ignores are left out and counted.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			files, err := readManifests(args)
+			var source spec.Repository
+			if f.config != "" {
+				cfg, err := f.load()
+				if err != nil {
+					return err
+				}
+				source = cfg.Spec.Source
+			}
+			found, err := readManifests(args, source)
 			if err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "tranship: cannot read the manifests:", err)
 				return exitError(2)
 			}
-			problems, counts := check(files)
-			if err := printProblems(c.OutOrStdout(), output, problems, counts); err != nil {
+			problems, counts := check(found)
+			if err := printProblems(c.OutOrStdout(), output, problems, counts, found.Ignored); err != nil {
 				return err
 			}
 			if len(problems) > 0 {
@@ -40,36 +49,36 @@ func validateCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	c.Flags().StringVar(&f.config, "config", "", "the daemon's configuration, for its source.path and source.ignore")
 	return c
 }
 
-// readManifests returns the YAML files below paths, in order of their names.
-func readManifests(paths []string) ([]spec.File, error) {
-	var files []spec.File
+// readManifests reads what the daemon would read of the paths, where source is
+// what the configuration says of the repository.
+func readManifests(paths []string, source spec.Repository) (*gitsource.Found, error) {
+	all := &gitsource.Found{}
 	for _, p := range paths {
-		err := filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !d.Type().IsRegular() {
-				return err
-			}
-			if ext := filepath.Ext(path); ext != ".yaml" && ext != ".yml" {
-				return nil
-			}
-			data, err := os.ReadFile(path)
-			files = append(files, spec.File{Path: filepath.ToSlash(path), Data: data})
-			return err
-		})
+		f := gitsource.Folder{Path: p, Ignore: source.Ignore}
+		if local, err := gitsource.OpenLocal(p); err == nil && source.Path != "" {
+			f.Scope = filepath.Join(local.Root(), filepath.FromSlash(source.Path))
+			_ = local.Close() // nothing was read
+		}
+		found, err := f.Read()
 		if err != nil {
 			return nil, err
 		}
+		all.Files = append(all.Files, found.Files...)
+		all.Refused = append(all.Refused, found.Refused...)
+		all.Ignored += found.Ignored
 	}
-	return files, nil
+	return all, nil
 }
 
 // check decodes, validates and assembles, and says what this version cannot do.
-func check(files []spec.File) ([]spec.Problem, map[string]int) {
-	var docs []spec.Document
+func check(found *gitsource.Found) ([]spec.Problem, map[string]int) {
+	docs := found.Refused
 	var all []spec.Problem
-	for _, f := range files {
+	for _, f := range found.Files {
 		d, _ := spec.Decode(f) // Assemble reports the problems of each document
 		docs = append(docs, d...)
 	}
@@ -98,9 +107,9 @@ func check(files []spec.File) ([]spec.Problem, map[string]int) {
 	return slices.Compact(all), counts
 }
 
-func printProblems(w io.Writer, output string, problems []spec.Problem, counts map[string]int) error {
+func printProblems(w io.Writer, output string, problems []spec.Problem, counts map[string]int, ignored int) error {
 	if output == "json" {
-		return json.NewEncoder(w).Encode(map[string]any{"problems": problems, "documents": counts})
+		return json.NewEncoder(w).Encode(map[string]any{"problems": problems, "documents": counts, "ignored": ignored})
 	}
 	for _, p := range problems {
 		where := p.File
@@ -115,6 +124,9 @@ func printProblems(w io.Writer, output string, problems []spec.Problem, counts m
 	kinds := []string{}
 	for _, k := range []string{spec.KindCluster, spec.KindReplicationRepository, spec.KindHook, spec.KindMigrationPlan} {
 		kinds = append(kinds, fmt.Sprintf("%d %s", counts[k], k))
+	}
+	if ignored > 0 {
+		kinds = append(kinds, fmt.Sprintf("%d files ignored", ignored))
 	}
 	_, err := fmt.Fprintf(w, "%s: %d problems\n", strings.Join(kinds, ", "), len(problems))
 	return err
