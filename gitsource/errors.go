@@ -32,6 +32,8 @@ var (
 	ErrRejected = errors.New("push rejected")
 	// ErrTooBig: a limit on what is read from Git is exceeded.
 	ErrTooBig = errors.New("repository exceeds a limit")
+	// ErrBadTree: a folder of the repository is one that git fsck refuses.
+	ErrBadTree = errors.New("repository has a folder that is not sound")
 	// ErrFormat: the ledger was written in a newer format than this release knows.
 	ErrFormat = errors.New("ledger has a newer format")
 	// ErrHeld: another daemon holds this ledger and was seen lately.

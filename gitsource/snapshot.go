@@ -153,12 +153,13 @@ func (s *Source) changes(old, new plumbing.Hash) ([]change, error) {
 	if s.path != "" {
 		prefix = s.path + "/"
 	}
-	err := diffTrees(s.store, prefix, old, new, func(c change) error {
+	w := &treeWalk{s: s.store, left: maxWalked, out: func(c change) error {
 		if out = append(out, c); len(out) > 2*maxEntries {
 			return s.tooMany()
 		}
 		return nil
-	})
+	}}
+	err := w.diff(prefix, old, new)
 	return out, err
 }
 

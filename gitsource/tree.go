@@ -3,6 +3,7 @@ package gitsource
 import (
 	"fmt"
 	"io"
+	"math"
 	"sort"
 	"strings"
 
@@ -21,16 +22,31 @@ type change struct {
 // diffTrees walks two trees side by side and descends only where hashes
 // differ. Directories are reported by the files below them.
 func diffTrees(s *store, prefix string, a, b plumbing.Hash, out func(change) error) error {
+	w := &treeWalk{s: s, left: math.MaxInt, out: out}
+	return w.diff(prefix, a, b)
+}
+
+// treeWalk compares two trees.
+type treeWalk struct {
+	s    *store
+	left int // entries of the second tree that may still be met
+	out  func(change) error
+}
+
+func (w *treeWalk) diff(prefix string, a, b plumbing.Hash) error {
 	if a == b {
 		return nil
 	}
-	left, err := s.tree(a)
+	left, err := w.s.folder(prefix, a)
 	if err != nil {
 		return err
 	}
-	right, err := s.tree(b)
+	right, err := w.s.folder(prefix, b)
 	if err != nil {
 		return err
+	}
+	if w.left -= len(right); w.left < 0 {
+		return fail(ErrTooBig, nil, "cannot read folder %q: with it there are more than %d files and folders; set source.path to the folder with the plans", oneLine(prefix, 200), maxWalked)
 	}
 	i, j := 0, 0
 	for i < len(left) || j < len(right) {
@@ -46,14 +62,14 @@ func diffTrees(s *store, prefix string, a, b plumbing.Hash, out func(change) err
 			l, r = left[i], right[j]
 			i, j = i+1, j+1
 		}
-		if err := diffEntry(s, prefix, l, r, out); err != nil {
+		if err := w.entry(prefix, l, r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func diffEntry(s *store, prefix string, l, r object.TreeEntry, out func(change) error) error {
+func (w *treeWalk) entry(prefix string, l, r object.TreeEntry) error {
 	if l.Hash == r.Hash && l.Mode == r.Mode {
 		return nil
 	}
@@ -70,9 +86,9 @@ func diffEntry(s *store, prefix string, l, r object.TreeEntry, out func(change) 
 		if dirR {
 			b = r.Hash
 		}
-		return diffTrees(s, prefix+name+"/", a, b, out)
+		return w.diff(prefix+name+"/", a, b)
 	}
-	return out(change{path: prefix + name, old: l, new: r})
+	return w.out(change{path: prefix + name, old: l, new: r})
 }
 
 // sortKey is Git's order: a directory sorts as if its name ended in "/".
@@ -85,13 +101,13 @@ func sortKey(e object.TreeEntry) string {
 
 // subtree finds the directory at a path; zero when there is none.
 func subtree(s *store, root plumbing.Hash, path string) (plumbing.Hash, error) {
-	at := root
+	at, prefix := root, ""
 	for _, part := range splitPath(path) {
-		e, err := lookup(s, at, part)
+		e, err := lookup(s, prefix, at, part)
 		if err != nil || e.Mode != filemode.Dir {
 			return plumbing.ZeroHash, err
 		}
-		at = e.Hash
+		at, prefix = e.Hash, prefix+part+"/"
 	}
 	return at, nil
 }
@@ -99,19 +115,23 @@ func subtree(s *store, root plumbing.Hash, path string) (plumbing.Hash, error) {
 // fileAt finds the blob at a path; zero when there is none.
 func fileAt(s *store, root plumbing.Hash, path string) (plumbing.Hash, error) {
 	parts := splitPath(path)
-	dir, err := subtree(s, root, strings.Join(parts[:len(parts)-1], "/"))
+	above := ""
+	for _, part := range parts[:len(parts)-1] {
+		above += part + "/"
+	}
+	dir, err := subtree(s, root, above)
 	if err != nil || dir.IsZero() {
 		return plumbing.ZeroHash, err
 	}
-	e, err := lookup(s, dir, parts[len(parts)-1])
+	e, err := lookup(s, above, dir, parts[len(parts)-1])
 	if err != nil || e.Mode != filemode.Regular {
 		return plumbing.ZeroHash, err
 	}
 	return e.Hash, nil
 }
 
-func lookup(s *store, dir plumbing.Hash, name string) (object.TreeEntry, error) {
-	entries, err := s.tree(dir)
+func lookup(s *store, prefix string, dir plumbing.Hash, name string) (object.TreeEntry, error) {
+	entries, err := s.folder(prefix, dir)
 	if err != nil {
 		return object.TreeEntry{}, err
 	}

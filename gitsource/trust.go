@@ -193,8 +193,8 @@ func (s *Source) show(ctx context.Context, now *snapshot, st step) (*shown, erro
 	}
 	out.tip, err = s.snapshot(ctx, now, merged)
 	var typed *Error
-	if errors.As(err, &typed) && errors.Is(err, ErrTooBig) {
-		out.tip, out.branch = nil, Signed{Problem: "it holds too much to be read"}
+	if errors.As(err, &typed) && (errors.Is(err, ErrTooBig) || errors.Is(err, ErrBadTree)) {
+		out.tip, out.branch = nil, Signed{Problem: "it holds what is not read"}
 		return out, nil
 	}
 	return out, err

@@ -56,7 +56,9 @@ func (w *walker) visit(full string, d fs.DirEntry, err error) error {
 	}
 	file := filepath.ToSlash(rel)
 	switch {
-	case d.IsDir() && d.Name() == ".git":
+	case d.Name() == ".git" && !d.IsDir(): // of a second working tree
+		return nil
+	case d.Name() == ".git":
 		return fs.SkipDir
 	case d.IsDir() && w.known[file].Mode == filemode.Submodule:
 		w.all[file] = w.known[file]

@@ -263,6 +263,8 @@ type Repo struct {
 	URL string
 	Dir string
 	t   testing.TB
+
+	unsound bool
 }
 
 // Repo makes an empty repository, which must be sound when the test ends, as every
@@ -275,11 +277,19 @@ func (s *Server) Repo(name string) *Repo {
 	r.Git("config", "receive.fsckObjects", "true") // with --strict, of every pack that arrives
 	r.Git("config", "receive.unpackLimit", "1")    // by git index-pack, however small it is
 	s.t.Cleanup(func() {
-		if !s.t.Failed() {
+		if !s.t.Failed() && !r.unsound {
 			r.Fsck()
 		}
 	})
 	return r
+}
+
+// OddTree stores a tree that git fsck refuses, as it is given, and returns its
+// name; the repository is not asked any more whether it is sound.
+func (r *Repo) OddTree(content string) string {
+	r.t.Helper()
+	r.unsound = true
+	return r.Input(content, "hash-object", "-t", "tree", "--literally", "-w", "--stdin")
 }
 
 // Git runs git in the bare repository and returns its output, trimmed.
