@@ -149,7 +149,7 @@ func (s *store) boundary() ([]plumbing.Hash, error) {
 func (s *store) receive(pack io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := packfile.UpdateObjectStorage(s.st, pack)
+	err := s.unpack(pack)
 	if errors.Is(err, packfile.ErrEmptyPackfile) {
 		return nil
 	}
