@@ -118,13 +118,30 @@ func (s *Source) read(ctx context.Context, base, tip plumbing.Hash) (*reading, e
 	if err != nil {
 		return nil, err
 	}
-	if snap.dir.IsZero() && s.path != "" {
+	if had, err := s.hadFolder(base, h); err != nil {
+		return nil, err
+	} else if snap.dir.IsZero() && s.path != "" && !had {
 		return nil, fail(ErrMisconfigured, nil, "cannot find folder %q in %s of %s; correct source.path", s.path, s.remote.said, s.remote.url)
 	}
 	d := &reconciler.Desired{Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked, Trust: s.trust.now()}
 	a := snap.assemble(s.limits)
 	d.Closures, d.Problems, d.Other, d.Documents = a.closures, a.problems, a.other, a.counts
 	return &reading{tip: tip, since: base, snap: snap, desired: d}, nil
+}
+
+// hadFolder says that the folder that is read was there when the branch began to
+// move: if it is gone now, commits have removed all that was in it, and its name
+// in the configuration is right.
+func (s *Source) hadFolder(base plumbing.Hash, h history) (bool, error) {
+	if !h.linked || len(h.steps) == 0 {
+		return false, nil
+	}
+	root, err := rootTree(s.store, base)
+	if err != nil {
+		return false, err
+	}
+	dir, err := subtree(s.store, root, s.path)
+	return !dir.IsZero(), err
 }
 
 // follow reads the tip, going through every commit since base.

@@ -154,7 +154,9 @@ func holdFor(now time.Time, rec *Recorded, want *Desired) *spec.Waiting {
 	gone, live := map[string]bool{}, 0
 	for _, c := range want.Commits {
 		for _, p := range c.Removed {
-			gone[p] = rec.Plans[p] != nil
+			if want.Closures[p] == nil && want.Problems[p] == nil { // it did not come back since
+				gone[p] = rec.Plans[p] != nil
+			}
 		}
 	}
 	for _, st := range rec.Plans {
