@@ -17,6 +17,7 @@ const (
 	lifecycle = "objects of the operator lifecycle manager, which makes its own on the target (install the operator there)"
 	snapshots = "snapshots, which stand for content of the source's storage"
 	losing    = "what an operator runs and whose claims go when it is scaled or deleted (set persistentVolumeClaimRetentionPolicy to Retain)"
+	unclaimed = "claims of what hangs below a covered custom resource, which spec.labelSelector leaves out (its operator would start on empty volumes; give them the label, and those that are not to be copied `action: skip`)"
 	unhooked  = "what an operator runs, and no PreBackup hook stops (a hook with undo, which runs in cutovers; docs/hooks.md)"
 )
 
@@ -34,13 +35,20 @@ func (s *state) operands(refused map[string][]string) []Finding {
 			refused[snapshots] = append(refused[snapshots], describe(i))
 		}
 	}
-	for _, i := range s.listed {
+	x := s.claimIndex()
+	for _, i := range s.all {
 		by := metav1.GetControllerOf(i)
 		if by == nil || kube.Ours(i) {
 			continue
 		}
 		name := fmt.Sprintf("%s (of %s %s)", describe(i), by.Kind, by.Name)
 		root, custom := s.root(i)
+		if root == nil && !s.selected(i) {
+			continue
+		}
+		if left := x.leftOut(i); root != nil && len(left) > 0 {
+			refused[unclaimed] = union(refused[unclaimed], left)
+		}
 		runs := kube.Runs(i) || i.GetKind() == "Pod"
 		switch {
 		case root != nil && i.GetKind() == "StatefulSet" && deletesClaims(i):
@@ -72,7 +80,7 @@ func (s *state) operands(refused map[string][]string) []Finding {
 // root is the covered custom resource that an object hangs below; custom says that
 // something on the way up is an operator's.
 func (s *state) root(i kube.Item) (root *kube.Item, custom bool) {
-	byUID := s.listedByUID()
+	byUID := s.allByUID()
 	by := metav1.GetControllerOf(i)
 	for range 10 { // there may be a circle
 		if by == nil {
@@ -83,21 +91,32 @@ func (s *state) root(i kube.Item) (root *kube.Item, custom bool) {
 		if next == nil {
 			return nil, custom
 		}
-		if by = metav1.GetControllerOf(next); by == nil && s.custom.Custom(*next) {
+		if by = metav1.GetControllerOf(next); by == nil && s.custom.Custom(*next) && s.selected(*next) {
 			return next, true
 		}
 	}
 	return nil, custom
 }
 
-func (s *state) listedByUID() map[types.UID]*kube.Item {
+func (s *state) allByUID() map[types.UID]*kube.Item {
 	if s.byUID == nil {
 		s.byUID = map[types.UID]*kube.Item{}
-		for n := range s.listed {
-			s.byUID[s.listed[n].GetUID()] = &s.listed[n]
+		for n := range s.all {
+			s.byUID[s.all[n].GetUID()] = &s.all[n]
 		}
 	}
 	return s.byUID
+}
+
+// selected says that the plan's selector matches the object.
+func (s *state) selected(i kube.Item) bool {
+	if s.matches == nil {
+		s.matches = map[types.UID]bool{}
+		for _, l := range s.listed {
+			s.matches[l.GetUID()] = true
+		}
+	}
+	return s.matches[i.GetUID()]
 }
 
 // idle says that a workload has no pods and asks for none.

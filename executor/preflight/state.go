@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/tranship/tranship/executor/kube"
@@ -19,9 +20,11 @@ type state struct {
 	*kube.Env
 	listed  []kube.Item // of the source: everything that the selector matches
 	covered []kube.Item // of those: what is moved as objects
+	all     []kube.Item // listed, and what the selector leaves out where an operator may have made it
 	target  []kube.Item // everything in the target namespaces
 	custom  kube.Definitions
-	byUID   map[types.UID]*kube.Item // of listed; made when it is asked for
+	byUID   map[types.UID]*kube.Item // of all; made when it is asked for
+	matches map[types.UID]bool       // listed; made when it is asked for
 	// targetNS holds the target namespaces that exist.
 	targetNS map[string]*corev1.Namespace
 	volumes  mover.Discovery
@@ -31,6 +34,7 @@ func (s *state) read(ctx context.Context) error {
 	// Definitions may have come since the last run.
 	s.Source.Discovery.Invalidate()
 	s.Target.Mapper.Reset()
+	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		s.listed, err = kube.Listed(ctx, s.Env)
@@ -46,7 +50,19 @@ func (s *state) read(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error { return s.readTarget(ctx) })
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return s.readAll(outer)
+}
+
+// readAll lists what the selector leaves out, which an operator may have made of a
+// custom resource that it matches.
+func (s *state) readAll(ctx context.Context) (err error) {
+	if s.all = s.listed; s.Plan().LabelSelector != nil && slices.ContainsFunc(s.covered, s.custom.Custom) {
+		s.all, err = s.Source.ListAll(ctx, s.Namespaces(spec.Source), "")
+	}
+	return err
 }
 
 func (s *state) readTarget(ctx context.Context) error {

@@ -13,7 +13,8 @@ import (
 )
 
 // asked is the state of a source that has objects, one in each text, where
-// groups of several parts are those of definitions.
+// groups of several parts are those of definitions. The plan's selector leaves out
+// what has the label team: other.
 func asked(t *testing.T, texts ...string) *state {
 	t.Helper()
 	run := &spec.Run{Spec: spec.RunSpec{Plan: "shop", Kind: spec.RunMigrate, Number: 1}}
@@ -29,7 +30,15 @@ func asked(t *testing.T, texts ...string) *state {
 		}
 		u.SetNamespace("shop")
 		gvr, _ := meta.UnsafeGuessKindToResource(u.GroupVersionKind())
-		s.listed = append(s.listed, kube.Item{GVR: gvr, Unstructured: u})
+		i := kube.Item{GVR: gvr, Unstructured: u}
+		s.all = append(s.all, i)
+		if u.GetLabels()["team"] == "other" {
+			continue // left out by the selector
+		}
+		s.listed = append(s.listed, i)
+		if u.GetKind() == "PersistentVolumeClaim" {
+			s.volumes.Volumes = append(s.volumes.Volumes, spec.Volume{Namespace: "shop", Claim: u.GetName()})
+		}
 		if strings.Contains(gvr.Group, ".") && !strings.HasSuffix(gvr.Group, ".k8s.io") {
 			s.custom[gvr.GroupResource()] = true
 		}
@@ -48,6 +57,10 @@ const (
 
 func config(triggers string) string {
 	return "{apiVersion: apps.openshift.io/v1, kind: DeploymentConfig, metadata: {name: web}, spec: {triggers: " + triggers + "}}"
+}
+
+func claim(name, more string) string {
+	return "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: " + name + ", uid: claim-" + name + ", " + more + "}}"
 }
 
 // What is refused, by name, and what is let pass.
@@ -76,10 +89,17 @@ func TestWorkloads(t *testing.T) {
 		"one that is not covered":     {objects: []string{child}, says: []string{"that the plan does not cover", "StatefulSet shop/db (of Shop main)"}},
 		"its password":                {objects: []string{shop, strings.NewReplacer("apps/v1", "v1", "StatefulSet", "Secret").Replace(child)}, warns: []string{"makes these anew", "Secret shop/db (of Shop main)"}},
 		"its claim":                   {objects: []string{shop, strings.NewReplacer("apps/v1", "v1", "StatefulSet", "PersistentVolumeClaim").Replace(child)}, warns: []string{"takes what is there", "PersistentVolumeClaim shop/db"}},
-		"a workload of a ConfigMap":   {objects: []string{"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: release, uid: a, controller: true}]}}"}, says: []string{"Deployment shop/web (of ConfigMap release)"}},
-		"a CronJob's Job":             {objects: []string{"{apiVersion: batch/v1, kind: Job, metadata: {name: a, ownerReferences: [{apiVersion: batch/v1, kind: CronJob, name: c, uid: c, controller: true}]}}"}},
-		"a Deployment's ReplicaSet":   {objects: []string{"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: c, uid: c, controller: true}]}}"}},
-		"a custom resource by itself": {objects: []string{shop}},
+		"a claim that it owns and the selector leaves out":  {objects: []string{shop, claim("db", "labels: {team: other}, ownerReferences: [{apiVersion: example.com/v1, kind: Shop, name: main, uid: shop, controller: true}]")}, says: []string{"leaves out", "PersistentVolumeClaim shop/db"}},
+		"a claim of a pod further down":                     {objects: []string{shop, child, strings.NewReplacer("metadata: {", "spec: {volumes: [{name: a, persistentVolumeClaim: {claimName: db}}]}, metadata: {labels: {team: other}, ").Replace(grandchild), claim("db", "labels: {team: other}")}, hook: &spec.PlanHook{Hook: "stop", Phase: spec.PreBackup, Undo: "start"}, says: []string{"leaves out", "PersistentVolumeClaim shop/db"}},
+		"a claim of a StatefulSet at zero":                  {objects: []string{shop, strings.Replace(child, "metadata: {", "spec: {replicas: 0, volumeClaimTemplates: [{metadata: {name: data}}]}, metadata: {labels: {team: other}, ", 1), claim("data-db-0", "labels: {team: other}"), claim("data-db-x", "labels: {team: other}")}, says: []string{"PersistentVolumeClaim shop/data-db-0"}},
+		"a claim that it mounts and the plan has":           {objects: []string{shop, strings.Replace(child, "metadata: {", "spec: {replicas: 0, volumeClaimTemplates: [{metadata: {name: data}}]}, metadata: {labels: {team: other}, ", 1), claim("data-db-0", "")}},
+		"others' claims":                                    {objects: []string{shop, claim("data", "labels: {team: other}"), "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, labels: {team: other}}, spec: {template: {spec: {volumes: [{name: a, persistentVolumeClaim: {claimName: data}}]}}}}"}},
+		"what an operator runs and the selector leaves out": {objects: []string{shop, strings.Replace(child, "metadata: {", "metadata: {labels: {team: other}, ", 1)}, says: []string{"no PreBackup hook stops", "StatefulSet shop/db"}},
+		"others' custom resources":                          {objects: []string{strings.Replace(shop, "metadata: {", "metadata: {labels: {team: other}, ", 1), strings.Replace(child, "metadata: {", "metadata: {labels: {team: other}, ", 1)}},
+		"a workload of a ConfigMap":                         {objects: []string{"{apiVersion: apps/v1, kind: Deployment, metadata: {name: web, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: release, uid: a, controller: true}]}}"}, says: []string{"Deployment shop/web (of ConfigMap release)"}},
+		"a CronJob's Job":                                   {objects: []string{"{apiVersion: batch/v1, kind: Job, metadata: {name: a, ownerReferences: [{apiVersion: batch/v1, kind: CronJob, name: c, uid: c, controller: true}]}}"}},
+		"a Deployment's ReplicaSet":                         {objects: []string{"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: c, uid: c, controller: true}]}}"}},
+		"a custom resource by itself":                       {objects: []string{shop}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := asked(t, c.objects...)
