@@ -18,10 +18,11 @@ import (
 // Definitions are the resources that CustomResourceDefinitions add to a cluster.
 type Definitions map[schema.GroupResource]bool
 
+var definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+
 // ReadDefinitions lists them.
 func ReadDefinitions(ctx context.Context, c *Cluster) (Definitions, error) {
-	gvr := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	l, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
+	l, err := c.Dynamic.Resource(definitionResource).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, c.Errorf(err, "list the definitions of custom resources")
 	}
@@ -69,14 +70,27 @@ func (d Definitions) Controls(o *metav1.OwnerReference) bool {
 }
 
 // Kept says that an object of the source is a custom resource that the run keeps
-// and makes on the target in a step of its own.
+// and makes on the target in a step of its own. One that a hook has deleted and made
+// anew is the same.
 func (e *Env) Kept(i Item) bool {
 	for _, c := range e.Run.Facts.Custom {
-		if c.UID == string(i.GetUID()) {
+		if keyOfRecord(c.Object) == keyOfItem(i, nil) {
 			return true
 		}
 	}
 	return false
+}
+
+// Newcomers names the covered custom resources of the source that came after the
+// others were kept: Velero would restore them while everything is held at zero.
+func Newcomers(ctx context.Context, e *Env) (names []string, err error) {
+	items, err := customs(ctx, e)
+	for _, i := range items {
+		if !e.Kept(i) {
+			names = append(names, Describe(i.Record(spec.Source)))
+		}
+	}
+	return names, err
 }
 
 // customs are the custom resources that the plan moves.

@@ -105,12 +105,17 @@ func createdCustom(e *Env) map[string]string {
 // belowMade finds what runs on the target below the custom resources of the run,
 // also below those that have gone before their pods.
 func belowMade(ctx context.Context, e *Env, all []made) (map[types.UID][]corev1.Pod, error) {
-	roots := map[types.UID]bool{}
-	for _, uid := range createdCustom(e) {
-		roots[types.UID(uid)] = true
+	recorded := createdCustom(e)
+	var roots []spec.Object
+	for _, c := range e.Run.Facts.Custom {
+		o := c.Object
+		o.Side, o.Namespace = spec.Target, mapped(e.Mapping(), o.Namespace)
+		if o.UID = recorded[Describe(o)]; o.UID != "" {
+			roots = append(roots, o)
+		}
 	}
 	for _, m := range all {
-		roots[types.UID(m.UID)] = true
+		roots = append(roots, m.Object)
 	}
 	return Below(ctx, e.Target, e.Namespaces(spec.Target), roots)
 }
@@ -173,7 +178,7 @@ func nameOfMade(e *Env, all []made, uid types.UID) string {
 			return Describe(m.Object)
 		}
 	}
-	return "a custom resource"
+	return "what has made pods whose controller is gone"
 }
 
 // ensureCustomUndo deletes in the foreground: each goes when what its operator

@@ -113,9 +113,9 @@ func ensureKeep(ctx context.Context, e *Env) error {
 	if err != nil || len(items) == 0 {
 		return err
 	}
-	roots := map[types.UID]bool{}
+	var roots []spec.Object
 	for _, i := range items {
-		roots[i.GetUID()] = true
+		roots = append(roots, i.Record(spec.Source))
 	}
 	pods, err := Below(ctx, e.Source, e.Namespaces(spec.Source), roots)
 	if err != nil {
@@ -150,7 +150,8 @@ type Lack struct {
 // the source before the stop; none is below one that cannot be read. On the target they have its namespaces.
 func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource) ([]Lack, error) {
 	want = slices.Clone(want)
-	roots, uids, why := map[types.UID]bool{}, make([]types.UID, len(want)), make([]string, len(want))
+	var roots []spec.Object
+	uids, why := make([]types.UID, len(want)), make([]string, len(want))
 	for n, w := range want {
 		if w.Ready == 0 {
 			continue
@@ -171,7 +172,7 @@ func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource
 		}
 		if now != nil {
 			uids[n] = now.GetUID()
-			roots[uids[n]] = true
+			roots = append(roots, now.Record(c.Side))
 		}
 	}
 	pods, err := Below(ctx, c, e.Namespaces(c.Side), roots)

@@ -64,16 +64,19 @@ func compare(ctx context.Context, e *Env) (*difference, error) {
 }
 
 // without takes out custom resources that appeared after the others were kept:
-// on the target their operators would start what is to be held at zero.
+// on the target their operators would start what is to be held at zero. The source
+// is stopped: only the definitions of what differs are read, for all may be large.
 func (d *difference) without(ctx context.Context, e *Env) error {
-	var definitions Definitions
+	definitions := Definitions{}
 	var apply []Item
 	for _, i := range d.apply {
-		if strings.Contains(i.GVR.Group, ".") && definitions == nil { // else it is built in; definitions may be large
-			var err error
-			if definitions, err = ReadDefinitions(ctx, e.Source); err != nil {
+		of := i.GVR.GroupResource()
+		if _, asked := definitions[of]; !asked && strings.Contains(of.Group, ".") { // else it is built in
+			one, err := e.Source.get(ctx, definitionResource, "", of.String())
+			if err != nil {
 				return err
 			}
+			definitions[of] = one != nil
 		}
 		if definitions.Custom(i) {
 			d.late = append(d.late, Describe(i.Record(spec.Source)))

@@ -2,12 +2,14 @@ package kube
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 )
 
 // TestDiff: each object of the source with what the target has, and what
@@ -115,5 +117,23 @@ func TestForeignObjectsAreSkipped(t *testing.T) {
 	d, err = diff(e, []Item{fixed}, time.Now(), func(Item) (*Item, error) { return &before, nil })
 	if err != nil || len(d.foreign) != 1 || len(d.apply) != 0 {
 		t.Errorf("what was there before becomes immutable and cannot be put back: %v, foreign %d, apply %d", err, len(d.foreign), len(d.apply))
+	}
+}
+
+// Of what differs after the stop only its own definition is read, to tell a custom
+// resource, which is too late.
+func TestLateCustomResources(t *testing.T) {
+	e := oneDatabase(t)
+	fake := e.Source.Dynamic.(*dynamicfake.FakeDynamicClient)
+	fake.ClearActions()
+	role := "{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: a, namespace: shop}}"
+	d := &difference{apply: []Item{item(t, role), item(t, database), item(t, strings.ReplaceAll(database, "name: db", "name: more"))}}
+	if err := d.without(t.Context(), e); err != nil || len(d.late) != 2 || len(d.apply) != 1 || d.apply[0].GetKind() != "Role" {
+		t.Errorf("%v: late %v, apply %v", err, d.late, d.apply)
+	}
+	for _, a := range fake.Actions() {
+		if a.GetVerb() != "get" {
+			t.Errorf("%s of %s", a.GetVerb(), a.GetResource().Resource)
+		}
 	}
 }

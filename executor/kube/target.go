@@ -15,16 +15,20 @@ import (
 // resource is where a cluster keeps objects of an item's kind. What was
 // unknown at the last discovery is looked up once more.
 func (c *Cluster) resource(i Item) (schema.GroupVersionResource, error) {
-	gvk := i.GroupVersionKind()
+	m, err := c.mapping(i.GroupVersionKind())
+	if err != nil {
+		return schema.GroupVersionResource{}, err
+	}
+	return m.Resource, nil
+}
+
+func (c *Cluster) mapping(gvk schema.GroupVersionKind) (*meta.RESTMapping, error) {
 	m, err := c.Mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	if meta.IsNoMatchError(err) {
 		c.Mapper.Reset()
 		m, err = c.Mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 	}
-	if err != nil {
-		return schema.GroupVersionResource{}, err
-	}
-	return m.Resource, nil
+	return m, err
 }
 
 // ServesGroup says that a cluster has an API group, as of the last discovery.

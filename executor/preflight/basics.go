@@ -48,6 +48,7 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 		{Verb: "create", Group: "velero.io", Resource: "backups"},
 		{Verb: "create", Group: "velero.io", Resource: "backupstoragelocations"},
 		{Verb: "list", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
+		{Verb: "get", Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
 	},
 	spec.Target: {
 		{Verb: "create", Resource: "namespaces"},

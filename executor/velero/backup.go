@@ -47,8 +47,11 @@ func phaseName(p string) string {
 
 func lookBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 	b, err := read[velerov1.Backup](ctx, e.Source, backupResource, e.ObjectName("backup"))
-	if err != nil || b == nil {
+	if err != nil {
 		return reconciler.Observation{}, err
+	}
+	if b == nil {
+		return lookBeforeBackup(ctx, e)
 	}
 	if !ofAttempt(e, b) {
 		return taken(e.Source, "Backup", b), nil
@@ -68,6 +71,17 @@ func lookBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 		return o, nil
 	}
 	return backupFailed(ctx, e, b, v), nil
+}
+
+// lookBeforeBackup refuses to back up a custom resource that has come since the
+// others were kept.
+func lookBeforeBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
+	late, err := kube.Newcomers(ctx, e)
+	if err != nil || len(late) == 0 {
+		return reconciler.Observation{}, err
+	}
+	return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ChangedDuringCutover", Object: late[0],
+		Message: fmt.Sprintf("new on cluster %s since the custom resources were kept, and too late to be moved: %s; let no hook make any, and start the cutover again", e.Source.Name, short(late))}, nil
 }
 
 // backupFailed says why a Backup did not complete.

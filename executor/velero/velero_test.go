@@ -13,8 +13,13 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	velerov1 "github.com/vmware-tanzu/velero/pkg/apis/velero/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery/cached/memory"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	kubefake "k8s.io/client-go/kubernetes/fake"
 	"sigs.k8s.io/yaml"
 )
 
@@ -216,5 +221,28 @@ func TestWhatScalesIsLeftOut(t *testing.T) {
 	}
 	if kept := storable(&kube.Env{Call: reconciler.Call{Run: &spec.Run{}}}, items); len(kept) != 1 || kept[0].GVR.Resource != "deployments" {
 		t.Errorf("backed up: %v", kept)
+	}
+}
+
+// No Backup is made when a custom resource has come since the others were kept:
+// Velero would restore it while everything is held at zero.
+func TestNoBackupWithNewCustomResources(t *testing.T) {
+	shops := schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "shops"}
+	crds := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	shop := object(t, "shops", "{apiVersion: example.com/v1, kind: Shop, metadata: {name: main, namespace: shop, uid: a}}")
+	definition := object(t, "customresourcedefinitions", "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: shops.example.com}, spec: {group: example.com, names: {plural: shops}}}")
+	e := env()
+	typed := kubefake.NewClientset()
+	typed.Resources = []*metav1.APIResourceList{{GroupVersion: "example.com/v1", APIResources: []metav1.APIResource{{Name: "shops", Kind: "Shop", Namespaced: true, Verbs: metav1.Verbs{"list"}}}}}
+	e.Source.Discovery = memory.NewMemCacheClient(typed.Discovery())
+	e.Source.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(),
+		map[schema.GroupVersionResource]string{shops: "ShopList", crds: "CustomResourceDefinitionList", backupResource: "BackupList"}, shop.Unstructured, definition.Unstructured)
+	o, err := lookBackup(t.Context(), e)
+	if err != nil || o.Seen != reconciler.Broken || !o.Final || o.Object != "source Shop shop/main" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	e.Run.Facts.Custom = []spec.CustomResource{{Object: spec.Object{Side: spec.Source, APIVersion: "example.com/v1", Kind: "Shop", Namespace: "shop", Name: "main", UID: "before the hook made it anew"}}}
+	if o, err := lookBackup(t.Context(), e); err != nil || o.Seen != reconciler.Absent {
+		t.Errorf("%+v, %v", o, err)
 	}
 }

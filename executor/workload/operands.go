@@ -21,9 +21,9 @@ const operandGrace = time.Minute
 // of the plan: a PreBackup hook is to have stopped them, and here it is proven
 // that it has. One that is not ending after the grace will not end by waiting.
 func operands(ctx context.Context, e *kube.Env, grace time.Duration) ([]verdict, error) {
-	roots := map[types.UID]bool{}
+	var roots []spec.Object
 	for _, c := range e.Run.Facts.Custom {
-		roots[types.UID(c.UID)] = true
+		roots = append(roots, c.Object)
 	}
 	pods, err := kube.Below(ctx, e.Source, e.Namespaces(spec.Source), roots)
 	if err != nil {
@@ -34,15 +34,18 @@ func operands(ctx context.Context, e *kube.Env, grace time.Duration) ([]verdict,
 	for _, c := range e.Run.Facts.Custom {
 		below := pods[types.UID(c.UID)]
 		for n := range below {
-			found = append(found, operandVerdict(c.Object, &below[n], late))
+			found = append(found, operandVerdict(kube.Describe(c.Object), &below[n], late))
 		}
+	}
+	for n := range pods[kube.Orphans] {
+		found = append(found, operandVerdict("something that is gone, perhaps a custom resource", &pods[kube.Orphans][n], late))
 	}
 	return found, nil
 }
 
-func operandVerdict(root spec.Object, p *corev1.Pod, late bool) verdict {
+func operandVerdict(root string, p *corev1.Pod, late bool) verdict {
 	object := podObject(spec.Source, p)
-	what := fmt.Sprintf("%s of %s", kube.Describe(object), kube.Describe(root))
+	what := fmt.Sprintf("%s of %s", kube.Describe(object), root)
 	if by := metav1.GetControllerOf(p); by != nil {
 		what += fmt.Sprintf(" (made by %s %s)", by.Kind, by.Name)
 	}

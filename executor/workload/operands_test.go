@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/tranship/tranship/reconciler"
-	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,7 +14,7 @@ import (
 // told at once when a hook was to have stopped it long ago.
 func TestOperandsAreGone(t *testing.T) {
 	yes, now := true, metav1.Now()
-	root := spec.Object{Side: spec.Source, Kind: "Database", Namespace: "shop", Name: "db"}
+	root := "source Database shop/db"
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db-0", OwnerReferences: []metav1.OwnerReference{{Kind: "StatefulSet", Name: "db", Controller: &yes}}}}
 	ending := pod.DeepCopy()
 	ending.DeletionTimestamp = &now
