@@ -28,12 +28,13 @@ const ReasonWorkloadMissing = "WorkloadMissing"
 const (
 	ReasonNotPutBack       = "NotPutBack"       // on the source it is not as it was
 	ReasonOperandsNotReady = "OperandsNotReady" // pods below it are missing on the source
+	ReasonKeptObjectGone   = "KeptObjectGone"   // what it was is lost
 	ReasonNotRemoved       = "NotRemoved"       // it is still on the target, and nothing of it runs there
 )
 
 // incomplete are reasons with which a step or an undo ends well, and has not done
 // everything.
-var incomplete = map[string]bool{ReasonWorkloadMissing: true, ReasonNotPutBack: true, ReasonOperandsNotReady: true, ReasonNotRemoved: true}
+var incomplete = map[string]bool{ReasonWorkloadMissing: true, ReasonNotPutBack: true, ReasonOperandsNotReady: true, ReasonKeptObjectGone: true, ReasonNotRemoved: true}
 
 // copyBackSteps are what a rollback with targetWrites: CopyBack does beside the
 // undo of the cutover (ADR 21). The first ones need no stop; the source is down

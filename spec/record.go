@@ -180,6 +180,7 @@ type Facts struct {
 type CustomResource struct {
 	Object `json:",inline"`
 	Ready  int32 `json:"ready,omitempty"` // pods below it that were ready
+	Back   bool  `json:"back,omitempty"`  // an undo found it and its pods as they were; what keeps it may go
 }
 
 // Count is how many objects of a kind the plan covered on the source when it

@@ -128,14 +128,20 @@ func lookUndo(ctx context.Context, e *kube.Env, k *keeper) (reconciler.Observati
 
 // completed brings on record that the hook is undone.
 func (u *undo) completed(ctx context.Context, e *kube.Env, k *keeper) reconciler.Observation {
+	o := u.done(e, u.complete.Annotations[kube.AnnotationByHand])
+	o.Log = u.log(ctx, e, k, u.complete)
+	return o
+}
+
+// done brings on record that the hook is undone, and who says so, where a person does.
+func (u *undo) done(e *kube.Env, who string) reconciler.Observation {
 	t := spec.NamedTime{Name: u.note(), Time: metav1.NowMicro()}
-	if who := u.complete.Annotations[kube.AnnotationByHand]; who != "" {
+	if who != "" {
 		t.Name += byHand + strings.Join(strings.Fields(strings.ToValidUTF8(who[:min(len(who), longestWord)], "")), " ")
 	}
 	facts := u.facts(e)
 	facts.Times = append(slices.Clone(e.Run.Facts.Times), t)
-	return reconciler.Observation{Seen: reconciler.Absent, Facts: facts, Log: u.log(ctx, e, k, u.complete),
-		Object: kube.Describe(u.object(e, "")), Message: "the Jobs of hooks are to be removed"}
+	return reconciler.Observation{Seen: reconciler.Absent, Facts: facts, Object: kube.Describe(u.object(e, "")), Message: "the Jobs of hooks are to be removed"}
 }
 
 // look says what is next: the end of the hook, or a try of its undo.
@@ -154,7 +160,40 @@ func (u *undo) look(ctx context.Context, e *kube.Env, k *keeper) (reconciler.Obs
 	if j := u.current(e); j != nil {
 		return u.failed(ctx, e, k, j), nil
 	}
-	return lookBefore(ctx, e, u.task)
+	if who, err := u.word(ctx, e); err != nil || who != "" {
+		return u.done(e, who), err
+	}
+	o, err := lookBefore(ctx, e, u.task)
+	if o.Message != "" {
+		o.Message += "; " + u.wayOut(e)
+	}
+	return o, err
+}
+
+// wordName names a ConfigMap of our namespace, by which a person says that what no Job
+// can undo was done by hand: there is no Job yet to say it on.
+func (u *undo) wordName(e *kube.Env) string {
+	first := *e
+	first.Step.Attempt = 1
+	return u.jobName(&first) + "-by-hand"
+}
+
+const wordKey = "who"
+
+// word is what the person says; "" when nobody has said anything.
+func (u *undo) word(ctx context.Context, e *kube.Env) (string, error) {
+	m, err := e.Source.Kube.CoreV1().ConfigMaps(e.Settings.Namespace).Get(ctx, u.wordName(e), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", e.Source.Errorf(err, "read ConfigMap %s/%s", e.Settings.Namespace, u.wordName(e))
+	}
+	return strings.TrimSpace(m.Data[wordKey]), nil
+}
+
+func (u *undo) wayOut(e *kube.Env) string {
+	return fmt.Sprintf("hook %s is tried again until it succeeds. If it never will, do by hand what it does, and say so: kubectl -n %s create configmap %s --from-literal=%s='WHO AND WHY'", u.Hook, e.Settings.Namespace, u.wordName(e), wordKey)
 }
 
 // current is the Job of this attempt.
@@ -288,7 +327,7 @@ func (u *undo) ensure(ctx context.Context, e *kube.Env) error {
 		return nil
 	}
 	if err := u.create(ctx, e); err != nil {
-		return err
+		return fmt.Errorf("%w; %s", err, u.wayOut(e))
 	}
 	return u.removeFailed(ctx, e)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tranship/tranship/spec"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kubefake "k8s.io/client-go/kubernetes/fake"
@@ -335,5 +336,49 @@ func TestUndoOfHooksInARollback(t *testing.T) {
 	}
 	if slices.Contains(Verbs()[undoVerb].Needs, spec.Target) || len(Verbs()[undoVerb].Needs) == 0 {
 		t.Error("it cannot do without the target")
+	}
+}
+
+// An undo whose Job cannot even be made names a way out that needs no Job.
+func TestAnUndoThatNeverHadAJobIsDoneByHand(t *testing.T) {
+	for name, refuse := range map[string]func(s *stage){
+		"no Job may be made": func(s *stage) {
+			s.client.PrependReactor("create", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, nil, errors.New("exceeded quota")
+			})
+		},
+		"no account": func(s *stage) {
+			s.client.PrependReactor("get", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, nil, apierrors.NewNotFound(corev1.Resource("serviceaccounts"), "hooks")
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, 2)
+			s.e.Settings.Namespace = "ours"
+			refuse(s)
+			o := s.look()
+			say := o.Message
+			if o.Seen == reconciler.Absent {
+				if err := Verbs()[undoVerb].Ensure(t.Context(), s.e); err == nil {
+					t.Fatal("the Job was made")
+				} else {
+					say = err.Error()
+				}
+			}
+			_, command, found := strings.Cut(say, "kubectl -n ours create configmap ")
+			name, _, _ := strings.Cut(command, " ")
+			if !found || len(name) > 253 {
+				t.Fatalf("no way out: %s", say)
+			}
+			m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ours", Name: name}, Data: map[string]string{"who": "ada, by\nscaling"}}
+			if _, err := s.client.CoreV1().ConfigMaps("ours").Create(t.Context(), m, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			o = s.look()
+			if o.Facts == nil || !slices.ContainsFunc(o.Facts.Times, func(n spec.NamedTime) bool { return n.Name == "undone lock of spec.hooks[1], by hand: ada, by scaling" }) {
+				t.Errorf("%+v", o)
+			}
+		})
 	}
 }

@@ -123,8 +123,8 @@ type counterpart struct {
 	have *Item
 }
 
-func (e *Env) onTarget(ctx context.Context, was Item) (counterpart, error) {
-	x := counterpart{want: Portable(was, e.Mapping())}
+func (e *Env) onTarget(ctx context.Context, want Item) (counterpart, error) {
+	x := counterpart{want: want}
 	var err error
 	if x.gvr, err = e.Target.resource(x.want); err != nil {
 		return x, e.Target.wrap(err, "find out about %s %s", x.want.GetAPIVersion(), x.want.GetKind())
@@ -133,22 +133,45 @@ func (e *Env) onTarget(ctx context.Context, was Item) (counterpart, error) {
 	return x, err
 }
 
+// wanted are the custom resources that the target is to get: in a cutover those that
+// are kept on the source, as they were there, and in a rollback that takes itself back
+// those that it has removed, for which no source is needed. Lost says that some
+// cannot be had.
+func (e *Env) wanted(ctx context.Context) (all []Item, lost string, err error) {
+	if e.Run.Spec.Kind == spec.RunRollback {
+		return e.removed(ctx)
+	}
+	if e.Source == nil {
+		return nil, "", fmt.Errorf("cluster %s does not answer, and keeps the custom resources that the target is to get", e.Run.Spec.Closure.Source.Metadata.Name)
+	}
+	kept, err := e.kept(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if n := len(e.Run.Facts.Custom) - len(kept); n > 0 {
+		lost = fmt.Sprintf("%d of %d Secrets that kept custom resources in namespace %s of cluster %s are gone, so that the target cannot get these", n, len(e.Run.Facts.Custom), e.Settings.Namespace, e.Source.Name)
+	}
+	for _, k := range kept {
+		all = append(all, Portable(k.was, e.Mapping()))
+	}
+	return all, lost, nil
+}
+
 func lookCustom(ctx context.Context, e *Env) (reconciler.Observation, error) {
-	all, err := e.kept(ctx)
+	all, lost, err := e.wanted(ctx)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	if lost := len(e.Run.Facts.Custom) - len(all); lost > 0 {
-		return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "KeptObjectGone",
-			Message: fmt.Sprintf("%d of %d Secrets that kept custom resources in namespace %s of cluster %s are gone, so that the target cannot get these", lost, len(e.Run.Facts.Custom), e.Settings.Namespace, e.Source.Name)}, nil
+	if lost != "" {
+		return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: reconciler.ReasonKeptObjectGone, Message: lost}, nil
 	}
 	created := map[string]spec.Object{}
 	for _, o := range e.Run.Facts.Created {
 		created[Describe(o)] = o
 	}
 	var missing []string
-	for _, k := range all {
-		x, err := e.onTarget(ctx, k.was)
+	for _, want := range all {
+		x, err := e.onTarget(ctx, want)
 		if err != nil {
 			return reconciler.Observation{}, err
 		}
@@ -192,12 +215,12 @@ func inOrder(old []spec.Object, newer map[string]spec.Object) []spec.Object {
 }
 
 func ensureCustom(ctx context.Context, e *Env) error {
-	all, err := e.kept(ctx)
+	all, _, err := e.wanted(ctx)
 	if err != nil {
 		return err
 	}
-	for _, k := range all {
-		x, err := e.onTarget(ctx, k.was)
+	for _, want := range all {
+		x, err := e.onTarget(ctx, want)
 		if err != nil {
 			return err
 		}

@@ -191,6 +191,9 @@ func ensureCustomUndo(ctx context.Context, e *Env) error {
 	var errs []error
 	for _, m := range all {
 		err := m.err
+		if err == nil && e.takesItselfBack() && m.standing() {
+			err = e.keepRemoved(ctx, *m.have)
+		}
 		if err == nil {
 			o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(m.have.GetUID())}, PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}
 			err = e.Target.Dynamic.Resource(m.have.GVR).Namespace(m.Namespace).Delete(ctx, m.Name, o)

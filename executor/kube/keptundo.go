@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 )
 
@@ -120,10 +121,10 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	if len(all) == 0 {
+	found := e.lostKept(all)
+	if len(all)+len(found) == 0 {
 		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of the source is kept any more"}, nil
 	}
-	var found []reconciler.Observation
 	var back []keptResource
 	for _, k := range all {
 		o, err := e.lookStray(ctx, k)
@@ -141,8 +142,8 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 		return reconciler.Observation{}, err
 	}
 	found = append(found, lacking...)
-	if len(found) == 0 {
-		return reconciler.Observation{Message: "what was kept of custom resources is to be removed"}, nil
+	if len(found) == 0 { // their Secrets go when that is on record, else they would count as lost
+		return reconciler.Observation{Facts: &spec.Facts{Custom: backAgain(e, back)}, Message: "what was kept of custom resources is to be removed"}, nil
 	}
 	// What is to be done comes before what is waited for, and that before what is given up.
 	slices.SortStableFunc(found, func(a, b reconciler.Observation) int { return cmp.Compare(a.Seen, b.Seen) })
@@ -155,6 +156,37 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 		o.Message = limited(say, "; ") + ". The source's workloads are started all the same"
 	}
 	return o, nil
+}
+
+// lostKept are verdicts on custom resources of the record that no Secret keeps any
+// more, and that no undo has found as they were: nobody can tell whether they are.
+func (e *Env) lostKept(all []keptResource) (found []reconciler.Observation) {
+	have := map[string]bool{}
+	for _, k := range all {
+		have[k.secret.Name] = true
+	}
+	for _, c := range e.Run.Facts.Custom {
+		if c.Back || have[keptName(e, types.UID(c.UID))] {
+			continue
+		}
+		found = append(found, reconciler.Observation{Seen: reconciler.Succeeded, Reason: reconciler.ReasonKeptObjectGone, Object: Describe(c.Object),
+			Message: fmt.Sprintf("Secret %s/%s on cluster %s, which kept what %s was, is gone, so that it stays as it is; look whether that is what it was", e.Settings.Namespace, keptName(e, types.UID(c.UID)), e.Source.Name, Describe(c.Object))})
+	}
+	return found
+}
+
+// backAgain are the run's custom resources, of which some are as they were.
+func backAgain(e *Env, back []keptResource) []spec.CustomResource {
+	all := slices.Clone(e.Run.Facts.Custom)
+	for _, k := range back {
+		o := k.was.Record(spec.Source)
+		n := slices.IndexFunc(all, func(c spec.CustomResource) bool { return c.UID == o.UID })
+		if n < 0 { // kept by a step that has not come to its end
+			all, n = append(all, spec.CustomResource{Object: o, Ready: k.ready}), len(all)
+		}
+		all[n].Back = true
+	}
+	return all
 }
 
 // lackingBack are those of the custom resources that are as they were whose pods are
@@ -208,6 +240,11 @@ func ensureKeepUndo(ctx context.Context, e *Env) error {
 		return err // the next look asks for the pods
 	}
 	for _, k := range all {
+		if !slices.ContainsFunc(e.Run.Facts.Custom, func(c spec.CustomResource) bool {
+			return c.Back && keptName(e, types.UID(c.UID)) == k.secret.Name
+		}) {
+			continue
+		}
 		secret := spec.Object{Side: spec.Source, APIVersion: "v1", Kind: "Secret", Resource: "secrets", Namespace: k.secret.Namespace, Name: k.secret.Name, UID: string(k.secret.UID)}
 		if err := e.Source.Delete(ctx, secret); err != nil {
 			return err

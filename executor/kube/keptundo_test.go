@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -230,5 +231,81 @@ func TestPodsAreWaitedForAfterTheirCustomResource(t *testing.T) {
 	podsOf(t, e.Target, "store")
 	if o, err, _ := turn(t, e, "kube.custom-undo"); err != nil || o.Seen != reconciler.Succeeded {
 		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+// A Secret that is gone before its custom resource was found as it was leaves a
+// warning; one that the undo itself removes does not.
+func TestALostSecretIsNoSuccessOfTheUndo(t *testing.T) {
+	e := oneDatabase(t)
+	changed(t, e.Source, suspend)
+	if err := e.Source.Kube.CoreV1().Secrets("ours").Delete(t.Context(), keptName(e, "d"), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	undoBegun["a rollback"](e, time.Second)
+	if o, err, _ := turn(t, e, "kube.keep-undo"); err != nil || o.Seen != reconciler.Succeeded || o.Reason != reconciler.ReasonKeptObjectGone || !strings.Contains(o.Message, "source Database shop/db") {
+		t.Errorf("%+v, %v", o, err)
+	}
+
+	e = oneDatabase(t)
+	undoBegun["a rollback"](e, time.Second)
+	o, err, effect := turn(t, e, "kube.keep-undo")
+	if err != nil || effect != nil || o.Facts == nil {
+		t.Fatalf("%+v, %v, %v", o, err, effect)
+	}
+	if l, err := e.everyKept(t.Context()); err != nil || len(l) != 1 {
+		t.Errorf("it was removed before that was on record (%v)", err)
+	}
+	if o := drive(t, e, "kube.keep-undo"); o.Seen != reconciler.Succeeded || o.Reason != "" {
+		t.Errorf("%+v", o)
+	}
+	if l, err := e.everyKept(t.Context()); err != nil || len(l) != 0 {
+		t.Errorf("%d Secrets are left (%v)", len(l), err)
+	}
+}
+
+// A copy back that fails makes on the target again what the rollback removed there,
+// as it ran, and asks no source, which may be why it failed.
+func TestARemovedCustomResourceIsMadeAgainWithoutTheSource(t *testing.T) {
+	e := oneDatabase(t)
+	drive(t, e, "kube.custom")
+	uid := types.UID("on-target")
+	change := func(f func(u *unstructured.Unstructured)) *unstructured.Unstructured {
+		u, err := e.Target.Dynamic.Resource(databaseKind).Namespace("store").Get(t.Context(), "db", metav1.GetOptions{})
+		if err == nil {
+			f(u)
+			u, err = e.Target.Dynamic.Resource(databaseKind).Namespace("store").Update(t.Context(), u, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	change(func(u *unstructured.Unstructured) {
+		u.SetUID(uid)
+		_ = unstructured.SetNestedField(u.Object, int64(5), "spec", "replicas")
+	})
+	e.Run.Facts.Created[0].UID = string(uid)
+	undoBegun["a rollback"](e, time.Second)
+	e.Step.Undo = "kube.custom"
+	if o := drive(t, e, "kube.custom-undo"); o.Seen != reconciler.Succeeded || o.Reason != "" {
+		t.Fatalf("%+v", o)
+	}
+	e.Source, e.Undo = nil, true
+	if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Succeeded || len(e.Run.Facts.Created) != 1 {
+		t.Fatalf("%+v, %+v", o, e.Run.Facts.Created)
+	}
+	u := change(func(*unstructured.Unstructured) {})
+	if n, _, _ := unstructured.NestedInt64(u.Object, "spec", "replicas"); n != 5 || u.GetAnnotations()[AnnotationRun] != e.Origin() || u.GetUID() == uid {
+		t.Errorf("the target has %v", u.Object)
+	}
+	if err := e.Target.Dynamic.Resource(databaseKind).Namespace("store").Delete(t.Context(), "db", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Target.Kube.CoreV1().Secrets("ours").Delete(t.Context(), removedName(e, uid), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Broken || o.Reason != reconciler.ReasonKeptObjectGone || !strings.Contains(o.Message, "target Database store/db") {
+		t.Errorf("%+v", o)
 	}
 }

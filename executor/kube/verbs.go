@@ -13,7 +13,7 @@ func Verbs() map[string]Verb {
 		"kube.update-undo":      {Look: lookUpdateUndo, Ensure: ensureUpdateUndo, Needs: []spec.Side{spec.Target}},
 		"kube.keep":             {Look: lookKeep, Ensure: ensureKeep},
 		"kube.keep-undo":        {Look: lookKeepUndo, Ensure: ensureKeepUndo, Needs: []spec.Side{spec.Source}},
-		"kube.custom":           {Look: lookCustom, Ensure: ensureCustom},
+		"kube.custom":           {Look: lookCustom, Ensure: ensureCustom, Needs: []spec.Side{spec.Target}}, // of a cutover it asks for the source itself
 		"kube.custom-undo":      {Look: lookCustomUndo, Ensure: ensureCustomUndo, Needs: []spec.Side{spec.Target}},
 		"kube.autoscalers":      {Look: lookAutoscalers, Ensure: ensureAutoscalers},
 		"kube.autoscalers-undo": {Look: lookAutoscalersUndo, Ensure: ensureAutoscalersUndo, Needs: []spec.Side{spec.Target}},
