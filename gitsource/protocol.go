@@ -304,11 +304,23 @@ func (r *remote) report(caps *capability.List, answer []byte) error {
 	if !judged {
 		err = fmt.Errorf("%w: %w", errNotJudged, err)
 	}
-	text := oneLine(said.String(), 300)
+	text := oneLine(spoken(said.String()), 300)
 	if text != "" {
 		text = " (the server says: " + text + ")"
 	}
 	return fail(ErrRejected, err, "cannot push to branch %s of %s%s; check the branch's protection rules", r.branch.Short(), r.url, text)
+}
+
+// spoken is what hooks print, without the word that some hosts put before every
+// line, also before empty ones.
+func spoken(said string) string {
+	var all []string
+	for line := range strings.Lines(said) {
+		if text := strings.TrimSpace(strings.TrimPrefix(line, "error:")); text != "" {
+			all = append(all, text)
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // encodePack writes a pack with exactly these objects, each once and without

@@ -76,7 +76,7 @@ func (c *Config) ledgerPushable(ctx context.Context) Right {
 	case err != nil:
 		return unanswered(item, err)
 	case !there:
-		return Right{item, Unknown, fmt.Sprintf("the account may push to %s, where %s is not there yet: whether a rule refuses that branch shows at the daemon's first commit", r.url, r.said)}
+		return Right{item, Unknown, fmt.Sprintf("%s lets the account begin a push, and %s is not there yet: whether it takes one shows at the daemon's first commit", r.url, r.said)}
 	}
 	return Right{item, Fine, fmt.Sprintf("%s accepts a push to %s", r.url, r.said)}
 }

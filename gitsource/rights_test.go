@@ -114,8 +114,8 @@ func TestRightsWithARuleOfTheServer(t *testing.T) {
 	if got, said = rights(t, c); got[ofSource] != Fine || got[pushable] != Fine {
 		t.Errorf("main is protected: %s", said)
 	}
-	repo.Hook("update", `test "$1" = refs/heads/main || { echo "ledger is protected" >&2; exit 1; }`)
-	if got, said = rights(t, c); got[ofSource] != Missing || got[pushable] != Missing || !strings.Contains(said, "ledger is protected") {
+	repo.Hook("update", `test "$1" = refs/heads/main || { printf 'error:\nerror: ledger is protected\nerror:\n' >&2; exit 1; }`)
+	if got, said = rights(t, c); got[ofSource] != Missing || got[pushable] != Missing || !strings.Contains(said, "(the server says: ledger is protected hook") {
 		t.Errorf("the ledger is protected from us: %s", said)
 	}
 }

@@ -197,12 +197,26 @@ func (c *Client) SetStatuses(ctx context.Context, commit string, want []Status) 
 			continue
 		}
 		body := map[string]any{c.host.contextKey: s.Context, "state": c.host.state(s.State), "description": s.Description}
-		if err := c.ask(ctx, http.MethodPost, fmt.Sprintf(c.host.setStatus, c.repo, commit), body, nil); err != nil {
+		err := c.ask(ctx, http.MethodPost, fmt.Sprintf(c.host.setStatus, c.repo, commit), body, nil)
+		switch {
+		case err == nil:
+			set++
+		case !c.stands(ctx, commit, s, err):
 			return set, err
 		}
-		set++
 	}
 	return set, nil
+}
+
+// stands says whether a refusal means that the commit has the state already:
+// GitLab takes none twice.
+func (c *Client) stands(ctx context.Context, commit string, want Status, err error) bool {
+	var refused *refusal
+	if !errors.As(err, &refused) || !strings.Contains(refused.text, "Cannot transition status") {
+		return false
+	}
+	have, err := c.statuses(ctx, commit)
+	return err == nil && have[want.Context].State == want.State
 }
 
 func isCommit(s string) bool {

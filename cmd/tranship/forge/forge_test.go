@@ -236,6 +236,26 @@ func TestStatuses(t *testing.T) {
 	})
 }
 
+// GitLab refuses to write the state that a status has already. Where it has that
+// state indeed, that is what was asked for.
+func TestAStateThatStandsAlready(t *testing.T) {
+	shop := Status{"tranship/shop", Success, "starts the cutover"}
+	for _, stands := range []State{Success, Failure} {
+		f := newFake(t, "gitlab")
+		refuse := func(w http.ResponseWriter, _ *http.Request) bool {
+			f.statuses[shop.Context] = map[string]any{"name": shop.Context, "status": f.client().host.state(stands)} // by somebody else meanwhile
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"message": "Cannot transition status via :succeed from :success (Reason(s): Status cannot transition via \"succeed\")"}`)
+			return true
+		}
+		f.faults = append(f.faults, func(http.ResponseWriter, *http.Request) bool { return false }, refuse)
+		set, err := f.client().SetStatuses(t.Context(), head, []Status{shop})
+		if set != 0 || (err == nil) != (stands == Success) {
+			t.Errorf("%s stands: set %d, %v", stands, set, err)
+		}
+	}
+}
+
 // answered fails the next requests with a status.
 func answered(status int, headers ...string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {

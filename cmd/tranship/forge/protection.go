@@ -105,7 +105,7 @@ func gitlabProtection(ctx context.Context, c *Client, branch string) (Protection
 			return Protection{}, err
 		}
 		for _, p := range all {
-			if !covers(p.Name, branch, ".*") {
+			if !covers(p.Name, branch) {
 				continue
 			}
 			matched, forced = true, forced || p.Force
@@ -124,50 +124,8 @@ func gitlabProtection(ctx context.Context, c *Client, branch string) (Protection
 	return found, nil
 }
 
-// giteaProtection reads the rules whose name is the branch, or a pattern of it.
-// The branch's own rule wins over patterns, and among these the weakest is taken.
-func giteaProtection(ctx context.Context, c *Client, branch string) (Protection, error) {
-	var all []struct {
-		Name      string `json:"rule_name"`
-		Old       string `json:"branch_name"` // before 1.19
-		Force     bool   `json:"enable_force_push"`
-		Push      bool   `json:"enable_push"`
-		Approvals int    `json:"required_approvals"`
-	}
-	if err := c.ask(ctx, http.MethodGet, fmt.Sprintf("/repos/%s/branch_protections", c.repo), nil, &all); err != nil {
-		return Protection{}, err
-	}
-	found, matched := Protection{NoForcePush: No, Reviewed: No}, false
-	for _, p := range all {
-		name := p.Name
-		if name == "" {
-			name = p.Old
-		}
-		if !covers(name, branch, "[^/]*") {
-			continue
-		}
-		is := Protection{NoForcePush: answer(!p.Force), Reviewed: answer(p.Approvals > 0 && !p.Push)}
-		if name == branch {
-			return is, nil
-		}
-		if !matched || is.NoForcePush == No {
-			found.NoForcePush = is.NoForcePush
-		}
-		if !matched || is.Reviewed == No {
-			found.Reviewed = is.Reviewed
-		}
-		matched = true
-	}
-	return found, nil
-}
-
-// covers matches a name with * against a branch; star is what * stands for, and
-// ** is any text.
-func covers(pattern, branch, star string) bool {
-	if pattern == branch {
-		return true
-	}
-	p := strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*\*`, ".*")
-	ok, err := regexp.MatchString("^"+strings.ReplaceAll(p, `\*`, star)+"$", branch)
+// covers matches a name with * against a branch, as GitLab does.
+func covers(pattern, branch string) bool {
+	ok, err := regexp.MatchString("^"+strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*")+"$", branch)
 	return err == nil && ok
 }

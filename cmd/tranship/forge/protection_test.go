@@ -31,7 +31,15 @@ func TestProtection(t *testing.T) {
 		{"gitea", map[string]string{gt: `[{"rule_name": "*", "required_approvals": 1}]`}, Protection{No, No}, false},
 		{"gitea", map[string]string{gt: `[{"rule_name": "tranship/*", "enable_push": true, "required_approvals": 1}]`}, Protection{Yes, No}, false},
 		{"gitea", map[string]string{gt: `[{"rule_name": "**", "enable_force_push": true}, {"rule_name": "tranship/ledger", "required_approvals": 2}]`}, Protection{Yes, Yes}, false},
-		{"gitea", map[string]string{gt: `[{"rule_name": "**", "required_approvals": 1}, {"rule_name": "*/ledger", "enable_force_push": true}]`}, Protection{No, No}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "**", "required_approvals": 1}, {"rule_name": "*/ledger", "enable_force_push": true}]`}, Protection{Yes, Yes}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "tranship/ledger", "priority": 2, "required_approvals": 1}, {"rule_name": "**", "priority": 1, "enable_push": true, "enable_force_push": true}]`}, Protection{No, No}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "Tranship/LEDGER", "required_approvals": 1}]`}, Protection{Yes, Yes}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "TRANSHIP/*", "required_approvals": 1}]`}, Protection{No, No}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "{main,tranship/ledge?}", "required_approvals": 1}]`}, Protection{Yes, Yes}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "tranship/[a-z]*", "required_approvals": 1}]`}, Protection{NotSaid, NotSaid}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "[m]ain", "enable_force_push": true, "priority": 1}, {"rule_name": "**", "required_approvals": 1, "priority": 2}]`}, Protection{NotSaid, NotSaid}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "[m]ain", "priority": 1}, {"rule_name": "**", "required_approvals": 1, "priority": 2}]`}, Protection{Yes, NotSaid}, false},
+		{"gitea", map[string]string{gt: `[{"rule_name": "tranship/ledger", "required_approvals": 1, "unprotected_file_patterns": "**.md"}]`}, Protection{Yes, NotSaid}, false},
 		{"gitea", nil, Protection{}, true},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
