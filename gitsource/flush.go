@@ -133,7 +133,7 @@ func (l *Ledger) flush(ctx context.Context, want int64) error {
 // failures, and remembers the newest failure for Health.
 func (l *Ledger) persist(ctx context.Context, attempt func() (done bool, err error)) error {
 	var pause backoff
-	for {
+	for stale := 0; ; {
 		done, err := false, l.sealer.refresh(ctx)
 		if err == nil {
 			done, err = attempt()
@@ -145,11 +145,14 @@ func (l *Ledger) persist(ctx context.Context, attempt func() (done bool, err err
 		case err == nil && done:
 			return nil
 		case err == nil:
-			pause = backoff{}
+			pause, stale = backoff{}, 0
 			continue
 		case lasting(err):
 			return err
 		case errors.Is(err, errStale):
+			if stale++; stale <= 2 { // the new tip is here already, and whoever waits meets the next one
+				continue
+			}
 			pause.last = min(pause.last, 200*time.Millisecond) // somebody got on: no reason to stand back
 		}
 		if pause.wait(ctx) != nil {

@@ -1,6 +1,7 @@
 package gitsource
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
 	"github.com/tranship/tranship/gitsource/gittest"
@@ -100,4 +102,23 @@ func FuzzTrailers(f *testing.F) {
 			t.Errorf("subject of %d bytes", len(first))
 		}
 	})
+}
+
+// Every pack that a test pushes is asked by git index-pack --strict: one with a
+// tree that Git would not write does not arrive.
+func TestTestServersRefuseUnsoundPacks(t *testing.T) {
+	w, src, _, tip := planned(t)
+	b := &builder{s: src.store}
+	for _, name := range []string{".git", "fine"} {
+		b.objects = nil
+		root, err := b.writeTree(plumbing.ZeroHash, map[string]object.TreeEntry{name: {Name: name, Mode: filemode.Regular, Hash: b.encode(plumbing.BlobObject, []byte("x"))}})
+		must(t, err)
+		commit, err := b.commit(root, []plumbing.Hash{plumbing.NewHash(tip)}, object.Signature{Name: "A", Email: "a@example.com"}, "x\n")
+		must(t, err)
+		err = src.remote.upload(testContext(t), plumbing.NewHash(tip), commit, b.objects)
+		if refused := errors.Is(err, ErrRejected); refused != (name == ".git") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.Repo.Fsck()
 }
