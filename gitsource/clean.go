@@ -21,33 +21,41 @@ var (
 // clean encodes a record. Where it holds a known secret value, that is taken
 // out of its sentences first; names and paths come from manifests and clusters
 // and are left as they are, because a changed name would be another object. Only
-// then is it cut to its size, so that no secret is cut in two.
-func clean[T any](r *Redactor, record *T, f form[T]) ([]byte, error) {
+// then is it cut to its size, so that no secret is cut in two. note, if any, is
+// given a copy of the record and how many values were taken out of it.
+func clean[T any](r *Redactor, record *T, f form[T], note func(*T, int)) ([]byte, error) {
 	data, err := f.encode(record)
 	if err != nil {
 		return nil, err
 	}
+	out, found := *record, 0 // the caller's stays as it is
 	if r.Holds(data) {
-		if record, err = f.decode(data); err != nil { // the caller's stays as it is
+		own, err := f.decode(data)
+		if err != nil {
 			return nil, err
 		}
-		cleanSentences(r, reflect.ValueOf(record).Elem())
+		found = cleanSentences(r, reflect.ValueOf(own).Elem())
+		out = *own
 	}
-	return f.within(record)
+	if note != nil {
+		note(&out, found)
+	}
+	return f.within(&out)
 }
 
 // sentences are the fields of records that hold text made by programs.
 var sentences = map[string]bool{"Message": true, "Reason": true, "Cancel": true, "LastFailure": true, "Warnings": true, "Subject": true}
 
-func cleanSentences(r *Redactor, v reflect.Value) {
+// cleanSentences says how many values it has taken out.
+func cleanSentences(r *Redactor, v reflect.Value) (n int) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
-			cleanSentences(r, v.Elem())
+			n = cleanSentences(r, v.Elem())
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			cleanSentences(r, v.Index(i))
+			n += cleanSentences(r, v.Index(i))
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
@@ -56,21 +64,25 @@ func cleanSentences(r *Redactor, v reflect.Value) {
 				continue
 			}
 			if sentences[v.Type().Field(i).Name] {
-				cleanText(r, f)
+				n += cleanText(r, f)
 			} else {
-				cleanSentences(r, f)
+				n += cleanSentences(r, f)
 			}
 		}
 	}
+	return n
 }
 
-func cleanText(r *Redactor, f reflect.Value) {
+func cleanText(r *Redactor, f reflect.Value) (n int) {
 	switch {
 	case f.Kind() == reflect.String:
-		f.SetString(r.Known(f.String()))
+		was := f.String()
+		f.SetString(r.Known(was))
+		n = replaced(was, f.String())
 	case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.String:
 		for i := range f.Len() {
-			f.Index(i).SetString(r.Known(f.Index(i).String()))
+			n += cleanText(r, f.Index(i))
 		}
 	}
+	return n
 }

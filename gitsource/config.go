@@ -23,6 +23,9 @@ type Config struct {
 	// SecretValues gives every secret value known now; they are redacted from
 	// whatever is written. May be nil.
 	SecretValues func() [][]byte
+	// SecretsPlain says how many values in the Secrets of a plan's namespaces are not
+	// among these, because they cannot be told from ordinary words. May be nil.
+	SecretsPlain func(plan string) int
 	// SecretMade is told every secret value that is made from others, such as a
 	// GitHub App's token. May be nil.
 	SecretMade func(value []byte)

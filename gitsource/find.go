@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // span is a part of a text, by its bytes.
@@ -13,17 +14,23 @@ type span struct{ from, to int }
 // their first eight bytes, which all of them have (minSecret).
 type index struct {
 	byStart map[uint64][]string // the longest first
+	byHead  map[uint32][]string // by the first minHeld bytes
+	shorter map[string]bool     // the beginnings with fewer
 	longest int
 }
 
 func newIndex(patterns map[string]bool) *index {
-	x := &index{byStart: make(map[uint64][]string, len(patterns))}
+	x := &index{byStart: make(map[uint64][]string, len(patterns)), byHead: make(map[uint32][]string, len(patterns)), shorter: map[string]bool{}}
 	for p := range patterns {
 		if len(p) < minSecret {
 			continue
 		}
 		key := binary.LittleEndian.Uint64([]byte(p))
 		x.byStart[key] = append(x.byStart[key], p)
+		x.byHead[uint32(key)] = append(x.byHead[uint32(key)], p)
+		for n := minHeld - 1; n > 0 && !x.shorter[p[:n]]; n-- {
+			x.shorter[p[:n]] = true
+		}
 		x.longest = max(x.longest, len(p))
 	}
 	for _, list := range x.byStart {
@@ -31,6 +38,10 @@ func newIndex(patterns map[string]bool) *index {
 	}
 	return x
 }
+
+// reach is how far back from its end a secret may begin, with room for line breaks
+// and indentation.
+func (x *index) reach() int { return 2*x.longest + 1024 }
 
 // find adds every match in text to out; at says where its bytes came from, and
 // nil means from where they are.
@@ -113,4 +124,62 @@ func (x *index) spans(s string) []span {
 		out = append(out, a)
 	}
 	return out
+}
+
+// begun is where the end of a text begins that could be the beginning of a
+// pattern; len(s) when nothing could, or when it is a whole pattern already. No
+// pattern that is whole is cut in two there.
+func (x *index) begun(s string) int {
+	if n := len(s) - x.reach(); n > 0 {
+		return n + x.begun(s[n:])
+	}
+	from, end := len(s), len(s)
+	for _, f := range folds {
+		// The line break in JSON may be cut in two as well.
+		for _, text := range []string{s, strings.TrimSuffix(s, `\`)} {
+			kept, at := without(f, text)
+			i := x.head(kept)
+			if i < 0 {
+				continue
+			}
+			last := len(kept)
+			if at != nil {
+				i, last = at[i], at[len(at)-1]+1
+			}
+			if i < from {
+				from, end = i, last
+			}
+		}
+	}
+	for _, whole := range x.spans(s) {
+		switch {
+		case whole.from <= from && whole.to >= end:
+			return len(s)
+		case whole.from < from && from < whole.to:
+			from = whole.from
+		}
+	}
+	for from > 0 && from < len(s) && !utf8.RuneStart(s[from]) {
+		from--
+	}
+	return from
+}
+
+// head is where the longest end of a text begins that is the beginning of a
+// pattern; -1 where none is.
+func (x *index) head(text []byte) int {
+	for i := max(0, len(text)-x.longest+1); i < len(text); i++ {
+		if i+minHeld > len(text) {
+			if x.shorter[string(text[i:])] {
+				return i
+			}
+			continue
+		}
+		for _, p := range x.byHead[binary.LittleEndian.Uint32(text[i:])] {
+			if rest := text[i:]; len(p) > len(rest) && p[:len(rest)] == string(rest) {
+				return i
+			}
+		}
+	}
+	return -1
 }

@@ -10,26 +10,36 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
 )
 
 // entry is one change: the files that it writes, as they are to stand in Git,
-// and the pieces that it adds to logs. Everything in it is redacted.
+// and the pieces that it adds to logs. Everything in it is redacted but Held, which
+// is what could be the beginning of a secret.
 type entry struct {
-	Seq      int64             `json:"seq"`
-	Epoch    int64             `json:"epoch"`
-	Files    map[string]string `json:"files,omitempty"`
-	Logs     []logPiece        `json:"logs,omitempty"`
-	Subject  string            `json:"subject,omitempty"`
-	Trailers map[string]string `json:"trailers,omitempty"`
-	Ends     []string          `json:"ends,omitempty"` // records among Files whose run has ended
+	Seq      int64               `json:"seq"`
+	Epoch    int64               `json:"epoch"`
+	Files    map[string]string   `json:"files,omitempty"`
+	Logs     []logPiece          `json:"logs,omitempty"`
+	Subject  string              `json:"subject,omitempty"`
+	Trailers map[string]string   `json:"trailers,omitempty"`
+	Ends     []string            `json:"ends,omitempty"` // records among Files whose run has ended
+	Held     map[string]heldTail `json:"held,omitempty"` // by log: its end from now on
 }
 
 type logPiece struct {
 	Path string `json:"path"`
 	Text string `json:"text"`
+}
+
+// heldTail is the end of a log that could be the beginning of a secret. The first
+// Out bytes of it are in the log.
+type heldTail struct {
+	Text string `json:"text,omitempty"`
+	Out  int    `json:"out,omitempty"`
 }
 
 // quiet entries hold nothing but the daemon's own status.
@@ -48,6 +58,8 @@ type journalHead struct {
 	Tip        string   `json:"tip,omitempty"`        // last tip that we wrote or accepted
 	Adopted    []string `json:"adopted,omitempty"`    // commits of `ledger adopt` that were seen
 	Superseded bool     `json:"superseded,omitempty"` // by another daemon: never raise again by itself
+	// Held are the ends of logs that entries before the first have held back.
+	Held map[string]heldTail `json:"held,omitempty"`
 }
 
 const journalFormat = 1
@@ -193,8 +205,30 @@ func (j *journal) settle(upTo int64, change func(*journalHead)) error {
 
 func (j *journal) drop(upTo int64) {
 	for len(j.entries) > 0 && j.entries[0].Seq <= upTo {
+		j.head.Held = lay(j.head.Held, j.entries[0].Held)
 		j.entries = j.entries[1:]
 	}
+}
+
+// held are the ends of logs that are held back now.
+func (j *journal) held() map[string]heldTail {
+	now := maps.Clone(j.head.Held)
+	for i := range j.entries {
+		now = lay(now, j.entries[i].Held)
+	}
+	return now
+}
+
+func lay(now, newer map[string]heldTail) map[string]heldTail {
+	for log, tail := range newer {
+		if now == nil {
+			now = map[string]heldTail{}
+		}
+		if now[log] = tail; tail.Text == "" {
+			delete(now, log)
+		}
+	}
+	return now
 }
 
 // supersede keeps the unpushed entries aside, where nothing reads them again.
@@ -205,7 +239,7 @@ func (j *journal) supersede() error {
 			return j.cannot(err)
 		}
 	}
-	j.entries = nil
+	j.entries, j.head.Held = nil, nil
 	j.head.Superseded = true
 	return j.rewrite()
 }

@@ -40,6 +40,7 @@ type Ledger struct {
 	store   *store
 	lock    *os.File
 	redact  *Redactor
+	plain   func(plan string) int
 	log     *slog.Logger
 	version string
 	shard   string
@@ -50,6 +51,9 @@ type Ledger struct {
 	batch   time.Duration
 	now     func() time.Time // for the year only
 	never   bool             // begin a new year
+
+	writing sync.Mutex     // held by Record: what is held back of a log goes with its next piece
+	found   map[string]int // by run: values taken out of its logs since it was loaded; guarded by writing
 
 	// turn is held by whoever talks to the server or moves the tip.
 	turn chan struct{}
@@ -92,7 +96,7 @@ func OpenLedger(c Config) (*Ledger, error) {
 		return nil, errors.Join(err, s.close(), lock.Close())
 	}
 	l := &Ledger{
-		remote: r, store: s, lock: lock, j: j, redact: NewRedactor(c.SecretValues), log: c.log(), version: c.Version, person: c.Person,
+		remote: r, store: s, lock: lock, j: j, redact: NewRedactor(c.SecretValues), plain: c.SecretsPlain, found: map[string]int{}, log: c.log(), version: c.Version, person: c.Person,
 		seen: cmp.Or(c.SeenWithin, defaultSeenWithin), batch: defaultBatch, turn: make(chan struct{}, 1),
 		author: object.Signature{Name: cmp.Or(c.Spec.Ledger.AuthorName, "Tranship"), Email: cmp.Or(c.Spec.Ledger.AuthorEmail, "tranship@localhost")},
 		tip:    plumbing.NewHash(j.head.Tip),
@@ -156,13 +160,16 @@ func (l *Ledger) Record(_ context.Context, changes ...reconciler.Change) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	held := l.heldBack()
 	entries := make([]entry, 0, len(changes))
 	for _, c := range changes {
-		e, err := l.entryOf(c)
+		e, err := l.entryOf(c, held)
 		if err != nil {
 			return err
 		}
-		if len(e.Files) > 0 || len(e.Logs) > 0 {
+		if len(e.Files) > 0 || len(e.Logs) > 0 || len(e.Held) > 0 {
 			entries = append(entries, e)
 		}
 	}
@@ -180,30 +187,18 @@ func (l *Ledger) Record(_ context.Context, changes ...reconciler.Change) error {
 	return l.j.append(entries...)
 }
 
-func (l *Ledger) entryOf(c reconciler.Change) (entry, error) {
+func (l *Ledger) entryOf(c reconciler.Change, held map[string]heldTail) (entry, error) {
 	e := entry{Files: map[string]string{}, Subject: l.redact.Known(c.Message), Trailers: maps.Clone(c.Trailers)}
 	for k, v := range e.Trailers {
 		e.Trailers[k] = l.redact.Known(v)
 	}
-	if err := l.encode(&e, c); err != nil {
-		return e, err
-	}
-	for _, piece := range c.Logs {
-		text := l.redact.Text(piece.Text)
-		if text == "" {
-			continue
-		}
-		if text[len(text)-1] != '\n' {
-			text += "\n"
-		}
-		e.Logs = append(e.Logs, logPiece{Path: logPath(piece.Plan, piece.Run, piece.Name, l.startOf(piece, c.Runs)), Text: text})
-	}
-	return e, nil
+	l.addLogs(&e, c, held)
+	return e, l.encode(&e, c)
 }
 
 func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 	for _, r := range c.Runs {
-		data, err := clean(l.redact, r, runForm)
+		data, err := clean(l.redact, r, runForm, l.noteRedacted)
 		if err != nil {
 			return fmt.Errorf("cannot record run %q: %w", r.Metadata.Name, err)
 		}
@@ -220,7 +215,7 @@ func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 		}
 	}
 	for _, p := range c.Plans {
-		data, err := clean(l.redact, p, statusForm)
+		data, err := clean(l.redact, p, statusForm, nil)
 		if err != nil {
 			return fmt.Errorf("cannot record plan %q: %w", p.Metadata.Name, err)
 		}
@@ -233,29 +228,12 @@ func (l *Ledger) encode(e *entry, c reconciler.Change) error {
 	l.mu.Lock()
 	d.Epoch, d.Holder, d.Shard = l.epoch, l.holder, l.shard
 	l.mu.Unlock()
-	data, err := clean(l.redact, &d, daemonForm)
+	data, err := clean(l.redact, &d, daemonForm, nil)
 	if err != nil {
 		return fmt.Errorf("cannot record the daemon's status: %w", err)
 	}
 	e.Files[daemonFile] = string(data)
 	return nil
-}
-
-// startOf finds out in which month a log's run started: from the change, from
-// the journal, or else now.
-func (l *Ledger) startOf(piece reconciler.Log, runs []*spec.Run) time.Time {
-	for _, r := range runs {
-		if r.Metadata.Name == piece.Run {
-			return r.Status.Started.Time
-		}
-	}
-	rec, err := l.records()
-	if err == nil {
-		if r, _, err := rec.findRun(piece.Plan, piece.Run); err == nil && r != nil {
-			return r.Status.Started.Time
-		}
-	}
-	return time.Now()
 }
 
 // Push returns nil once everything recorded before the call is in Git. It

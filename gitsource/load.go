@@ -55,6 +55,7 @@ func (l *Ledger) load(ctx context.Context, known bool) (*reconciler.Recorded, er
 			l.mu.Lock()
 			l.adopted = l.adopted && !known // the turn is ours: no other adoption comes in between
 			l.mu.Unlock()
+			l.forget(known)
 			return out, nil
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	// record stays readable where it replaces a part of a text.
 	redacted  = "<redacted>"
 	minSecret = 8 // bytes; shorter values would tear ordinary words out
+	minHeld   = 4 // bytes of a secret that are not let go alone; the end of a text often is the beginning of one by chance
 )
 
 // Redactor takes secret values out of text before it is hashed, journalled or
@@ -68,7 +69,7 @@ func (r *Redactor) After(before, s string) string {
 		return fmt.Sprintf("<dropped: %d bytes that are not text>\n", len(s))
 	}
 	x := r.known()
-	if n := 2*x.longest + 1024; len(before) > n { // room for line breaks and indentation
+	if n := x.reach(); len(before) > n {
 		before = before[len(before)-n:]
 	}
 	s = mask(before+s, x.spans(before+s), len(before))
@@ -95,6 +96,21 @@ func mask(s string, secrets []span, skip int) string {
 	}
 	b.WriteString(s[at:])
 	return b.String()
+}
+
+// Begun is where the end of a text begins that could be the beginning of a secret
+// value, whose rest is still to come; len(s) when nothing could. Text that will be
+// dropped is not looked at.
+func (r *Redactor) Begun(s string) int {
+	if !utf8.ValidString(s) {
+		return len(s)
+	}
+	return r.known().begun(s)
+}
+
+// replaced is how many secrets were replaced by a redaction.
+func replaced(before, after string) int {
+	return max(0, strings.Count(after, redacted)-strings.Count(before, redacted))
 }
 
 // Holds says whether data contains a form of a known secret value.

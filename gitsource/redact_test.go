@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
@@ -115,19 +114,70 @@ func TestRecordsAreCutBehindTheirSecrets(t *testing.T) {
 	}
 }
 
-// Each half was harmless, and went to Git in a commit of its own.
+// Each half is harmless, and would go to Git in a commit of its own; the daemon is
+// started anew in between.
 func TestSecretInTwoCommits(t *testing.T) {
 	s := gittest.New(t)
 	r := s.Repo("plans.git")
 	c := testConfig(t, s, r)
 	c.SecretValues = func() [][]byte { return [][]byte{[]byte("s3cr3t-of-the-shop")} }
 	l := acquired(t, c, "a")
-	for _, text := range []string{"said s3cr3t-of", "-the-shop and more\n"} {
-		must(t, l.Record(testContext(t), reconciler.Change{Logs: []reconciler.Log{{Plan: "shop", Run: "shop-stage-1", Name: "x.log", Text: text}}}))
+	run, st := openRun("shop", 1)
+	file := logPath("shop", run.Metadata.Name, "x.log", runStart.Time)
+	for _, step := range []struct{ text, want string }{
+		{"said s3cr3t-of", "said"},
+		{"-the-shop and more\n", "said " + redacted + " and more"},
+		{"plain\n", "said " + redacted + " and more\nplain"},
+		{"it ends in s3cr", "said " + redacted + " and more\nplain\nit ends in"},
+	} {
+		must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run), Logs: []reconciler.Log{{Plan: "shop", Run: run.Metadata.Name, Name: "x.log", Text: step.text}}}))
 		must(t, l.Push(testContext(t)))
+		if got := strings.TrimSpace(r.Git("show", ledgerRef+":"+file)); got != step.want {
+			t.Errorf("%q", got)
+		}
+		must(t, l.Close())
+		l = acquired(t, c, "a")
+		run = load(t, l).Open[run.Metadata.Name]
 	}
-	if got := r.Git("show", ledgerRef+":"+logPath("shop", "shop-stage-1", "x.log", time.Now())); got != "said s3cr3t-of\n"+redacted+" and more" {
-		t.Errorf("%q", got)
+	run.Status.Phase, run.Status.Ended, st.Recorded.OpenRun = spec.RunSucceeded, &runStart, ""
+	must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run)}))
+	must(t, l.Push(testContext(t)))
+	if got := r.Git("show", ledgerRef+":"+file); got != "said "+redacted+" and more\nplain\nit ends in s3cr" {
+		t.Errorf("when the run has ended: %q", got)
+	}
+	if got := r.Git("log", "-p", "--format=%B", ledgerRef); strings.Contains(got, "of-the") || strings.Contains(got, "s3cr3t") {
+		t.Errorf("in Git:\n%s", got)
+	}
+	if got, err := l.Run(testContext(t), spec.RunPath(run)); err != nil || got.Redacted == nil || *got.Redacted != (spec.Redacted{Logs: 1}) {
+		t.Errorf("%+v, %v", got.Redacted, err)
+	}
+}
+
+// What was taken out, and what nobody looks for, stands in the record; a daemon
+// that starts anew goes on counting.
+func TestRedactionsAreCounted(t *testing.T) {
+	s := gittest.New(t)
+	c := testConfig(t, s, s.Repo("plans.git"))
+	c.SecretValues = func() [][]byte { return [][]byte{[]byte("s3cr3t-of-the-shop")} }
+	c.SecretsPlain = func(plan string) int { return map[string]int{"shop": 3}[plan] }
+	l := acquired(t, c, "a")
+	run, st := openRun("shop", 1)
+	run.Steps[0].Message, run.Status.Warnings = "s3cr3t-of-the-shop twice: s3cr3t-of-the-shop", []string{"s3cr3t-of-the-shop"}
+	for range 2 {
+		must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run),
+			Logs: []reconciler.Log{{Plan: "shop", Run: run.Metadata.Name, Name: "x.log", Text: "s3cr3t-of-the-shop\npassword: hunter2\n"}}}))
+	}
+	if run.Redacted != nil {
+		t.Error("the caller's record was changed")
+	}
+	must(t, l.Close())
+	c.SecretsPlain = nil // nobody has learned anything yet
+	l = acquired(t, c, "a")
+	run = load(t, l).Open[run.Metadata.Name]
+	must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run),
+		Logs: []reconciler.Log{{Plan: "shop", Run: run.Metadata.Name, Name: "y.log", Text: "s3cr3t-of-the-shop\n"}}}))
+	if got := load(t, l).Open[run.Metadata.Name].Redacted; got == nil || *got != (spec.Redacted{Record: 3, Logs: 5, NotSearched: 3}) {
+		t.Errorf("%+v", got)
 	}
 }
 

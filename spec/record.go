@@ -40,6 +40,17 @@ type Run struct {
 	Facts    Facts     `json:"facts,omitempty"`
 	Status   RunStatus `json:"status"`
 	Cut      *Cut      `json:"cut,omitempty"` // what was left out for the record's size
+	Redacted *Redacted `json:"redacted,omitempty"`
+}
+
+// Redacted counts secret values in a run's record and logs: those that were taken
+// out, and those that nobody looks for.
+type Redacted struct {
+	Record int `json:"record,omitempty"` // places in the record with a mark instead
+	Logs   int `json:"logs,omitempty"`   // and in the logs
+	// NotSearched are values in the Secrets of the plan's namespaces that are too short
+	// or too plain to be told from ordinary words. They may stand in the logs.
+	NotSearched int `json:"notSearched,omitempty"`
 }
 
 // RunSpec is what a run was started with; it never changes.

@@ -45,6 +45,7 @@ type lesson struct {
 	side   spec.Side
 	at     time.Time
 	values [][]byte
+	plain  int // values that are not among them
 }
 
 // Read implements kube.Secrets.
@@ -86,6 +87,7 @@ func (r *remembering) learn(plan string, side spec.Side, values [][]byte) (kept,
 			now.values = append(now.values, v)
 		}
 	}
+	now.plain = len(values) - len(now.values)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.learned = slices.DeleteFunc(r.learned, func(l lesson) bool {
@@ -93,7 +95,19 @@ func (r *remembering) learn(plan string, side spec.Side, values [][]byte) (kept,
 	})
 	r.learned = append(r.learned, now)
 	r.join()
-	return len(now.values), len(values) - len(now.values)
+	return len(now.values), now.plain
+}
+
+// tooPlain is how many values of a plan's namespaces, on both sides, are not looked for.
+func (r *remembering) tooPlain(plan string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.learned {
+		if l.plan == plan {
+			n += l.plain
+		}
+	}
+	return n
 }
 
 // join makes the list anew. The caller holds the lock.

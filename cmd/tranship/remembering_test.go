@@ -21,7 +21,10 @@ func TestRememberingForgetsOldPlans(t *testing.T) {
 	if got := red.Known(all); got != "<redacted> <redacted> <redacted> postgres" {
 		t.Error(got)
 	}
-	r.learn("shop", spec.Target, [][]byte{[]byte("n3w-password")}) // it was rotated
+	r.learn("shop", spec.Target, [][]byte{[]byte("n3w-password"), []byte("y")}) // it was rotated
+	if shop, web := r.tooPlain("shop"), r.tooPlain("web"); shop != 3 || web != 0 {
+		t.Errorf("%d and %d values are not looked for", shop, web)
+	}
 	if got := red.Known(all + " n3w-password"); got != "<redacted> <redacted> Correct-horse1 postgres <redacted>" {
 		t.Error(got)
 	}

@@ -257,5 +257,5 @@ func (clock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 var _ reconciler.Clock = clock{}
 
 func gitConfig(cfg *spec.DaemonConfig, dataDir string, s *remembering, log *slog.Logger) gitsource.Config {
-	return gitsource.Config{Spec: cfg.Spec, DataDir: dataDir, Secrets: s.entries, SecretValues: s.values, SecretMade: s.rememberMade, Version: version, Log: log}
+	return gitsource.Config{Spec: cfg.Spec, DataDir: dataDir, Secrets: s.entries, SecretValues: s.values, SecretsPlain: s.tooPlain, SecretMade: s.rememberMade, Version: version, Log: log}
 }
