@@ -51,7 +51,7 @@ type Shard struct {
 	// ledger.branch ends in it.
 	Name string `json:"name"`
 	// Paths are folders of the repository. No folder of two shards may lie in one
-	// another; nobody but the person who writes them can see that.
+	// another: ShardProblems compares configurations.
 	Paths []string `json:"paths"`
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -15,30 +16,30 @@ import (
 
 func validateCommand() *cobra.Command {
 	var output string
-	f := &configFlags{}
+	var configs []string
 	c := &cobra.Command{
 		Use:   "validate PATH...",
 		Short: "Check manifests without a cluster; exit 1 when something is wrong",
 		Long: "Reads every .yaml and .yml file below the paths as the daemon would, and prints\n" +
 			"all problems at once as file:line: field: sentence. Exit 0: everything is well;\n" +
 			"1: there are problems; 2: the paths could not be read. Files that a " + spec.IgnoreFile + "\n" +
-			"of the clone ignores are left out and counted.",
-		Args: cobra.MinimumNArgs(1),
+			"of the clone ignores are left out and counted. Configurations of several shards are\n" +
+			"compared: no plan, and no ledger, may belong to two of them. No PATH is needed then.",
 		RunE: func(c *cobra.Command, args []string) error {
-			var source spec.Repository
-			if f.config != "" {
-				cfg, err := f.load()
-				if err != nil {
-					return err
-				}
-				source = cfg.Spec.Source
+			if len(args)+len(configs) == 0 {
+				return errors.New("nothing to check: name folders of manifests, or the daemon's configuration with --config")
+			}
+			problems, source, err := checkConfigs(configs)
+			if err != nil {
+				return err
 			}
 			found, err := readManifests(args, source)
 			if err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "tranship: cannot read the manifests:", err)
 				return exitError(2)
 			}
-			problems, counts := check(found)
+			more, counts := check(found)
+			problems = append(problems, more...)
 			if err := printProblems(c.OutOrStdout(), output, problems, counts, found.Ignored); err != nil {
 				return err
 			}
@@ -49,8 +50,25 @@ func validateCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	c.Flags().StringVar(&f.config, "config", "", "the daemon's configuration, for its source.path and source.ignore")
+	c.Flags().StringArrayVar(&configs, "config", nil, "the daemon's configuration, for its source.path and source.ignore; again for each shard, which are compared")
 	return c
+}
+
+// checkConfigs compares configurations, and returns what the first one says of
+// the repository.
+func checkConfigs(files []string) (problems []spec.Problem, source spec.Repository, err error) {
+	var all []*spec.DaemonConfig
+	for _, file := range files {
+		cfg, err := (&configFlags{config: file}).load()
+		if err != nil {
+			return nil, source, err
+		}
+		all = append(all, cfg)
+	}
+	if len(all) > 0 {
+		source = all[0].Spec.Source
+	}
+	return spec.ShardProblems(all), source, nil
 }
 
 // readManifests reads what the daemon would read of the paths, where source is
@@ -112,14 +130,7 @@ func printProblems(w io.Writer, output string, problems []spec.Problem, counts m
 		return json.NewEncoder(w).Encode(map[string]any{"problems": problems, "documents": counts, "ignored": ignored})
 	}
 	for _, p := range problems {
-		where := p.File
-		if p.Line > 0 {
-			where = fmt.Sprintf("%s:%d", p.File, p.Line)
-		}
-		if p.Path != "" {
-			where += ": " + p.Path
-		}
-		fmt.Fprintf(w, "%s: %s\n", where, p.Message)
+		fmt.Fprintln(w, p)
 	}
 	kinds := []string{}
 	for _, k := range []string{spec.KindCluster, spec.KindReplicationRepository, spec.KindHook, spec.KindMigrationPlan} {
