@@ -133,7 +133,7 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 		}
 		if o != nil {
 			found = append(found, *o)
-		} else if k.unread == nil {
+		} else {
 			back = append(back, k)
 		}
 	}
@@ -179,12 +179,13 @@ func (e *Env) lostKept(all []keptResource) (found []reconciler.Observation) {
 func backAgain(e *Env, back []keptResource) []spec.CustomResource {
 	all := slices.Clone(e.Run.Facts.Custom)
 	for _, k := range back {
-		o := k.was.Record(spec.Source)
-		n := slices.IndexFunc(all, func(c spec.CustomResource) bool { return c.UID == o.UID })
-		if n < 0 { // kept by a step that has not come to its end
-			all, n = append(all, spec.CustomResource{Object: o, Ready: k.ready}), len(all)
+		n := slices.IndexFunc(all, func(c spec.CustomResource) bool { return keptName(e, types.UID(c.UID)) == k.secret.Name })
+		if n < 0 && k.unread == nil { // kept by a step that has not come to its end
+			all, n = append(all, spec.CustomResource{Object: k.was.Record(spec.Source), Ready: k.ready}), len(all)
 		}
-		all[n].Back = true
+		if n >= 0 {
+			all[n].Back = true
+		}
 	}
 	return all
 }
@@ -193,6 +194,7 @@ func backAgain(e *Env, back []keptResource) []spec.CustomResource {
 // not there.
 func (e *Env) lackingBack(ctx context.Context, back []keptResource) ([]reconciler.Observation, error) {
 	var want []spec.CustomResource
+	back = slices.DeleteFunc(slices.Clone(back), func(k keptResource) bool { return k.unread != nil })
 	for _, k := range back {
 		want = append(want, spec.CustomResource{Object: k.was.Record(spec.Source), Ready: k.ready})
 	}
@@ -240,10 +242,10 @@ func ensureKeepUndo(ctx context.Context, e *Env) error {
 		return err // the next look asks for the pods
 	}
 	for _, k := range all {
-		if !slices.ContainsFunc(e.Run.Facts.Custom, func(c spec.CustomResource) bool {
-			return c.Back && keptName(e, types.UID(c.UID)) == k.secret.Name
+		if slices.ContainsFunc(e.Run.Facts.Custom, func(c spec.CustomResource) bool {
+			return !c.Back && keptName(e, types.UID(c.UID)) == k.secret.Name
 		}) {
-			continue
+			continue // the next look brings on record that it may go
 		}
 		secret := spec.Object{Side: spec.Source, APIVersion: "v1", Kind: "Secret", Resource: "secrets", Namespace: k.secret.Namespace, Name: k.secret.Name, UID: string(k.secret.UID)}
 		if err := e.Source.Delete(ctx, secret); err != nil {

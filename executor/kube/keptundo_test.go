@@ -309,3 +309,34 @@ func TestARemovedCustomResourceIsMadeAgainWithoutTheSource(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// A Secret that nobody can read, of a custom resource that nobody has touched, keeps
+// no source down.
+func TestAnEditedSecretOfAnUntouchedOneGoes(t *testing.T) {
+	for name, untouched := range map[string]func(e *Env, k *keptResource) error{
+		"no hook":  func(e *Env, _ *keptResource) error { e.Run.Spec.Closure.Plan.Spec.Hooks = nil; return nil },
+		"put back": func(e *Env, k *keptResource) error { return e.note(t.Context(), k, annotationBack, "true") },
+	} {
+		for _, recorded := range []bool{true, false} {
+			e := oneDatabase(t)
+			all, err := e.kept(t.Context())
+			if err == nil {
+				all[0].secret.Data[formerKey] = []byte("something else")
+				err = e.note(t.Context(), &all[0], annotationTried, "another run")
+			}
+			if err == nil {
+				err = untouched(e, &all[0])
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !recorded {
+				e.Run.Facts.Custom = nil
+			}
+			undoBegun["a rollback"](e, time.Second)
+			if o := drive(t, e, "kube.keep-undo"); o.Seen != reconciler.Succeeded || o.Reason != "" {
+				t.Errorf("%s: %+v", name, o)
+			}
+		}
+	}
+}
