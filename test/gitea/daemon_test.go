@@ -54,7 +54,7 @@ func testWebhook(t *testing.T, s *Server) {
 	plans := p.serve("hook", "interval: 1h\nwebhooks: [{type: Gitea, secret: {from: hook}}]")
 	listen := "127.0.0.1:" + freePort(t)
 	said := p.Daemon(listen)
-	Eventually(t, time.Minute, func() error { _, err := p.status("website"); return err })
+	Eventually(t, 3*time.Minute, func() error { _, err := p.status("website"); return err })
 
 	sum := sha256.Sum256([]byte("Gitea:" + secret))
 	at := "http://" + listen + "/hook/" + hex.EncodeToString(sum[:])
@@ -64,7 +64,7 @@ func testWebhook(t *testing.T, s *Server) {
 	}
 	p.Commit("Copy nothing", map[string]string{"plans/website.yaml": strings.Replace(read(t, filepath.Join(p.Dir, "clone/plans/website.yaml")), "sourceCluster: old", "suspend: {reason: not now}\n  sourceCluster: old", 1)})
 	p.Git("push", "-q", "origin", "main")
-	Eventually(t, 30*time.Second, func() error {
+	Eventually(t, 2*time.Minute, func() error {
 		st, err := p.status("website")
 		if err != nil {
 			return err
@@ -74,7 +74,7 @@ func testWebhook(t *testing.T, s *Server) {
 		}
 		return nil
 	})
-	Eventually(t, 30*time.Second, func() error {
+	Eventually(t, 2*time.Minute, func() error {
 		res, err := http.Get("http://" + listen + "/metrics")
 		if err != nil {
 			return err
@@ -165,7 +165,7 @@ trust:
 	p.Commit("Plan the moves", files)
 	p.Git("push", "-q", "origin", "main")
 	p.Daemon("")
-	Eventually(t, time.Minute, func() error { _, err := p.status("p0"); return err })
+	Eventually(t, 3*time.Minute, func() error { _, err := p.status("p0"); return err })
 	for i, way := range ways {
 		p.merged(plans, fmt.Sprintf("p%d", 2*i), way.do, way.behind)
 		p.merged(plans, fmt.Sprintf("p%d", 2*i+1), way.do, way.behind, "-c", "gpg.format=ssh", "-c", "user.signingkey="+filepath.Join(p.Dir, "ada"), "-c", "commit.gpgsign=true")
@@ -205,7 +205,7 @@ func (p *Place) merged(plans, plan, do string, behind bool, signing ...string) {
 // judged waits until the daemon has read a plan's flip.
 func (p *Place) judged(plan string) (st *spec.PlanStatus) {
 	p.t.Helper()
-	Eventually(p.t, 2*time.Minute, func() (err error) {
+	Eventually(p.t, 3*time.Minute, func() (err error) {
 		if st, err = p.status(plan); err == nil && st.Recorded.Flip == nil && (st.Recorded.Trust == nil || st.Recorded.Trust.Proposal == nil) {
 			err = fmt.Errorf("the flip of %s is neither taken nor a proposal: %+v", plan, st)
 		}

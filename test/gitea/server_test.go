@@ -125,7 +125,7 @@ func (s *Server) certify() {
 	must(s.t, os.WriteFile(s.CA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600))
 	must(s.t, os.WriteFile(s.file("key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
 	s.client = h.Client()
-	s.client.Timeout = time.Minute
+	s.client.Timeout = 2 * time.Minute
 }
 
 func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
@@ -168,7 +168,7 @@ func (s *Server) serve(program string) {
 			s.t.Logf("Gitea says:\n%s", read(s.t, log.Name()))
 		}
 	})
-	Eventually(s.t, time.Minute, func() error {
+	Eventually(s.t, 3*time.Minute, func() error {
 		select {
 		case <-ended:
 			s.t.Fatalf("Gitea has ended:\n%s", read(s.t, log.Name()))
