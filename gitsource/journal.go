@@ -62,7 +62,10 @@ type journalHead struct {
 	Held map[string]heldTail `json:"held,omitempty"`
 }
 
-const journalFormat = 1
+const (
+	journalFormat = 1
+	maxSeq        = 1 << 60 // of an entry; no daemon gets there
+)
 
 // journal is an append-only file of checksummed lines. Every append is on disk
 // before it returns. Not safe for concurrent use: the Ledger guards it.
@@ -111,12 +114,13 @@ func (j *journal) cannot(err error) error {
 
 func (j *journal) parse(data []byte) error {
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	if err := decodeLine(lines[0], &j.head); err != nil {
+	err := decodeLine(lines[0], &j.head)
+	if err == nil && j.head.Format > journalFormat {
+		return fail(ErrFormat, nil, "cannot use the journal %s: it was written by a newer release (format %d, this one knows %d); run that release", j.path, j.head.Format, journalFormat)
+	}
+	if err != nil || j.head.ID == "" || j.head.Next < 1 || j.head.Next > maxSeq {
 		j.head = journalHead{}
 		return j.setAside("its first line is damaged; it counts as lost")
-	}
-	if j.head.Format > journalFormat {
-		return fail(ErrFormat, nil, "cannot use the journal %s: it was written by a newer release (format %d, this one knows %d); run that release", j.path, j.head.Format, journalFormat)
 	}
 	damaged := 0
 	for i, line := range lines[1:] {
@@ -128,6 +132,10 @@ func (j *journal) parse(data []byte) error {
 			if i < len(lines)-2 { // not the last one
 				damaged++
 			}
+			continue
+		}
+		if n := len(j.entries); e.Seq < 1 || e.Seq > maxSeq || n > 0 && e.Seq <= j.entries[n-1].Seq {
+			damaged++ // its checksum is right, and yet no daemon wrote it there
 			continue
 		}
 		j.entries = append(j.entries, e)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,4 +102,58 @@ func TestNewerJournalIsRefused(t *testing.T) {
 	if _, err := openJournal(path); !errors.Is(err, ErrFormat) {
 		t.Errorf("%v", err)
 	}
+}
+
+// Whatever is in the file, the journal opens, says what was wrong with it, and goes
+// on: what is appended is there the next time, behind what could be read. Lines with
+// a right checksum that nobody of us wrote are no exception.
+func FuzzJournal(f *testing.F) {
+	head, err := encodeLine(journalHead{Format: journalFormat, ID: "x", Next: 3, Held: map[string]heldTail{"logs/x.log": {Text: "s3cr", Out: 1}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	line, err := encodeLine(entry{Seq: 3, Files: map[string]string{"status/x.yaml": "line"}, Logs: []logPiece{{"logs/x.log", "text"}}, Held: map[string]heldTail{"logs/x.log": {}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte{}, false)
+	f.Add(append(bytes.Clone(head), line...), false)
+	f.Add([]byte("{\"format\":1,\"id\":\"x\",\"next\":1}\n{\"seq\":9223372036854775807}\nnull\n{\"held\":{\"a\":{\"text\":\"b\",\"out\":7}}}\n"), true)
+	f.Fuzz(func(t *testing.T, data []byte, signed bool) {
+		if signed {
+			var out []byte
+			for l := range bytes.Lines(data) {
+				l = bytes.TrimSuffix(l, []byte("\n"))
+				out = fmt.Appendf(out, "%08x %s\n", crc32.Checksum(l, castagnoli), l)
+			}
+			data = out
+		}
+		file := filepath.Join(t.TempDir(), "main.jsonl")
+		must(t, os.WriteFile(file, data, 0o600))
+		j, err := openJournal(file)
+		if errors.Is(err, ErrFormat) {
+			return
+		}
+		must(t, err)
+		was := len(j.entries)
+		must(t, j.append(entry{Subject: "next", Held: map[string]heldTail{"a": {Text: "b"}}}))
+		held := j.held()
+		must(t, j.close())
+		j, err = openJournal(file)
+		must(t, err)
+		if n := len(j.entries); n != was+1 || j.entries[was].Subject != "next" || j.note != "" || held["a"].Text != "b" {
+			t.Fatalf("%d entries and one became %d: %s, held %v", was, n, j.note, held)
+		}
+		last := j.entries[was].Seq
+		for _, e := range j.entries[:was] {
+			if e.Seq >= last {
+				t.Fatalf("the entry after number %d has number %d", e.Seq, last)
+			}
+		}
+		must(t, j.settle(last, nil))
+		if len(j.entries) != 0 || j.head.Held["a"].Text != "b" {
+			t.Fatalf("%d entries are left, held %v", len(j.entries), j.head.Held)
+		}
+		must(t, j.close())
+	})
 }

@@ -1,9 +1,12 @@
 package gitsource
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -173,5 +176,34 @@ func TestLedgerConfiguration(t *testing.T) {
 	}
 	if _, err := OpenView(testContext(t), testConfig(t, s, r)); !errors.Is(err, ErrBranchMissing) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A server that was broken into lists the commit that everybody knows and sends
+// another one's objects: these have other names, and the one that was listed is not there.
+func TestPackOfAnotherCommit(t *testing.T) {
+	s := gittest.New(t)
+	r, evil := s.Repo("plans.git"), s.Repo("evil.git")
+	w := r.Clone()
+	tip := w.Write("common.yaml", commonYAML).Write("shop.yaml", planYAML("shop", spec.Staged)).Push("first")
+	src := openSource(t, testConfig(t, s, r))
+	other := evil.Clone().Write("common.yaml", commonYAML).Write("shop.yaml", planYAML("shop", spec.Migrated)).Push("flip")
+	sent := 0
+	s.Inject(uploadPack, 9, func(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter)) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil && bytes.Contains(body, []byte("want "+tip)) {
+			body = bytes.ReplaceAll(body, []byte(tip), []byte(other))
+			r.URL.Path = strings.ReplaceAll(r.URL.Path, "plans.git", "evil.git")
+			sent++
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		serve(w)
+	})
+	if d, err := src.Read(testContext(t), ""); err == nil || sent == 0 {
+		t.Errorf("%d packs of another commit made a state: %+v", sent, d)
+	}
+	s.Heal()
+	if d := read(t, src, ""); d.Commit != tip || d.Closures["shop"] == nil || d.Closures["shop"].Plan.Spec.State != spec.Staged {
+		t.Errorf("%+v", d)
 	}
 }

@@ -77,6 +77,41 @@ func FuzzDecodeRun(f *testing.F) {
 	})
 }
 
+// So it is with a status; and a record of any size can be cut to its own.
+func FuzzDecodeStatus(f *testing.F) {
+	for _, name := range []string{"status.yaml", "status-unapproved.yaml"} {
+		data, err := os.ReadFile("testdata/v1alpha1/" + name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := DecodeStatus(data)
+		if err != nil {
+			return
+		}
+		first, err := EncodeStatus(s)
+		if err != nil {
+			t.Skip(err) // years that JSON cannot write
+		}
+		again, err := DecodeStatus(first)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, first)
+		}
+		if second, err := EncodeStatus(again); err != nil || !bytes.Equal(first, second) {
+			t.Errorf("%v\n%s\nbecame\n%s", err, first, second)
+		}
+		cut, err := CapStatus(s)
+		if err != nil || len(first) <= MaxStatusBytes && !bytes.Equal(cut, first) {
+			t.Fatalf("cut: %v", err)
+		}
+		if _, err := DecodeStatus(cut); err != nil {
+			t.Errorf("%v\n%s", err, cut)
+		}
+	})
+}
+
 func FuzzParseSchedule(f *testing.F) {
 	for _, seed := range []string{"0 1 * * *", "*/5 */2 1-7 jan mon", "TZ=0", "0 0 29 2 ?", "@daily"} {
 		f.Add(seed, "Europe/Berlin", int64(1774746000))

@@ -32,6 +32,8 @@ const (
 	formerKey        = "object.json.gz"
 	// maxFormer leaves room below the size of the largest Secret.
 	maxFormer = 1000 * 1000
+	// maxUnpacked is far more than an API server takes for an object.
+	maxUnpacked = 16 << 20
 	// fieldManager is how managedFields name what we write into these objects.
 	fieldManager = "tranship"
 )
@@ -89,7 +91,10 @@ func unpack(packed []byte) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	raw, err := io.ReadAll(z)
+	raw, err := io.ReadAll(io.LimitReader(z, maxUnpacked+1))
+	if err == nil && len(raw) > maxUnpacked {
+		err = fmt.Errorf("it has more than %d bytes, which no object has", maxUnpacked)
+	}
 	if err != nil {
 		return Item{}, err
 	}

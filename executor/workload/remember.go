@@ -2,6 +2,7 @@ package workload
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -30,7 +31,11 @@ func readPrevious(i item) (previous, error) {
 		return previous{}, nil
 	}
 	p := previous{}
-	if err := json.Unmarshal([]byte(text), &p); err != nil {
+	err := json.Unmarshal([]byte(text), &p)
+	if err == nil && p == nil { // "null"
+		err = errors.New("it holds no values")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot read annotation %s of %s %s/%s: it was edited by hand; put back its JSON: %w",
 			kube.AnnotationPrevious, i.kind.name, i.GetNamespace(), i.GetName(), err)
 	}

@@ -108,6 +108,9 @@ func (a *arrivals) begin(body []byte) (mode byte, err error) {
 	if p.bad || len(p.b) > 0 || rel == "" || size <= 0 {
 		return 0, errFrame
 	}
+	if size > directFileMax {
+		return 0, fail(ReasonWriteFailed, nil, "file %q has %d bytes, more than the %d that go directly; set the volume's transfer to Repository", rel, size, int64(directFileMax))
+	}
 	a.forget(rel)
 	f, st, err := a.place(rel)
 	if err != nil {
