@@ -309,7 +309,11 @@ func FuzzWebhook(f *testing.F) {
 			right = signature == hookSecret
 		}
 		if format.standard {
-			right = slices.Contains(strings.Split(signature, " "), "v1,"+standard(standardSecret, "1."+text))
+			right = slices.ContainsFunc(strings.Split(signature, " "), func(one string) bool { // base64 has several spellings
+				said, ok := strings.CutPrefix(one, "v1,")
+				given, err := base64.StdEncoding.DecodeString(said)
+				return ok && err == nil && base64.StdEncoding.EncodeToString(given) == standard(standardSecret, "1."+text)
+			})
 		}
 		if h.polls > 0 && !right {
 			t.Errorf("%s: %q polls, with answer %d", kind, signature, got)
