@@ -4,10 +4,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery/cached/memory"
+	kubefake "k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/restmapper"
 )
 
 // A pod below a custom resource that is ending is waited for; one that runs is
@@ -54,5 +59,24 @@ func TestOperandsAreNotStopped(t *testing.T) {
 	left := among(items, func(item) bool { return true })
 	if len(left) != 1 || left[0].GetName() != "own" {
 		t.Errorf("%d workloads are to be stopped", len(left))
+	}
+}
+
+// A pod whose controller is gone counts in the proof that an operator has stopped,
+// where there is one: what it hung below cannot be told any more.
+func TestPodsWhoseControllerIsGoneCount(t *testing.T) {
+	yes := true
+	client := kubefake.NewClientset(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db-0", OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "gone", Controller: &yes}}}})
+	client.Resources = []*metav1.APIResourceList{{GroupVersion: "example.com/v1", APIResources: []metav1.APIResource{{Name: "databases", Kind: "Database", Namespaced: true}}}}
+	run := &spec.Run{}
+	run.Spec.Closure.Plan.Spec.Namespaces = []spec.NamespaceMapping{{Name: "shop"}}
+	e := &kube.Env{Call: reconciler.Call{Run: run}, Source: &kube.Cluster{Name: "old", Kube: client, Mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery()))}}
+	if found, err := operands(t.Context(), e, operandGrace); err != nil || len(found) != 0 {
+		t.Errorf("without a custom resource: %+v, %v", found, err)
+	}
+	run.Facts.Custom = []spec.CustomResource{{Object: spec.Object{Side: spec.Source, APIVersion: "example.com/v1", Kind: "Database", Namespace: "shop", Name: "db", UID: "d"}}}
+	found, err := operands(t.Context(), e, operandGrace)
+	if err != nil || len(found) != 1 || found[0].seen != reconciler.Broken || !strings.Contains(found[0].message, "Pod shop/db-0") {
+		t.Errorf("%+v, %v", found, err)
 	}
 }
