@@ -46,6 +46,7 @@ type Executor struct {
 	settings  func() kube.Settings
 	log       *slog.Logger
 	knowledge knowledge
+	diary     diary
 }
 
 var _ reconciler.Executor = (*Executor)(nil)
@@ -72,6 +73,7 @@ func (x *Executor) Look(ctx context.Context, c reconciler.Call) (reconciler.Obse
 	}
 	unknown := x.knowledge.refresh(ctx, e)
 	o, err := v.Look(ctx, e)
+	x.diary.tell(ctx, e, &o)
 	return withheld(o, unknown), x.explain(c, err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -333,5 +334,31 @@ func TestManyPlansRemovedHoldEverything(t *testing.T) {
 	}
 	if removed != 3 || d.Hold != nil || d.Accepted != "b" {
 		t.Fatalf("acknowledged: hold %+v, %d removed", d.Hold, removed)
+	}
+}
+
+// What is asked before a rollback says since when the target is live.
+func TestTargetWritesAreAskedForWithTheTime(t *testing.T) {
+	s := &story{st: &spec.PlanStatus{}, at: noon}
+	s.commit(closureIn(spec.Staged, 1))
+	s.decide()
+	s.commit(closureIn(spec.Migrated, 1))
+	s.decide()
+	live := metav1.NewMicroTime(noon.Add(time.Minute))
+	for i := range s.open.Steps {
+		if s.open.Steps[i].Name == "live" {
+			s.open.Steps[i].Ended = &live
+		}
+	}
+	s.end(spec.RunSucceeded)
+	s.commit(closureIn(spec.RolledBack, 1))
+	if got := meta.FindStatusCondition(s.decide().Status.Conditions, "Ready").Message; !strings.Contains(got, "2026-11-22T12:01:00Z") || !strings.Contains(got, "How much") {
+		t.Errorf("it says %q", got)
+	}
+	s.commit(closureIn(spec.RolledBack, 1, discard))
+	s.decide()
+	s.end(spec.RunSucceeded)
+	if s.st.Recorded.Live != nil {
+		t.Error("the target is live after it was rolled back")
 	}
 }

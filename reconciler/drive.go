@@ -29,6 +29,7 @@ type driver struct {
 	why      string
 	gone     string
 	pushed   string // the step whose own record this process has pushed
+	turned   bool   // this process has told Git that the run is on its way back
 	push     error
 	blind    int       // looks that failed in a row,
 	since    time.Time // and the first of them
@@ -113,7 +114,33 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 			d.pushed = call.Step.Name
 		}
 	}
+	if dec.Kind == Act && dec.Call.Undo && !d.turned {
+		d.turned = true
+		if err := d.turnKnown(ctx); err != nil {
+			return false, err
+		}
+	}
 	return d.do(ctx, dec, in)
+}
+
+// turnTimeout bounds how long the way back waits for Git to know of it.
+const turnTimeout = 5 * time.Second
+
+// turnKnown tells Git that the run is on its way back before it takes anything
+// back: a daemon that loses its journal would go forward again, and take what the
+// undo has stopped for somebody else's work. Git may be away, the way back goes on
+// without it.
+func (d *driver) turnKnown(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, turnTimeout)
+	defer stop()
+	err := d.ledger.Push(ctx)
+	if errors.Is(err, ErrSuperseded) {
+		return err
+	}
+	if err != nil {
+		d.log.Warn("the way back begins before Git knows of it", "run", d.run.Metadata.Name, "error", err)
+	}
+	return nil
 }
 
 // pushes brings everything recorded so far to Git, or says why it cannot and

@@ -182,7 +182,7 @@ func toRolledBack(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	}
 	switch in.Closure.Plan.Spec.Rollback.TargetWrites {
 	case "":
-		return verdict{cond: stalled("TargetWritesRequired", "say what becomes of data written on the target since the cutover: rollback.targetWrites: Discard, or CopyBack")}, true
+		return verdict{cond: stalled("TargetWritesRequired", askTargetWrites(in.Status))}, true
 	case "CopyBack":
 		if why := noCopyBack(in.Status.Volumes); why != "" {
 			return verdict{cond: stalled("CopyBackNotPossible", why)}, true
@@ -191,6 +191,16 @@ func toRolledBack(in *PlanInput, f *spec.Flip) (verdict, bool) {
 	o := order(in, spec.RunRollback, nil)
 	o.Commit, o.Approval = f.Approval.Commit, &f.Approval
 	return verdict{start: o, cond: reconciling("RollingBack", "the rollback was approved")}, true
+}
+
+// askTargetWrites asks what a rollback does with what was written since the cutover.
+// Only a copy back reads the target's volumes: before it nobody knows how much that is.
+func askTargetWrites(st *spec.PlanStatus) string {
+	since := "the cutover"
+	if live := st.Recorded.Live; live != nil {
+		since = stamp(live.Time) + ", when the target became live"
+	}
+	return "say what becomes of data written on the target since " + since + ": rollback.targetWrites: Discard loses it, CopyBack brings it back. How much it is, is not known: CopyBack counts it"
 }
 
 func toClosed(in *PlanInput, f *spec.Flip) (verdict, bool) {

@@ -42,7 +42,10 @@ type StepDef struct {
 	Redone bool
 	// UndoEnds: a final answer ends the undo, which has done by then whatever it can.
 	UndoEnds bool
-	When     Fact // nil: always
+	// UndoWaits: what the undo waits for cannot be hurried and still makes objects,
+	// so that an undo that works is never given up: it would leave them.
+	UndoWaits bool
+	When      Fact // nil: always
 	// Intent makes the executor look while the step is pending; what it reads
 	// is saved with the intent, before the effect.
 	Intent bool
@@ -224,9 +227,9 @@ var migrateSteps = []StepDef{
 		Help: "Runs the PreBackup hooks."},
 	{Name: "hooks-with-undo", Verb: "hook.pre-backup", Undo: "hook.undo", UndoBefore: true, UndoWith: "stop", When: undoesHooks, Push: true, Gate: true, Stops: true, Timeout: copying,
 		Help: "Runs the PreBackup hook that has an undo of its own, as one that stops an operator has."},
-	{Name: "backup", Verb: "velero.backup", Undo: "velero.backup-undo", Timeout: medium, Retries: 2,
+	{Name: "backup", Verb: "velero.backup", Undo: "velero.backup-undo", UndoWaits: true, Timeout: medium, Retries: 2,
 		Help: "Backs up the Kubernetes objects, without volumes and without pods of controllers."},
-	{Name: "restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoTarget: true, When: noPreRestoreHooks, Timeout: medium, Retries: 2,
+	{Name: "restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoWaits: true, UndoTarget: true, When: noPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero."},
 	{Name: "update", Verb: "kube.update", Undo: "kube.update-undo", UndoTarget: true, When: updatesEarly, Intent: true, Timeout: medium, Retries: 2,
 		Help: "Updates what is on the target and not ours to what the source has, with every workload held at zero, after remembering what it was."},
@@ -254,7 +257,7 @@ var migrateSteps = []StepDef{
 		Help: "Runs the PostBackup hooks."},
 	{Name: "pre-restore-hooks", Verb: "hook.pre-restore", Undo: "hook.clean-up", UndoBefore: true, UndoTarget: true, When: hooksIn(spec.PreRestore), Timeout: copying,
 		Help: "Runs the PreRestore hooks."},
-	{Name: "late-restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoTarget: true, When: hasPreRestoreHooks, Timeout: medium, Retries: 2,
+	{Name: "late-restore", Verb: "velero.restore", Undo: "velero.restore-undo", UndoWaits: true, UndoTarget: true, When: hasPreRestoreHooks, Timeout: medium, Retries: 2,
 		Help: "Restores the objects on the target with every workload held at zero, after the PreRestore hooks."},
 	{Name: "late-update", Verb: "kube.update", Undo: "kube.update-undo", UndoTarget: true, When: updatesLate, Intent: true, Timeout: medium, Retries: 2,
 		Help: "Updates what is on the target and not ours to what the source has, with every workload held at zero, after remembering what it was."},
@@ -282,6 +285,8 @@ var migrateSteps = []StepDef{
 		Help: "Makes sure of that once more before users are led to the target, and before the cutover can no longer be undone by itself."},
 	{Name: "traffic", Verb: "kube.traffic", Undo: "kube.traffic-undo", UndoBefore: true, UndoTarget: true, Redone: true, Intent: true, NoReturn: true, Timeout: medium, Retries: 2,
 		Help: "Creates what leads users to the application: Ingress, LoadBalancer and NodePort Services, webhooks, APIServices."},
+	{Name: "one-side-only", Verb: "workload.still-stopped", ReadOnly: true, NoUndo: "it only reads", When: quiesces, NoReturn: true, Soft: true, Timeout: short,
+		Help: "Warns when somebody has started the application on the source while users were led to the target: both would write."},
 	{Name: "migrated", NoUndo: "it is a record", NoReturn: true, Push: true, Timeout: short,
 		Help: "Records in Git that the application lives on the target."},
 	{Name: "clean-up-hooks", Verb: "hook.clean-up", NoUndo: "what it removes is not needed again", When: hasHooks, NoReturn: true, Soft: true, Timeout: short, Retries: 2,

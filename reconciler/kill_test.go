@@ -128,8 +128,19 @@ func (w *world) Ensure(_ context.Context, c Call) error {
 		if _, d := defOf(c); d.Push && !c.Undo && (w.git == nil || !began(w.git, c.Step.Name)) {
 			w.log = append(w.log, "UNPUSHED "+name)
 		}
+		if c.Undo && w.pushDown == nil && (w.git == nil || !failing(mustDefinitions(w.git), w.git)) {
+			w.log = append(w.log, "UNPUSHED turn before "+name)
+		}
 	})
 	return nil
+}
+
+func mustDefinitions(r *spec.Run) []StepDef {
+	defs, err := definitions(r)
+	if err != nil {
+		panic(err)
+	}
+	return defs
 }
 
 func began(r *spec.Run, step string) bool {

@@ -361,7 +361,7 @@ func wait(in Input, s spec.Step, after time.Duration, reason, message, object st
 	if reason == "" {
 		reason = "InProgress"
 	}
-	w := &spec.Waiting{Reason: reason, Message: message, Object: object, Look: lookAt(object, in.Run), Deadline: s.Deadline}
+	w := &spec.Waiting{Reason: reason, Message: message, Object: object, Look: lookAt(object, in.Run), Events: in.Seen.Events, Deadline: s.Deadline}
 	if s.Started != nil {
 		w.Since = metav1.NewTime(s.Started.Time)
 	} else {
@@ -389,6 +389,9 @@ func overdue(in Input, s spec.Step) string {
 	// Most messages name the object; "source Pod shop/web-0" is shop/web-0 in them.
 	if o := in.Seen.Object; o != "" && !strings.Contains(last, o[strings.LastIndexByte(o, ' ')+1:]) {
 		last = o + ": " + last
+	}
+	if len(in.Seen.Events) > 0 {
+		last += "; its last events: " + strings.Join(in.Seen.Events, "; ")
 	}
 	return fmt.Sprintf("the step %s did not end in time; the last that was seen: %s", s.Name, last)
 }

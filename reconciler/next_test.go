@@ -290,12 +290,12 @@ func TestTheSourceIsWatchedToTheEnd(t *testing.T) {
 	for i, d := range migrateSteps {
 		if d.Verb == "workload.still-stopped" {
 			before = append(before, migrateSteps[i+1].Name)
-			if d.NoReturn || d.When == nil || d.When(&FreezeFacts{}) || !d.When(&FreezeFacts{Quiesce: true}) {
+			if after := d.Name == "one-side-only"; d.NoReturn != after || d.Soft != after || d.When == nil || d.When(&FreezeFacts{}) || !d.When(&FreezeFacts{Quiesce: true}) {
 				t.Errorf("%+v", d)
 			}
 		}
 	}
-	if !slices.Equal(before, []string{"move", "traffic"}) {
+	if !slices.Equal(before, []string{"move", "traffic", "migrated"}) {
 		t.Errorf("it is asked before %v", before)
 	}
 	last := slices.IndexFunc(migrateSteps, func(d StepDef) bool { return d.Name == "move" })

@@ -38,10 +38,11 @@ const (
 // Observation is the answer of a Look.
 type Observation struct {
 	Seen    Seen
-	Reason  string // CamelCase, for conditions
-	Message string // one sentence: what, which object, what to do next
-	Object  string // the object that blocks, "source Deployment shop/web"
-	Final   bool   // with Broken: another attempt cannot help
+	Reason  string   // CamelCase, for conditions
+	Message string   // one sentence: what, which object, what to do next
+	Object  string   // the object that blocks, "source Deployment shop/web"
+	Events  []string // what its cluster said of it lately, the newest first
+	Final   bool     // with Broken: another attempt cannot help
 	// Facts found or made; merged into the run with the state change that follows.
 	Facts *spec.Facts
 	// Log is text for the run's log file; redacted by the ledger.

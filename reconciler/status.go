@@ -125,14 +125,17 @@ func Ended(st *spec.PlanStatus, run *spec.Run, path string) *spec.PlanStatus {
 		r.CutoverFailed = !ok
 		if ok {
 			r.State, r.Cutover, r.CutoverPath = spec.Migrated, run.Metadata.Name, path
-			r.LastBackPath, r.SourceWritten = "", false
+			r.LastBackPath, r.SourceWritten, r.Live = "", false, nil
+			for _, t := range wentLive(run) {
+				r.Live = &metav1.Time{Time: t.Time.Time}
+			}
 			c.Migrated = run.Spec.Digest
 		}
 	case spec.RunRollback:
 		r.RollbackFailed = !ok && !returned(run)
 		r.LastBackPath, r.SourceWritten = path, r.SourceWritten || wroteSource(run)
 		if ok {
-			r.State, r.Cutover, r.CutoverPath, r.LastBackPath, r.SourceWritten = spec.RolledBack, "", "", "", false
+			r.State, r.Cutover, r.CutoverPath, r.LastBackPath, r.SourceWritten, r.Live = spec.RolledBack, "", "", "", false, nil
 		}
 	case spec.RunClose:
 		if ok {

@@ -32,7 +32,8 @@ func undoTurn(d StepDef, in Input, i int) Decision {
 	if goesWithTheTarget(d, in) {
 		return settleUndo(in, i, spec.StepUndoFail, "TargetIsDead", withoutTarget(in))
 	}
-	if s.Undid != nil && s.Undid.Started != nil && in.Now.After(s.Undid.Started.Add(undoTimeout)) {
+	works := d.UndoWaits && in.Err == nil && in.Seen.Seen == Working
+	if s.Undid != nil && s.Undid.Started != nil && in.Now.After(s.Undid.Started.Add(undoTimeout)) && !works {
 		if !d.UndoBefore && s.Attempt >= undoAttempts {
 			return settleUndo(in, i, spec.StepUndoFail, "DeadlineExceeded", overdue(in, s))
 		}

@@ -1,12 +1,14 @@
 package reconciler
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 )
 
@@ -228,6 +230,27 @@ func TestAnUndoOfAHookIsNeverGivenUp(t *testing.T) {
 		w.life(t)
 		if es := effects(w); !slices.Contains(es, names[1]) || w.ended == nil {
 			t.Errorf("%s: effects %v", kind, es)
+		}
+	}
+}
+
+// Velero cannot be told to stop, and what it makes meanwhile would be left behind.
+func TestAnUndoThatVeleroStillWorksOnIsWaitedFor(t *testing.T) {
+	for _, step := range []string{"backup", "restore", "late-restore"} {
+		d := stepTable(spec.RunMigrate)[step]
+		begun := metav1.NewMicroTime(noon)
+		run := &spec.Run{Spec: spec.RunSpec{Kind: spec.RunMigrate}, Steps: []spec.Step{{Name: step, Undo: d.Undo, State: spec.StepUndoing, Attempt: undoAttempts, Undid: &spec.Undid{Started: &begun}}}}
+		in := Input{Now: noon.Add(7 * undoTimeout), Run: run, Seen: Observation{Seen: Working, Reason: "VeleroStuck"}}
+		if dec := undoTurn(d, in, 0); dec.Kind != Wait || dec.Waiting.Reason != "VeleroStuck" {
+			t.Errorf("%s: given up while Velero works: %+v", step, dec)
+		}
+		in.Seen = Observation{Seen: Succeeded}
+		if dec := undoTurn(d, in, 0); dec.Kind != Save || dec.Run.Steps[0].State != spec.StepUndone {
+			t.Errorf("%s: not undone: %+v", step, dec)
+		}
+		in.Seen, in.Err = Observation{}, errors.New("no answer")
+		if dec := undoTurn(d, in, 0); dec.Kind != Save || dec.Run.Steps[0].State != spec.StepUndoFail {
+			t.Errorf("%s: a cluster that never answers holds the run for ever: %+v", step, dec)
 		}
 	}
 }

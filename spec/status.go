@@ -74,6 +74,9 @@ type Recorded struct {
 	LastDigest  string `json:"lastDigest,omitempty"` // sha256 of its record
 	Cutover     string `json:"cutover,omitempty"`    // newest successful cutover that is not rolled back
 	CutoverPath string `json:"cutoverPath,omitempty"`
+	// Live is since when the target of that cutover has its volumes and writes to
+	// them; absent in records of versions that did not keep it.
+	Live *metav1.Time `json:"live,omitempty"`
 	// LastBackPath is the newest rollback of that cutover that failed, and SourceWritten
 	// that one of them has begun to write into the source's volumes. Both go with it.
 	LastBackPath  string `json:"lastBackPath,omitempty"`
@@ -135,7 +138,8 @@ type Waiting struct {
 	Reason   string       `json:"reason"`
 	Message  string       `json:"message"`
 	Object   string       `json:"object,omitempty"`
-	Look     string       `json:"look,omitempty"` // the command that shows the object
+	Look     string       `json:"look,omitempty"`   // the command that shows the object
+	Events   []string     `json:"events,omitempty"` // of the object, the newest first
 	Since    metav1.Time  `json:"since"`
 	Deadline *metav1.Time `json:"deadline,omitempty"`
 }

@@ -19,4 +19,7 @@ func tellWait(w io.Writer, x *spec.Waiting, now time.Time) {
 	if x.Look != "" {
 		fmt.Fprintf(w, "look      %s\n", x.Look)
 	}
+	for _, e := range x.Events {
+		fmt.Fprintf(w, "event     %s\n", e)
+	}
 }

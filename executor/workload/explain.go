@@ -140,7 +140,7 @@ func LastWarning(ctx context.Context, c *kube.Cluster, namespace string, uid typ
 		if slices.Contains(settled, ev.Reason) {
 			continue
 		}
-		if newest == nil || when(ev).After(when(newest).Time) {
+		if newest == nil || kube.EventTime(ev).After(kube.EventTime(newest).Time) {
 			newest = ev
 		}
 	}
@@ -148,16 +148,4 @@ func LastWarning(ctx context.Context, c *kube.Cluster, namespace string, uid typ
 		return ""
 	}
 	return newest.Reason + ": " + newest.Message
-}
-
-// when is the newest of the fields in which events keep their time.
-func when(ev *corev1.Event) metav1.Time {
-	t := ev.LastTimestamp
-	if t.Before(&ev.FirstTimestamp) {
-		t = ev.FirstTimestamp
-	}
-	if micro := metav1.NewTime(ev.EventTime.Time); t.Before(&micro) {
-		t = micro
-	}
-	return t
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,21 +31,11 @@ func copyBackSteps() (steps []string) {
 	return steps
 }
 
-// allSteps names every step that a plan with copied volumes goes through:
-// "stage/upload", "migrate/stop", "undo/stop", "back/write-source", "close/purge".
-func allSteps() []string {
-	facts := &reconciler.FreezeFacts{Volumes: true, Quiesce: true, Hooks: map[spec.Phase]bool{}}
-	var all []string
+// allSteps names every step that the plans of this program go through, those of a
+// copy back ("back/write-source") too.
+func allSteps() (all []string) {
 	for _, kind := range []spec.RunKind{spec.RunStage, spec.RunMigrate, spec.RunClose} {
-		for _, d := range reconciler.Itineraries[kind] {
-			if d.When != nil && !d.When(facts) {
-				continue
-			}
-			all = append(all, string(kind)+"/"+d.Name)
-			if kind == spec.RunMigrate && d.Undo != "" {
-				all = append(all, "undo/"+d.Name)
-			}
-		}
+		all = append(all, stepsOf(kind)...)
 	}
 	return append(append(all, rolledBack, putBack), backSteps...)
 }
@@ -57,12 +48,13 @@ type book struct {
 	mu     sync.Mutex
 	hit    map[string]int
 	killed int
+	faults map[string]int // by what was hit
 	broken int
 	lost   int
 }
 
 func newBook() *book {
-	return &book{began: time.Now(), steps: allSteps(), hit: map[string]int{}}
+	return &book{began: time.Now(), steps: allSteps(), hit: map[string]int{}, faults: map[string]int{}}
 }
 
 func (b *book) say(format string, args ...any) {
@@ -107,10 +99,10 @@ func (b *book) of(kinds ...string) (steps []string) {
 	return steps
 }
 
-// missing lists the steps of some kinds that no kill has hit; all of them when
-// every one was hit.
-func (b *book) missing(kinds ...string) []string {
-	all := b.of(kinds...)
+// missing lists the steps of some kinds and of plans of one way that no kill has
+// hit; all of them when every one was hit.
+func (b *book) missing(w *way, kinds ...string) []string {
+	all := slices.DeleteFunc(b.of(kinds...), func(step string) bool { return !w.has(step) })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var missing []string
@@ -147,4 +139,22 @@ func (b *book) violations() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.broken
+}
+
+// struck counts a fault by its name, or what came with it.
+func (b *book) struck(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults[name]++
+}
+
+// tally says how often what was hit.
+func (b *book) tally() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(b.faults)) {
+		parts = append(parts, fmt.Sprintf("%s %d", name, b.faults[name]))
+	}
+	return "faults: " + strings.Join(parts, ", ")
 }

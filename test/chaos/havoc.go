@@ -72,7 +72,7 @@ func (s *scenario) unleash(ctx context.Context, wanted bool, kinds ...string) (s
 		return func() {}
 	}
 	h := &havoc{scenario: s, rnd: rand.New(rand.NewPCG(s.rnd.Uint64(), s.rnd.Uint64())), random: s.rnd.IntN(maxRandom + 1)}
-	missing := s.book.missing(kinds...)
+	missing := s.book.missing(s.way, kinds...)
 	for _, i := range h.rnd.Perm(len(missing))[:min(maxAimed, len(missing))] {
 		h.aims = append(h.aims, missing[i])
 	}
@@ -121,6 +121,7 @@ func (h *havoc) strike(ctx context.Context) {
 		h.book.say("%s: fault %s could not be made: %v", h.plan, f.name, err)
 	}
 	h.trouble.add(f.foreign, outage)
+	h.book.struck(f.name)
 	if f.foreign {
 		h.aims = slices.DeleteFunc(h.aims, func(s string) bool { return s == step })
 	}
@@ -159,6 +160,7 @@ func (h *havoc) killDaemon(ctx context.Context) (did string, outage time.Duratio
 	did = fmt.Sprintf("daemon killed in %s, down for %.1f s", step, pause.Seconds())
 	if lose {
 		did += ", journal emptied"
+		h.book.struck("daemon with its journal")
 		err = h.daemon.empty()
 	}
 	select {

@@ -51,6 +51,7 @@ func run() int {
 	}
 	c.loop(ctx)
 	c.cleanUp()
+	c.book.say("%s", c.book.tally())
 	violations := c.book.violations()
 	fmt.Printf("seed=%d kills=%d steps=%d/%d violations=%d\n", o.seed, c.book.kills(), c.book.hits(), len(c.book.steps), violations)
 	switch {
@@ -119,6 +120,7 @@ func newChaos(o options) (*chaos, error) {
 	if c.files, err = l.Infrastructure(); err != nil {
 		return nil, err
 	}
+	c.files["hooks.yaml"] = hooks(bed.Images["busybox"])
 	if _, err := l.Commit("Describe clusters and repository", c.files); err != nil {
 		return nil, err
 	}

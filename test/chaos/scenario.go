@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ const (
 type scenario struct {
 	*chaos
 	n       int
+	way     *way
 	plan    string
 	rnd     *rand.Rand
 	client  *client
@@ -85,7 +87,7 @@ type approval struct {
 type bedError struct{ error }
 
 func newScenario(c *chaos, n int) *scenario {
-	return &scenario{chaos: c, n: n, plan: fmt.Sprintf("%s-%d", c.lab.Name, n), rnd: random(c.seed, n), attempt: 1}
+	return &scenario{chaos: c, n: n, way: &ways[n%len(ways)], plan: fmt.Sprintf("%s-%d", c.lab.Name, n), rnd: random(c.seed, n), attempt: 1}
 }
 
 // random is the scenario's own source: small seeds must not be like each other.
@@ -177,7 +179,7 @@ func (c *chaos) eventually(ctx context.Context, limit time.Duration, check func(
 func (s *scenario) ask(ctx context.Context, state spec.State, extra string) (string, error) {
 	s.book.say("%s is asked to be %s", s.plan, state)
 	file := "plans/" + s.plan + ".yaml"
-	text := lab.Plan(s.plan, state, fmt.Sprintf("cutover: {attempt: %d}\n%s", s.attempt, extra))
+	text := lab.Plan(s.plan, state, fmt.Sprintf("cutover: {attempt: %d}\n%s\n%s", s.attempt, strings.ReplaceAll(s.way.extra, "NS", s.plan), extra))
 	commit, err := s.lab.Commit(fmt.Sprintf("Set %s to %s", s.plan, state), map[string]string{file: text})
 	if err == nil {
 		return commit, nil
