@@ -85,9 +85,14 @@ var mutations = []mutation{
 		test: "TestUnknownStepRefuses", folder: "./reconciler",
 	},
 	{
-		rule: "what a hook did to a custom resource is put back", file: "executor/kube/kept.go",
-		from: "now == nil || !alike(k.was, *now), nil", to: "now == nil, nil",
+		rule: "what a hook did to a custom resource is put back", file: "executor/kube/keptundo.go",
+		from: "now == nil || !alike(k.was, *now), err", to: "now == nil, err",
 		test: "TestACustomResourceIsPutBack", folder: "./executor/kube",
+	},
+	{
+		rule: "Git knows of the way back before anything is taken back", file: "reconciler/drive.go",
+		from: "dec.Call.Undo && !d.turned {", to: "dec.Call.Undo && d.turned {",
+		test: "TestKilledAtEveryInstant", folder: "./reconciler",
 	},
 	{
 		rule: "the end of the last pod is waited for", file: "executor/workload/drained.go",
