@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,7 +107,10 @@ func Start(t testing.TB, signs string) *Server {
 	must(t, os.WriteFile(s.file("app.ini"), fmt.Appendf(nil, settings, s.dir, program, web, shell, signs), 0o600))
 	s.run(ctx, program, "migrate")
 	s.run(ctx, program, "admin", "user", "create", "--admin", "--username", "boss", "--password", password, "--email", "boss@example.com", "--must-change-password=false")
-	s.admin = s.run(ctx, program, "admin", "user", "generate-access-token", "--username", "boss", "--scopes", "all", "--raw")
+	said := s.run(ctx, program, "admin", "user", "generate-access-token", "--username", "boss", "--scopes", "all", "--raw")
+	if s.admin = regexp.MustCompile(`(?m)^[0-9a-f]{40}$`).FindString(said); s.admin == "" {
+		t.Fatalf("Gitea has made no token: %s", said)
+	}
 	s.serve(program)
 	s.Hosts = knownHost(t, "127.0.0.1:"+shell)
 	return s
@@ -134,15 +138,14 @@ func (s *Server) command(ctx context.Context, program string, args ...string) *e
 	return c
 }
 
-// run executes a subcommand and returns the last line that it prints.
+// run executes a subcommand and returns all that it prints, its log among it.
 func (s *Server) run(ctx context.Context, program string, args ...string) string {
 	s.t.Helper()
 	out, err := s.command(ctx, program, args...).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("gitea %s: %v\n%s", args[0], err, out)
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return lines[len(lines)-1]
+	return string(out)
 }
 
 // serve starts the server, waits until it answers, and ends it with the test.
