@@ -23,7 +23,6 @@ const (
 	eventsAgain = 15 * time.Second
 	eventsWait  = 3 * time.Second // a wait must not wait for its explanation
 	eventsShown = 3
-	eventLength = 200 // bytes of an event's message
 )
 
 // diary remembers what was last read of an object's events. Safe for concurrent use.
@@ -108,10 +107,8 @@ func lastEvents(ctx context.Context, c *kube.Cluster, o corev1.ObjectReference) 
 	return text
 }
 
+// sentence is one line, and whole: what is cut may be half a secret, which nobody
+// finds any more. The API has no longer messages than 1 KiB.
 func sentence(ev *corev1.Event) string {
-	message := strings.Join(strings.Fields(ev.Message), " ")
-	if len(message) > eventLength {
-		message = strings.ToValidUTF8(message[:eventLength], "") + "…"
-	}
-	return fmt.Sprintf("%s %s: %s", kube.EventTime(ev).UTC().Format(time.RFC3339), ev.Reason, message)
+	return fmt.Sprintf("%s %s: %s", kube.EventTime(ev).UTC().Format(time.RFC3339), ev.Reason, strings.Join(strings.Fields(ev.Message), " "))
 }

@@ -50,7 +50,7 @@ func TestAWaitTellsTheLastEvents(t *testing.T) {
 		d.tell(context.Background(), env(run), o)
 		return o
 	}
-	want := []string{"2026-12-01T10:04:00Z Killing: newest of all", "2026-12-01T10:03:00Z Unhealthy: " + strings.Repeat("x", 200) + "…", "2026-12-01T10:02:00Z Pulled: second"}
+	want := []string{"2026-12-01T10:04:00Z Killing: newest of all", "2026-12-01T10:03:00Z Unhealthy: " + strings.Repeat("x", 300), "2026-12-01T10:02:00Z Pulled: second"}
 	for range 3 { // a wait looks again every few seconds
 		if got := waits("a", "source Pod shop/web-1").Events; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("got %q", got)

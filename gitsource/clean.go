@@ -44,7 +44,7 @@ func clean[T any](r *Redactor, record *T, f form[T], note func(*T, int)) ([]byte
 }
 
 // sentences are the fields of records that hold text made by programs.
-var sentences = map[string]bool{"Message": true, "Reason": true, "Cancel": true, "LastFailure": true, "Warnings": true, "Subject": true}
+var sentences = map[string]bool{"Message": true, "Reason": true, "Cancel": true, "LastFailure": true, "Warnings": true, "Events": true, "Subject": true}
 
 // cleanSentences says how many values it has taken out.
 func cleanSentences(r *Redactor, v reflect.Value) (n int) {

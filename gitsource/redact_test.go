@@ -63,6 +63,7 @@ func TestRecordsAndLogsHoldNoSecret(t *testing.T) {
 	run, st := openRun("shop", 1)
 	run.Steps[0].Message, run.Status.Warnings = "exit 1: "+secret, []string{secret}
 	st.WaitsFor.Message = "login with " + secret + " failed"
+	st.WaitsFor.Events = []string{"Failed: " + secret}
 	must(t, l.Record(testContext(t), reconciler.Change{Plans: plans(st), Runs: runs(run), Message: "saw " + secret, Trailers: map[string]string{"Migration-Step": secret},
 		Logs: []reconciler.Log{{Plan: "shop", Run: run.Metadata.Name, Name: "x.log", Text: "half s3cr3t-of"}, {Plan: "shop", Run: run.Metadata.Name, Name: "y.log", Text: secret}}}))
 	if run.Steps[0].Message != "exit 1: "+secret {

@@ -39,7 +39,7 @@ const (
 // needed to go on, to undo, or to prove something.
 var (
 	cutTexts  = map[string]bool{"Step.Message": true, "Undid.Message": true, "RunStatus.Message": true, "Volume.TransferReason": true, "Condition.Message": true, "Waiting.Message": true, "Problem.Message": true, "PlanStatus.LastFailure": true}
-	cutLists  = map[string]bool{"RunStatus.Warnings": true, "Volume.Warnings": true, "Volume.Notes": true, "Verified.First": true, "PlanStatus.Problems": true}
+	cutLists  = map[string]bool{"RunStatus.Warnings": true, "Volume.Warnings": true, "Volume.Notes": true, "Verified.First": true, "PlanStatus.Problems": true, "Waiting.Events": true}
 	lastLists = map[string]bool{"Facts.Changes": true, "Facts.Skipped": true}
 )
 
