@@ -22,6 +22,9 @@ const (
 	// logLines bounds what the node sends, logRead what is read of it.
 	logLines int64 = 5000
 	logRead        = 8 << 20
+	// noLogs is how a kubelet begins what it sends in place of the output of a
+	// container that it has removed.
+	noLogs = "unable to retrieve container logs for "
 )
 
 // podsOf lists a Job's pods; without the right to, there are none to see.
@@ -113,6 +116,9 @@ func podLog(ctx context.Context, c *kube.Cluster, j *batchv1.Job) output {
 	}
 	defer func() { _ = stream.Close() }()
 	text, err := io.ReadAll(io.LimitReader(stream, logRead))
+	if strings.HasPrefix(string(text), noLogs) {
+		return output{text: fmt.Sprintf("(the node has removed the output of pod %s)\n", pod.Name)}
+	}
 	head := fmt.Sprintf("pod %s, newest of %d tries\n", pod.Name, j.Status.Failed+j.Status.Succeeded)
 	if err != nil {
 		head += fmt.Sprintf("(broken off: %v)\n", err)
