@@ -38,7 +38,8 @@ test: lint image ## everything, unit to end to end on the bed
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
-	TRANSHIP_BED=$(BED) $(GO) test -race -count=1 -p 2 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)|/test/gitea$$') ./executor/mover/engine
+	TRANSHIP_BED=$(BED) $(GO) test -race -count=1 -p 2 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)|/test/gitea$$|/reconciler$$') ./executor/mover/engine
+	$(GO) test -race -short -count=1 ./reconciler
 	cd test/tools && $(GO) build -o $(CURDIR)/build/gotestsum gotest.tools/gotestsum
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
 		build/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test \
@@ -51,7 +52,7 @@ test: lint image ## everything, unit to end to end on the bed
 
 test-long: image ## by hand before a release: also what is skipped because it takes minutes or disturbs others
 	TRANSHIP_LONG=1 TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
-		$(GO) test -count=1 -p 1 -timeout 90m ./executor/... ./test/e2e
+		$(GO) test -count=1 -p 1 -timeout 90m ./reconciler ./executor/... ./test/e2e
 
 # Not in test: the first build takes ten minutes of processor time, and a test run five.
 test-gitea: build ## by hand before a release: against a real Gitea, which the first call builds; no cluster

@@ -72,6 +72,7 @@ func (l *lab) stageAgain(before *story) *story {
 }
 
 func TestBlockVolumeMovesAndComesBack(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.apply(l.onDevice())
 	l.rolledOut("statefulset/raw")

@@ -45,6 +45,7 @@ spec:
 // storage class and a Deployment to another claim, into a namespace of another
 // name; the StatefulSet is then scaled up where it arrived.
 func TestClaimsGetAnotherClassAndAnotherName(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.apply(l.stateful() + l.archive())
 	l.rolledOut("statefulset/db")
