@@ -34,7 +34,7 @@ image: build bed-up ## the product as an image on every node of the bed
 	cd test/bed && $(GO) run . image --out $(CURDIR)/build/image.tar --ref $(MOVER_IMAGE) --entrypoint /tranship tranship=$(CURDIR)/build/tranship
 	cd test/bed && $(GO) run . load --dir $(BED_DIR) $(CURDIR)/build/image.tar
 
-test: lint image ## everything, unit to end to end on the bed
+test: lint image ## unit to end to end on the bed; test-long and test-gitea have the rest
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
