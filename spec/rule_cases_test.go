@@ -131,6 +131,7 @@ var planCases = []ruleCase{
 	set1(KindMigrationPlan, "spec.stage", "{schedule: '@daily'}", "spec.stage.schedule", "five fields"),
 	set1(KindMigrationPlan, "spec.stage", "{schedule: '0 0 30 2 *'}", "spec.stage.schedule", "never fires"),
 	set1(KindMigrationPlan, "spec.stage", "{schedule: '0 1 * * *', timeZone: Local}", "spec.stage.timeZone", "IANA"),
+	set1(KindMigrationPlan, "spec.stage", "{schedule: '0 1 * * *', timeZone: Europe/Atlantis}", "spec.stage.timeZone", "IANA"),
 	set1(KindMigrationPlan, "spec.stage", "{timeZone: Europe/Berlin}", "spec.stage.timeZone", "no effect"),
 	set1(KindMigrationPlan, "spec.stage", "{startingDeadline: 1h}", "spec.stage.startingDeadline", "no effect"),
 	set1(KindMigrationPlan, "spec.stage", "{schedule: '0 1 * * *', startingDeadline: 0s}", "spec.stage.startingDeadline", "longer than zero"),
@@ -143,6 +144,8 @@ var planCases = []ruleCase{
 	set1(KindMigrationPlan, "spec.windows", "[{kind: Deny, from: '2026-01-02T00:00:00Z'}]", "spec.windows[0]", "both from and to"),
 	set1(KindMigrationPlan, "spec.windows", "[{kind: Deny, from: '2026-01-02T00:00:00Z', to: '2026-01-03T00:00:00Z', duration: 1h}]", "spec.windows[0]", "write two windows"),
 	set1(KindMigrationPlan, "spec.windows", "[{kind: Deny, from: '2026-01-02T00:00:00Z', to: '2026-01-03T00:00:00Z', timeZone: UTC}]", "spec.windows[0].timeZone", "no effect"),
+	set1(KindMigrationPlan, "spec.windows", "[{kind: Allow, schedule: '0 1 * * *', duration: 1h, timeZone: Europe/Atlantis}]", "spec.windows[0].timeZone", "IANA"),
+	set1(KindMigrationPlan, "spec.windows", "[{kind: Deny, schedule: '0 1 * * *', duration: 1h, timeZone: Local}]", "spec.windows[0].timeZone", "IANA"),
 	set1(KindMigrationPlan, "spec.windows", "[{kind: Deny, schedule: '0 1 * * *', duration: 1h, applies: [Stage, Stage]}]", "spec.windows[0].applies[1]", "written twice"),
 
 	set1(KindMigrationPlan, "spec.cutover", "{notBefore: '2026-01-02T00:00:00Z', notAfter: '2026-01-02T00:00:00Z'}", "spec.cutover.notAfter", "no cutover could ever start"),

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -169,4 +170,112 @@ func named(e ast.Expr, pkg, name string) bool {
 	}
 	x, ok := s.X.(*ast.Ident)
 	return ok && x.Name == pkg && s.Sel.Name == name
+}
+
+// proofs are the files that compare what a caller sent with a secret, and how often
+// they do that: by a function whose time does not depend on what is equal.
+var proofs = map[string]map[string]int{
+	"cmd/tranship/webhookformats.go": {"hmac.Equal": 1, "subtle.ConstantTimeCompare": 1},
+	"cmd/tranship/server.go":         {"subtle.ConstantTimeCompare": 1},
+}
+
+// hasty are functions that compare, and end at the first difference.
+var hasty = []string{"bytes.Equal", "bytes.Compare", "bytes.HasPrefix", "bytes.EqualFold", "bytes.Contains", "strings.Compare", "strings.EqualFold", "strings.HasPrefix", "strings.HasSuffix",
+	"slices.Equal", "slices.Compare", "slices.Contains", "slices.Index", "reflect.DeepEqual", "maps.Equal", "cmp.Compare"}
+
+// TestSecretsAreComparedInConstantTime: how long an answer takes says nothing about a
+// signature, a token or a secret.
+func TestSecretsAreComparedInConstantTime(t *testing.T) {
+	for path, want := range proofs {
+		f, err := parser.ParseFile(token.NewFileSet(), "../../"+path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, wrong := comparisons(f)
+		for _, w := range wrong {
+			t.Errorf("%s: %s: compare by hmac.Equal or subtle.ConstantTimeCompare", path, w)
+		}
+		if !maps.Equal(found, want) {
+			t.Errorf("%s compares by %v, want %v: adjust the list, and look whether a secret is compared elsewhere", path, found, want)
+		}
+	}
+	// A webhook's secret is not looked at anywhere else.
+	sources(t, func(path string, f *ast.File) {
+		if path != "cmd/tranship/webhooks.go" {
+			return
+		}
+		uses, given := 0, 0
+		ast.Inspect(f, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "secret" {
+				uses++
+			}
+			if c, ok := n.(*ast.CallExpr); ok && len(c.Args) > 0 {
+				verify, ok1 := c.Fun.(*ast.SelectorExpr)
+				secret, ok2 := c.Args[0].(*ast.SelectorExpr)
+				if ok1 && ok2 && verify.Sel.Name == "verify" && secret.Sel.Name == "secret" {
+					given++
+				}
+			}
+			return true
+		})
+		if uses != 1 || given != 1 {
+			t.Errorf("%s uses a webhook's secret %d times, %d of them to verify; want once, to verify", path, uses, given)
+		}
+	})
+}
+
+// comparisons are the calls of a file that compare in constant time, and everything
+// that compares two values of which none is written in the source.
+func comparisons(f *ast.File) (found map[string]int, wrong []string) {
+	found = map[string]int{}
+	plain := func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.BasicLit:
+			return true
+		case *ast.Ident:
+			return e.Name == "nil"
+		}
+		return false
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.BinaryExpr:
+			if (n.Op == token.EQL || n.Op == token.NEQ) && !plain(n.X) && !plain(n.Y) {
+				wrong = append(wrong, "two values with "+n.Op.String())
+			}
+		case *ast.SwitchStmt:
+			if n.Tag != nil {
+				wrong = append(wrong, "a switch over a value")
+			}
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if !ok {
+				break
+			}
+			switch name := x.Name + "." + n.Sel.Name; {
+			case slices.Contains(hasty, name):
+				wrong = append(wrong, name)
+			case x.Name == "subtle", name == "hmac.Equal":
+				found[name]++
+			}
+		}
+		return true
+	})
+	return found, wrong
+}
+
+// TestHastyComparisonsAreFound: what TestSecretsAreComparedInConstantTime looks for.
+func TestHastyComparisonsAreFound(t *testing.T) {
+	for body, want := range map[string]int{
+		"return hmac.Equal(given, want)": 0, "return string(given) == string(want)": 1, "return !(given != want)": 1, "return bytes.Equal(given, want)": 1,
+		"return slices.Equal(given, want)": 1, "switch given { case want: return true }": 1, "return err == nil && given != \"\"": 0,
+	} {
+		f, err := parser.ParseFile(token.NewFileSet(), "", "package p\nfunc f() bool {\n"+body+"\n}", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, wrong := comparisons(f); len(wrong) != want {
+			t.Errorf("%s: %v", body, wrong)
+		}
+	}
 }
