@@ -96,14 +96,18 @@ func (f *runFlags) serve(ctx context.Context) error {
 	sink := flux.NewLogger(f.log)
 	klog.SetLogger(sink)
 	log := slog.New(logr.ToSlogHandler(sink))
+	// From the first moment on: one that starts, or waits for its Lease, must not end of it.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	if f.lease == "" {
-		return f.run(ctx, log)
+		return f.run(ctx, log, hup)
 	}
 	f.takeOver = true
-	return underLease(ctx, log, f.lease, f.leaseAt, func(ctx context.Context) error { return f.run(ctx, log) })
+	return underLease(ctx, log, f.lease, f.leaseAt, func(ctx context.Context) error { return f.run(ctx, log, hup) })
 }
 
-func (f *runFlags) run(ctx context.Context, log *slog.Logger) error {
+func (f *runFlags) run(ctx context.Context, log *slog.Logger, hup <-chan os.Signal) error {
 	d := &daemon{log: log, takeOver: f.takeOver}
 	cfg, err := f.common.load()
 	if err != nil {
@@ -119,7 +123,7 @@ func (f *runFlags) run(ctx context.Context, log *slog.Logger) error {
 	defer d.close()
 	field, value := cfg.Spec.Source.Reads()
 	d.log.Info("the daemon runs", "version", version, "epoch", d.epoch, "source", cfg.Spec.Source.URL, field, value)
-	return d.serve(ctx, f)
+	return d.serve(ctx, f, hup)
 }
 
 // open acquires the ledger and wires everything to it.
@@ -153,10 +157,9 @@ func (d *daemon) open(ctx context.Context, f *runFlags) (err error) {
 	})
 	registry := prometheus.NewRegistry()
 	told := newMetrics(registry, d.log)
-	spread := jitter.Percent(0.1, nil)
 	d.loop = reconciler.New(reconciler.Config{
 		Source: d.source, Ledger: d.ledger, Executor: d.executor, Clock: clock{}, Notifier: told, Log: d.log,
-		Interval: func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }, Slots: d.slots, Epoch: d.epoch, Holder: holder, Version: version,
+		Interval: d.intervals(), Slots: d.slots, Epoch: d.epoch, Holder: holder, Version: version,
 	})
 	d.server = &server{loop: d.loop, interval: cfg.Spec.Interval.Duration, registry: registry, progress: told.board, hooks: newWebhooks(d, registry), profile: f.profile}
 	d.server.hooks.refresh(ctx)
@@ -178,6 +181,13 @@ func (d *daemon) settings() kube.Settings {
 		out.RaiseAbove = d.ledger.RaiseAbove
 	}
 	return out
+}
+
+// intervals are those of the configuration, a tenth longer or shorter at most: many
+// daemons shall not ask one server at the same instants.
+func (d *daemon) intervals() func() time.Duration {
+	spread := jitter.Percent(0.1, nil)
+	return func() time.Duration { return spread(d.config.get().Spec.Interval.Duration) }
 }
 
 // slots are the limits of the configuration, also after SIGHUP.
@@ -203,12 +213,12 @@ func place(ledger, source spec.Repository) string {
 }
 
 // serve runs until ctx ends or a part fails for good.
-func (d *daemon) serve(ctx context.Context, f *runFlags) error {
+func (d *daemon) serve(ctx context.Context, f *runFlags, hup <-chan os.Signal) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.loop.Run(ctx) })
 	g.Go(func() error { return d.ledger.Serve(ctx, d.loop.LedgerChanged) })
 	g.Go(func() error { return d.server.serve(ctx, f.listen) })
-	g.Go(func() error { return d.reload(ctx) })
+	g.Go(func() error { return d.reload(ctx, hup) })
 	g.Go(func() error { return d.checkRights(ctx, gitConfig(d.config.get(), "", d.secrets, nil)) })
 	err := g.Wait()
 	if errors.Is(err, reconciler.ErrSuperseded) {
@@ -225,12 +235,9 @@ func (d *daemon) close() {
 	}
 }
 
-// reload reads the configuration again on SIGHUP and polls at once. A broken
+// reload reads the configuration again on each signal and polls at once. A broken
 // configuration is reported and the old one kept.
-func (d *daemon) reload(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (d *daemon) reload(ctx context.Context, hup <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -63,6 +63,14 @@ func TestServerGivesNothingAway(t *testing.T) {
 			}
 		}
 	}
+	if len(loop.Trigger) > 0 {
+		t.Error("a poll is wanted by somebody without the token")
+	}
+	for range 2 { // the second is the same wish
+		if code, body := ask(http.MethodPost, "/reconcile", "Bearer "+token); code != http.StatusAccepted || body != "" || len(loop.Trigger) != 1 {
+			t.Errorf("POST /reconcile: %d %q, %d polls wanted", code, body, len(loop.Trigger))
+		}
+	}
 	if code, body := ask(http.MethodPost, "/acknowledge", "Bearer "+token); code != http.StatusAccepted || body != "" { // of no commit
 		t.Errorf("POST /acknowledge: %d %q", code, body)
 	}
