@@ -26,7 +26,7 @@ func (d *directView) failure() (h *helperJob, on *kube.Cluster, r engine.Result)
 // and later those for which a second attempt is worth it.
 var (
 	atOnce = map[engine.Reason]bool{
-		engine.ReasonDirectUnreachable: true, engine.ReasonDirectUntrusted: true, engine.ReasonNoSpace: true,
+		engine.ReasonDirectUnreachable: true, engine.ReasonDirectUntrusted: true, engine.ReasonNoSpace: true, engine.ReasonDirectTooLarge: true,
 	}
 	later = map[engine.Reason]bool{
 		engine.ReasonDirectBroken: true, engine.ReasonContentElsewhere: true, engine.ReasonCancelled: true,

@@ -18,6 +18,7 @@ type peer struct {
 	objects *objects
 	zeros   *zeroNames
 	count   *counters
+	memory  *listMemory
 	// byContent: what the target holds is not known, so it is asked about every piece.
 	byContent bool
 	n         int
@@ -62,7 +63,7 @@ func (s *session) dialPeer(ctx context.Context, v VolumeRequest, c *counters) (*
 	}
 	lines := cap(s.pool.slots) + 1
 	p := &peer{
-		objects: o, zeros: newZeroNames(o), count: c, byContent: v.Content, n: lines,
+		objects: o, zeros: newZeroNames(o), count: c, memory: newListMemory(s.listMemory), byContent: v.Content, n: lines,
 		lines: make(chan *line, lines), alive: make(chan struct{}), parents: map[string]*node{},
 		sent: map[uint64]struct{}{}, seed: maphash.MakeSeed(),
 	}

@@ -18,6 +18,7 @@ type receiver struct {
 	config  *tls.Config
 	log     *slog.Logger
 	volumes map[string]*receiving
+	memory  *listMemory
 	// greeting bounds how many strangers may be in a handshake at once.
 	greeting chan struct{}
 	wg       sync.WaitGroup
@@ -58,7 +59,7 @@ func (s *session) receive(parent context.Context, res *Result) error {
 		return fail(ReasonDirectUnreachable, err, "cannot listen at %s", s.req.Direct.Listen)
 	}
 	s.listening(listener.Addr())
-	r := &receiver{session: s, config: config, log: s.log, volumes: map[string]*receiving{}, greeting: make(chan struct{}, greetingsAtOnce)}
+	r := &receiver{session: s, config: config, log: s.log, volumes: map[string]*receiving{}, memory: newListMemory(s.listMemory), greeting: make(chan struct{}, greetingsAtOnce)}
 	for _, v := range s.req.Volumes {
 		h := hello{Volume: v.Name, Parent: v.Held}
 		if v.Content {
@@ -110,7 +111,7 @@ func (r *receiver) volume(ctx context.Context, v VolumeRequest, c *counters, w *
 		return "", fail(ReasonWriteFailed, err, "cannot open the target directory %s", v.Path)
 	}
 	defer root.close()
-	a, err := newArrivals(root, newObjects(r.repo, &c.fetched), c)
+	a, err := newArrivals(root, newObjects(r.repo, &c.fetched), c, r.memory)
 	if err != nil {
 		return "", err
 	}

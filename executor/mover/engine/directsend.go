@@ -34,6 +34,11 @@ func (u *uploader) sendContent(ctx context.Context, f *os.File, st *unix.Stat_t,
 			return object.EmptyID, 0, u.peer.cause(ctx, err)
 		}
 	}
+	taken := 2 * listBytes(st.Size) // names and base
+	if err := u.peer.memory.take(ctx, taken, rel); err != nil {
+		return object.EmptyID, 0, u.peer.cause(ctx, err)
+	}
+	defer u.peer.memory.give(taken)
 	s := &sending{
 		uploader: u, p: u.peer, f: f, rel: rel, size: st.Size, linked: st.Nlink > 1, mode: modeAll,
 		names: make([]byte, pieceCount(st.Size)*nameSize),

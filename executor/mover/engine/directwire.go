@@ -37,12 +37,10 @@ const (
 
 const (
 	// windowSize is how much of a file one frame carries at most; a multiple of pieceSize.
-	windowSize = 1 << 20
-	frameLimit = windowSize + 256<<10
-	// directFileMax bounds the list of a file's pieces, 2 GiB of memory: a sender may say any size.
-	directFileMax = 16 << 40
-	writeBuffer   = 256 << 10
-	dialPatience  = 45 * time.Second
+	windowSize   = 1 << 20
+	frameLimit   = windowSize + 256<<10
+	writeBuffer  = 256 << 10
+	dialPatience = 45 * time.Second
 	// linePatience bounds every read and write of a line, of two pieces at most, so that a slow one has
 	// time; a sender with nothing to send says so every aliveEvery.
 	linePatience = 2 * time.Minute

@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +22,7 @@ type arrivals struct {
 	objects *objects
 	count   *counters
 	zeros   *zeroNames
+	memory  *listMemory
 	// trusted: what a file of the target holds is recorded, unless its size or time say otherwise.
 	trusted bool
 
@@ -39,25 +39,21 @@ type arrivals struct {
 	linked map[digest]piecePlace
 }
 
-type piecePlace struct {
-	rel   string
-	start int64
-}
-
 // arriving is a file longer than a window.
 type arriving struct {
 	f     *os.File
 	fresh bool // it was made just now: what is not written is a hole
 	size  int64
 	names []byte
+	taken int64 // of the memory, for names
 }
 
-func newArrivals(root *dir, o *objects, c *counters) (*arrivals, error) {
+func newArrivals(root *dir, o *objects, c *counters, m *listMemory) (*arrivals, error) {
 	if err := o.named(); err != nil {
 		return nil, err
 	}
 	return &arrivals{
-		root: root, objects: o, count: c, zeros: newZeroNames(o),
+		root: root, objects: o, count: c, zeros: newZeroNames(o), memory: m,
 		open: map[string]*arriving{}, held: map[digest]digest{}, linked: map[digest]piecePlace{},
 	}, nil
 }
@@ -68,6 +64,7 @@ func (a *arrivals) close() {
 	defer a.mu.Unlock()
 	for _, s := range a.open {
 		s.f.Close()
+		a.memory.give(s.taken)
 	}
 	a.open = map[string]*arriving{}
 }
@@ -108,10 +105,18 @@ func (a *arrivals) begin(body []byte) (mode byte, err error) {
 	if p.bad || len(p.b) > 0 || rel == "" || size <= 0 {
 		return 0, errFrame
 	}
-	if size > directFileMax {
-		return 0, fail(ReasonWriteFailed, nil, "file %q has %d bytes, more than the %d that go directly; set the volume's transfer to Repository", rel, size, int64(directFileMax))
+	if err := a.forget(rel); err != nil {
+		return 0, err
 	}
-	a.forget(rel)
+	taken := listBytes(size)
+	if err := a.memory.wait(taken, rel); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			a.memory.give(taken)
+		}
+	}()
 	f, st, err := a.place(rel)
 	if err != nil {
 		return 0, err
@@ -128,7 +133,7 @@ func (a *arrivals) begin(body []byte) (mode byte, err error) {
 		f.Close()
 		return 0, targetFailed(err, "set the size of file", rel)
 	}
-	s := &arriving{f: f, fresh: st == nil, size: size, names: make([]byte, pieceCount(size)*nameSize)}
+	s := &arriving{f: f, fresh: st == nil, size: size, names: make([]byte, taken), taken: taken}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.open[rel] != nil {
@@ -194,7 +199,9 @@ func (a *arrivals) window(w *window) error {
 		first := int(w.start / pieceSize)
 		return a.write(s, w, s.names[first*nameSize:(first+len(w.states))*nameSize])
 	}
-	a.forget(w.rel)
+	if err := a.forget(w.rel); err != nil {
+		return err
+	}
 	f, st, err := a.place(w.rel)
 	if err != nil {
 		return err
@@ -261,6 +268,7 @@ func (a *arrivals) end(body []byte) error {
 	a.mu.Lock()
 	delete(a.open, rel)
 	a.mu.Unlock()
+	defer a.memory.give(s.taken)
 	defer s.f.Close()
 	if size < s.size {
 		if err := s.f.Truncate(size); err != nil {
@@ -279,23 +287,29 @@ func (a *arrivals) end(body []byte) error {
 // complete notes what a file holds now.
 func (a *arrivals) complete(s *arriving, rel string, flags byte) error {
 	k, list := a.objects.digest([]byte(rel)), a.objects.digest(s.names)
+	if flags&flagLinked != 0 {
+		if err := a.link(s, rel); err != nil {
+			return err
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held[k] = list
-	if flags&flagLinked != 0 {
-		for i := 0; i < len(s.names); i += nameSize {
-			a.linked[digest(s.names[i:])] = piecePlace{rel, int64(i/nameSize) * pieceSize}
-		}
-	}
 	return nil
 }
 
 // forget notes that a file is being touched.
-func (a *arrivals) forget(rel string) {
+func (a *arrivals) forget(rel string) error {
 	k := a.objects.digest([]byte(rel))
+	if !a.touched(rel) {
+		if err := a.memory.wait(heldBytes, rel); err != nil {
+			return err
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held[k] = digest{}
+	return nil
 }
 
 // touched says whether the file at rel was written to. It may be asked of nil.
@@ -327,38 +341,6 @@ func (a *arrivals) holds(ctx context.Context, want *node, have *unix.Stat_t, rel
 	}
 	wanted, err := a.objects.listDigest(ctx, want.object, want.size)
 	return err == nil && wanted == list, err
-}
-
-// piece reads a piece that arrived under another path of the same file; nil if there is none. It may
-// be asked of nil.
-func (a *arrivals) piece(id object.ID, length int64) ([]byte, error) {
-	cid, _, ok := id.ContentID()
-	if a == nil || !ok || len(cid.Hash()) != nameSize {
-		return nil, nil
-	}
-	name := digest(cid.Hash())
-	a.mu.Lock()
-	at, ok := a.linked[name]
-	a.mu.Unlock()
-	if !ok {
-		return nil, nil
-	}
-	f, err := a.existing(at.rel, true)
-	if f == nil || err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data := make([]byte, length)
-	if _, err := f.ReadAt(data, at.start); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, nil
-		}
-		return nil, targetFailed(err, "read", at.rel)
-	}
-	if a.objects.digest(data) != name {
-		return nil, nil // the path is another file by now
-	}
-	return data, nil
 }
 
 // farErrorOf is what the other end is told about an error of this one.

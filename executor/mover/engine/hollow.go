@@ -49,7 +49,13 @@ func (o *objects) digest(data []byte) (d digest) {
 }
 
 // pieceCount is how many pieces a file of size bytes has.
-func pieceCount(size int64) int { return int((size + pieceSize - 1) / pieceSize) }
+func pieceCount(size int64) int {
+	n := size / pieceSize // a size may be any number: nothing is added to it
+	if size%pieceSize > 0 {
+		n++
+	}
+	return int(n)
+}
 
 // hollow says whether an object of a file of size bytes is hollow.
 func (o *objects) hollow(ctx context.Context, id object.ID, size int64) (bool, error) {

@@ -48,6 +48,7 @@ const (
 	ReasonDirectUnreachable Reason = "DirectUnreachable"
 	ReasonDirectUntrusted   Reason = "DirectUntrusted"
 	ReasonDirectBroken      Reason = "DirectBroken"
+	ReasonDirectTooLarge    Reason = "DirectTooLarge"
 )
 
 // next says what a person can do about a reason; "" where the message says it all.
@@ -83,6 +84,8 @@ func (r Reason) next() string {
 		return "repeat the run: it compares by content and sends what is missing"
 	case ReasonDirectUnreachable:
 		return "let the source's pods reach the target's movers, or write transfer: Repository"
+	case ReasonDirectTooLarge:
+		return "raise mover.memory, or write transfer: Repository"
 	case ReasonDirectUntrusted:
 		return "something between the clusters answers in place of the mover: look at the address"
 	case ReasonReadFailed, ReasonWriteFailed:

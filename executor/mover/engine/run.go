@@ -41,13 +41,15 @@ type options struct {
 	dialPatience time.Duration
 	// listening is told where a receiver listens.
 	listening func(net.Addr)
+	// listMemory is what the lists of a direct transfer may take, in bytes.
+	listMemory int64
 }
 
 func defaults() options {
 	return options{
 		openStore: newS3Store, margin: 5 * time.Second, settlePause: 200 * time.Millisecond, safety: maintenance.SafetyFull, now: time.Now, log: slog.Default(),
 		afterRead: func(string) {}, afterWrite: func(string) {}, afterPiece: func(string) {},
-		dialPatience: dialPatience, listening: func(net.Addr) {},
+		dialPatience: dialPatience, listening: func(net.Addr) {}, listMemory: listMemoryOf(),
 	}
 }
 
