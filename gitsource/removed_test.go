@@ -2,6 +2,8 @@ package gitsource
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +61,63 @@ func TestAllPlansGoneHoldEverything(t *testing.T) {
 				t.Errorf("hold %+v", d.Hold)
 			}
 		})
+	}
+}
+
+// A folder that commits have emptied stays a folder, also to a daemon that starts
+// anew, and for commits that come later. A name that was never one is a slip: it
+// removes nothing.
+func TestAFolderThatIsGoneIsNoSlip(t *testing.T) {
+	s := gittest.New(t)
+	w := s.Repo("plans.git").Clone()
+	w.Write("plans/common.yaml", commonYAML).Write("plans/a.yaml", planYAML("a", spec.Staged))
+	first := w.Push("first")
+	at := func(path string) *Source {
+		c := testConfig(t, s, w.Repo)
+		c.Spec.Source.Path = path
+		return openSource(t, c)
+	}
+	rec := &reconciler.Recorded{Plans: map[string]*spec.PlanStatus{}}
+	accept := func(src *Source) (removed []string, hold *spec.Waiting) {
+		t.Helper()
+		plans, d := reconciler.AcceptAll(time.Now(), rec, read(t, src, rec.Daemon.Accepted))
+		for _, st := range plans {
+			if rec.Plans[st.Metadata.Name] = st; st.Recorded.Removed {
+				removed = append(removed, st.Metadata.Name)
+			}
+		}
+		rec.Daemon = *d
+		return removed, d.Hold
+	}
+	if _, hold := accept(at("plans")); hold != nil || rec.Plans["a"] == nil {
+		t.Fatalf("hold %+v, plans %v", hold, rec.Plans)
+	}
+	for _, tip := range []string{first, w.Write("more", "x").Push("more")} {
+		removed, hold := accept(at("plnas"))
+		if len(removed) > 0 || hold == nil || hold.Reason != "SourcePathMissing" || !strings.Contains(hold.Message, `"plnas"`) || rec.Daemon.Accepted != first {
+			t.Errorf("a slip, at %.7s: removed %v, hold %+v", tip, removed, hold)
+		}
+	}
+	if _, err := at("plnas").Read(testContext(t), ""); !errors.Is(err, ErrMisconfigured) {
+		t.Errorf("a slip, and nothing recorded: %v", err)
+	}
+	w.Git("rm", "-q", "-r", "plans")
+	w.Push("remove")
+	src := at("plans")
+	if removed, hold := accept(src); hold != nil || !slices.Equal(removed, []string{"a"}) {
+		t.Errorf("removed %v, hold %+v", removed, hold)
+	}
+	for _, reader := range []*Source{at("plans"), src} { // anew, and where one runs
+		for range 2 {
+			if removed, hold := accept(reader); hold != nil || len(removed) > 0 {
+				t.Errorf("removed %v, hold %+v", removed, hold)
+			}
+			w.Write("more", rec.Daemon.Accepted).Push("something else")
+		}
+	}
+	w.Write("plans/b.yaml", planYAML("b", spec.Staged)).Push("back")
+	if _, hold := accept(at("plans")); hold != nil || rec.Plans["b"] == nil {
+		t.Errorf("hold %+v, plans %v", hold, rec.Plans)
 	}
 }
 

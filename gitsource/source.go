@@ -118,30 +118,38 @@ func (s *Source) read(ctx context.Context, base, tip plumbing.Hash) (*reading, e
 	if err != nil {
 		return nil, err
 	}
-	if had, err := s.hadFolder(base, h); err != nil {
+	missing, err := s.noFolder(base, h, snap)
+	if err != nil {
 		return nil, err
-	} else if snap.dir.IsZero() && s.path != "" && !had {
+	}
+	if missing != "" && base.IsZero() { // nothing is recorded that could tell more
 		return nil, fail(ErrMisconfigured, nil, "cannot find folder %q in %s of %s; correct source.path", s.path, s.remote.said, s.remote.url)
 	}
-	d := &reconciler.Desired{Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked, Trust: s.trust.now()}
+	d := &reconciler.Desired{NoFolder: missing, Commit: tip.String(), Approval: approval(c), Commits: commits, Rewritten: !base.IsZero() && !h.linked, Trust: s.trust.now()}
 	a := snap.assemble(s.limits)
 	d.Closures, d.Problems, d.Other, d.Documents = a.closures, a.problems, a.other, a.counts
 	return &reading{tip: tip, since: base, snap: snap, desired: d}, nil
 }
 
-// hadFolder says that the folder that is read was there when the branch began to
-// move: if it is gone now, commits have removed all that was in it, and its name
-// in the configuration is right.
-func (s *Source) hadFolder(base plumbing.Hash, h history) (bool, error) {
+// noFolder is the folder that is read, if the tip has none of that name. Where it
+// was there when the branch began to move, its name is right and commits have removed
+// all that was in it; otherwise what is recorded tells that from a wrong name.
+func (s *Source) noFolder(base plumbing.Hash, h history, tip *snapshot) (string, error) {
+	if !tip.dir.IsZero() || s.path == "" {
+		return "", nil
+	}
 	if !h.linked || len(h.steps) == 0 {
-		return false, nil
+		return s.path, nil
 	}
 	root, err := rootTree(s.store, base)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	dir, err := subtree(s.store, root, s.path)
-	return !dir.IsZero(), err
+	if err != nil || !dir.IsZero() {
+		return "", err
+	}
+	return s.path, nil
 }
 
 // follow reads the tip, going through every commit since base.

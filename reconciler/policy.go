@@ -144,24 +144,30 @@ func newStatus(plan string) *spec.PlanStatus {
 }
 
 func holdFor(now time.Time, rec *Recorded, want *Desired) *spec.Waiting {
-	if rec.Daemon.Acknowledged == want.Commit || rec.Daemon.Accepted == want.Commit {
-		return nil
+	live, accepted := 0, rec.Daemon.Accepted == want.Commit
+	for _, st := range rec.Plans {
+		if !st.Recorded.Removed {
+			live++
+		}
 	}
-	if want.Rewritten {
+	switch {
+	case rec.Daemon.Acknowledged == want.Commit:
+		return nil
+	case want.Rewritten && !accepted:
 		return &spec.Waiting{Reason: "HistoryRewritten", Since: metav1.NewTime(now),
 			Message: fmt.Sprintf("the accepted commit %.12s is not an ancestor of the branch's tip %.12s: run `tranship acknowledge %s` if that is meant", rec.Daemon.Accepted, want.Commit, want.Commit)}
+	case want.NoFolder != "" && live > 0: // commits that removed it would have removed these
+		return &spec.Waiting{Reason: "SourcePathMissing", Since: metav1.NewTime(now),
+			Message: fmt.Sprintf("there is no folder %q in %.12s, and %d plans are recorded: correct source.path of the daemon's configuration, or run `tranship acknowledge %s` if they are to be removed", want.NoFolder, want.Commit, live, want.Commit)}
+	case accepted:
+		return nil
 	}
-	gone, live := map[string]bool{}, 0
+	gone := map[string]bool{}
 	for _, c := range want.Commits {
 		for _, p := range c.Removed {
 			if want.Closures[p] == nil && want.Problems[p] == nil { // it did not come back since
 				gone[p] = rec.Plans[p] != nil
 			}
-		}
-	}
-	for _, st := range rec.Plans {
-		if !st.Recorded.Removed {
-			live++
 		}
 	}
 	if n := len(gone); n >= 3 && n*5 > live {

@@ -195,6 +195,7 @@ type Desired struct {
 	Rewritten bool                      // the previous tip is not an ancestor of this one
 	Unchanged bool                      // same tip as at the previous Read
 	Documents map[string]int            // kind -> count
+	NoFolder  string                    // the folder that is read, where the tip has none of that name
 	Trust     *Trust                    // what approvals must show now; nil: nothing
 }
 
