@@ -38,7 +38,7 @@ stringData: {password: do-not-tell-anyone}
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data, namespace: NS}
-spec: {accessModes: [ReadWriteOnce], storageClassName: bed-node, resources: {requests: {storage: 64Mi}}}
+spec: {accessModes: [ReadWriteOnce], storageClassName: CLASS, resources: {requests: {storage: 64Mi}}}
 ---
 apiVersion: v1
 kind: Service
@@ -75,6 +75,6 @@ spec:
 // secretValue is in the application's Secret and must not be found anywhere.
 const secretValue = "do-not-tell-anyone"
 
-func app(namespace, image string) string {
-	return strings.NewReplacer("NS", namespace, "IMAGE", image).Replace(application)
+func app(namespace, image, class string) string {
+	return strings.NewReplacer("NS", namespace, "IMAGE", image, "CLASS", class).Replace(application)
 }

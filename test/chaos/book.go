@@ -31,13 +31,21 @@ func copyBackSteps() (steps []string) {
 	return steps
 }
 
-// allSteps names every step that the plans of this program go through, those of a
-// copy back ("back/write-source") too.
+// allSteps names every step that a plan of some way goes through: "stage/upload",
+// "migrate/stop", "undo/stop", "back/write-source", "close/purge".
 func allSteps() (all []string) {
 	for _, kind := range []spec.RunKind{spec.RunStage, spec.RunMigrate, spec.RunClose} {
-		all = append(all, stepsOf(kind)...)
+		for _, d := range reconciler.Itineraries[kind] {
+			all = append(all, string(kind)+"/"+d.Name)
+			if kind == spec.RunMigrate && d.Undo != "" {
+				all = append(all, "undo/"+d.Name)
+			}
+		}
 	}
-	return append(append(all, rolledBack, putBack), backSteps...)
+	all = append(append(all, rolledBack, putBack), backSteps...)
+	return slices.DeleteFunc(all, func(step string) bool {
+		return !slices.ContainsFunc(ways, func(w way) bool { return w.has(step) })
+	})
 }
 
 // book counts, and prints a line an event. It is safe for concurrent use.

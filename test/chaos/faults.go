@@ -4,27 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"os/exec"
-	"strconv"
-	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	"github.com/tranship/tranship/test/lab"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (
 	maxOutage   = time.Minute
-	killEvery   = 200 * time.Millisecond // less than a machine takes to start a service again
-	answerLimit = time.Minute            // for an API server to be back
-	moverLimit  = 5 * time.Second        // for a mover that can be killed
+	answerLimit = time.Minute     // for an API server to be back
+	moverLimit  = 5 * time.Second // for a mover that can be killed
 )
 
 // killMover ends a reader, writer or holder of the plan's; it waits for one.
 func (h *havoc) killMover(ctx context.Context) (string, time.Duration, error) {
-	for end := time.Now().Add(moverLimit); time.Now().Before(end) && ctx.Err() == nil; pause(ctx, killEvery) {
+	for end := time.Now().Add(moverLimit); time.Now().Before(end) && ctx.Err() == nil; pause(ctx, time.Second/5) {
 		pods, err := h.movers(ctx)
 		if err != nil {
 			return "no mover killed", 0, err
@@ -94,6 +91,21 @@ func (h *havoc) killIn(pod corev1.Pod) (did string, killed int, err error) {
 	return fmt.Sprintf("%d processes of pod %s/%s killed in %s", n, pod.Namespace, pod.Name, h.where()), n, err
 }
 
+// killPod ends every process of a pod but its sandbox, with SIGKILL.
+func killPod(uid string) (killed int, err error) {
+	pids, err := lab.PodProcesses(uid)
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return killed, fmt.Errorf("cannot kill a process of a pod: %w", err)
+		}
+		killed++
+	}
+	return killed, nil
+}
+
 // where names the step that the run is in, for people.
 func (h *havoc) where() string {
 	if step := h.watch.now(h.plan).step(); step != "" {
@@ -106,20 +118,13 @@ func (h *havoc) where() string {
 func (h *havoc) cutOff(ctx context.Context) (string, time.Duration, error) {
 	peers := [][2]string{{"Git", h.lab.Bed.Git.URL}, {"the store", h.lab.Bed.S3.Endpoint}, {"the source", h.lab.Bed.Source.Server}, {"the target", h.lab.Bed.Target.Server}}
 	peer, d, at := peers[h.rnd.IntN(len(peers))], h.forAWhile(), h.where()
-	u, err := url.Parse(peer[1])
+	mend, err := lab.Cut(gid, peer[1])
 	if err != nil {
 		return "nothing cut off", 0, err
 	}
-	rule := []string{"OUTPUT", "-p", "tcp", "-m", "owner", "--gid-owner", strconv.Itoa(gid), "-d", u.Hostname(), "--dport", u.Port(), "-j", "DROP"}
-	if out, err := exec.Command("iptables", append([]string{"-w", "-I"}, rule...)...).CombinedOutput(); err != nil {
-		return "nothing cut off", 0, fmt.Errorf("iptables: %w: %s", err, out)
-	}
 	began := time.Now()
 	pause(ctx, d)
-	out, err := exec.Command("iptables", append([]string{"-w", "-D"}, rule...)...).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("iptables: %w: %s", err, out)
-	}
+	err = mend()
 	d = time.Since(began)
 	return fmt.Sprintf("daemon cut off from %s for %.0f s from %s on", peer[0], d.Seconds(), at), d, err
 }
@@ -149,19 +154,12 @@ func (h *havoc) storeDown(ctx context.Context) (string, time.Duration, error) {
 // itself, whatever becomes of this program.
 func (h *havoc) down(ctx context.Context, service string) (string, time.Duration, error) {
 	d, at, began := h.forAWhile(), h.where(), time.Now()
-	m, n := h.machine("host"), 0
-	for time.Since(began) < d && ctx.Err() == nil {
-		killed, err := m.killService(service)
-		if err != nil {
-			return fmt.Sprintf("%s killed %d times", service, n), time.Since(began), err
-		}
-		if killed {
-			h.book.kill("")
-			n++
-		}
-		pause(ctx, killEvery)
-	}
-	return fmt.Sprintf("%s down for %.0f s from %s on, killed %d times", service, time.Since(began).Seconds(), at, n), time.Since(began), nil
+	n := 0
+	err := h.lab.Bed.KeepDown(ctx, "host", service, d, func() {
+		h.book.kill("")
+		n++
+	})
+	return fmt.Sprintf("%s down for %.0f s from %s on, killed %d times", service, time.Since(began).Seconds(), at, n), time.Since(began), err
 }
 
 func (h *havoc) killAPIServer(ctx context.Context) (string, time.Duration, error) {
@@ -176,7 +174,7 @@ func (h *havoc) killEtcd(ctx context.Context) (string, time.Duration, error) {
 // answers again.
 func (h *havoc) killControl(ctx context.Context, service string) (string, time.Duration, error) {
 	s, began, at := h.sides[h.rnd.IntN(2)], time.Now(), h.where()
-	killed, err := h.machine(s.cluster.Nodes[0]).killService(service)
+	killed, err := h.lab.Bed.KillService(s.cluster.Nodes[0], service)
 	if err != nil || !killed {
 		return service + " not killed", 0, err
 	}
@@ -195,21 +193,5 @@ func (s *side) answers() error {
 	ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
 	defer stop()
 	_, err := s.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{Limit: 1})
-	return err
-}
-
-// mend takes away what a run that was ended in mid-fault may have left.
-func mend() error {
-	out, err := exec.Command("iptables", "-w", "-S", "OUTPUT").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("iptables: %w: %s", err, out)
-	}
-	for _, line := range strings.Split(string(out), "\n") {
-		if rest, ours := strings.CutPrefix(line, "-A "); ours && strings.Contains(line, "--gid-owner "+strconv.Itoa(gid)) {
-			if out, again := exec.Command("iptables", append([]string{"-w", "-D"}, strings.Fields(rest)...)...).CombinedOutput(); again != nil {
-				err = errors.Join(err, fmt.Errorf("iptables: %w: %s", again, out))
-			}
-		}
-	}
 	return err
 }

@@ -41,6 +41,9 @@ func run() int {
 		o.faults = strings.Split(v, ",")
 		return knownFaults(o.faults)
 	})
+	flag.Func("ways", "comma-separated kinds of plans: "+strings.Join(wayNames(ways), ", ")+" (default all, in turn)", func(v string) error {
+		return onlyWays(strings.Split(v, ","))
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -124,7 +127,7 @@ func newChaos(o options) (*chaos, error) {
 	if _, err := l.Commit("Describe clusters and repository", c.files); err != nil {
 		return nil, err
 	}
-	if err := mend(); err != nil {
+	if err := lab.Mend(gid); err != nil {
 		return nil, err
 	}
 	c.book.say("lab %s in %s", l.Name, dir)
@@ -161,7 +164,7 @@ func (c *chaos) loop(ctx context.Context) {
 // cleanUp ends the daemon; a folder of a run that ended badly stays for people.
 func (c *chaos) cleanUp() {
 	_ = c.daemon.kill()
-	if err := mend(); err != nil {
+	if err := lab.Mend(gid); err != nil {
 		c.book.say("%v", err)
 	}
 	if c.book.violations()+c.book.givenUp() > 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tranship/tranship/spec"
@@ -77,12 +78,20 @@ func (s *scenario) cutOver(ctx context.Context) error {
 			s.check(ctx)
 			return nil
 		}
-		s.client.discard()
+		s.discard()
 		s.check(ctx)
 		s.attempt++
 		if err := s.failed("cutover", st, try); err != nil {
 			return err
 		}
+	}
+}
+
+// discard notes that what was written on the target is given up, unless the volume
+// itself goes back.
+func (s *scenario) discard() {
+	if !s.way.facts.Moves {
+		s.client.discard()
 	}
 }
 
@@ -110,7 +119,7 @@ func (s *scenario) flip(ctx context.Context, to spec.State, kind spec.RunKind, w
 
 // callBack flips a cutover and flips it back at a step drawn from the seed.
 func (s *scenario) callBack(ctx context.Context) error {
-	steps := s.book.of("migrate")
+	steps := slices.DeleteFunc(s.book.of("migrate"), func(step string) bool { return !s.way.has(step) })
 	at := steps[s.rnd.IntN(len(steps))]
 	stop := s.unleash(ctx, true, "undo")
 	leg := s.client.nextLeg()
@@ -141,7 +150,7 @@ func (s *scenario) callBack(ctx context.Context) error {
 		s.check(ctx)
 		return nil
 	}
-	s.client.discard()
+	s.discard()
 	s.check(ctx)
 	return nil
 }
@@ -162,7 +171,7 @@ func (s *scenario) rollBack(ctx context.Context) error {
 		s.book.violation("%s: acknowledgements changed sides %d times in one rollback: both sides ran", s.plan, n)
 	}
 	s.live = source
-	s.client.discard()
+	s.discard()
 	s.check(ctx)
 	return nil
 }

@@ -101,6 +101,7 @@ func (s *scenario) play(ctx context.Context) error {
 		return bedError{err}
 	}
 	defer s.client.stop()
+	defer s.watchUsers(ctx)()
 	if err := s.stage(ctx); err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (s *scenario) play(ctx context.Context) error {
 	}
 	if s.live == target && s.rnd.IntN(4) > 0 {
 		back := s.copyBack
-		if s.rnd.IntN(3) == 0 {
+		if s.rnd.IntN(3) == 0 || s.way.facts.Moves {
 			back = s.rollBack
 		}
 		if err := back(ctx); err != nil {
@@ -131,7 +132,7 @@ func (s *scenario) early() bool { return time.Now().Before(s.end) }
 
 // open lets the application run on the source and the client write to it.
 func (s *scenario) open(ctx context.Context) error {
-	if err := s.lab.Write("app.yaml", app(s.plan, s.lab.Bed.Images["busybox"])); err != nil {
+	if err := s.lab.Write("app.yaml", app(s.plan, s.lab.Bed.Images["busybox"], s.way.class)); err != nil {
 		return err
 	}
 	if _, err := s.lab.Kubectl(s.sides[source].cluster.Kubeconfig, "apply", "-f", s.lab.Dir+"/app.yaml"); err != nil {
@@ -250,5 +251,10 @@ func tell(s *lab.Story, err error) string {
 	return text
 }
 
-// leave takes away what is left of the scenario.
-func (s *scenario) leave() { s.lab.Remove(s.plan, s.plan) }
+// leave takes away what is left of the scenario, the volumes that are kept for ever too.
+func (s *scenario) leave() {
+	s.lab.Remove(s.plan, s.plan)
+	for _, side := range s.sides {
+		side.forget(s.plan)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/test/lab"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -134,6 +135,22 @@ func still(o *unstructured.Unstructured) string {
 		return err.Error()
 	}
 	return string(text)
+}
+
+// forget deletes the volumes of a namespace that is going, without an error: it is
+// for the end. The storage of one that is kept stays with the bed.
+func (s *side) forget(namespace string) {
+	ctx, stop := context.WithTimeout(context.Background(), callLimit)
+	defer stop()
+	list, err := s.kube.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return
+	}
+	for _, pv := range list.Items {
+		if r := pv.Spec.ClaimRef; r != nil && r.Namespace == namespace && pv.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRetain {
+			_ = s.kube.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{})
+		}
+	}
 }
 
 // ready says how many replicas of the application are.

@@ -11,22 +11,43 @@ import (
 
 // way is one kind of plan. The scenarios take one after the other.
 type way struct {
+	name  string
+	class string // of the application's claim
 	extra string // YAML below spec; NS is the namespace
 	facts reconciler.FreezeFacts
 }
 
 var ways = []way{
-	{"", reconciler.FreezeFacts{Volumes: true, Quiesce: true}},
-	{"hooks:\n" +
+	{"repository", "bed-node", "", reconciler.FreezeFacts{Volumes: true, Quiesce: true}},
+	{"hooks", "bed-node", "hooks:\n" +
 		"- {hook: chaos-down, undo: chaos-up, phase: PreBackup, namespace: NS, serviceAccountName: default}\n" +
 		"- {hook: chaos-up, phase: PostBackup, namespace: NS, serviceAccountName: default}\n" +
 		"- {hook: chaos-up, phase: PostRestore, namespace: NS, serviceAccountName: default}\n",
 		reconciler.FreezeFacts{Volumes: true, Quiesce: true, UndoHooks: true,
 			Hooks: map[spec.Phase]bool{spec.PreBackup: true, spec.PostBackup: true, spec.PostRestore: true}}},
-	{"volumes: {defaults: {transfer: Direct}}\n", reconciler.FreezeFacts{Volumes: true, Quiesce: true, Direct: true}},
+	{"direct", "bed-node", "volumes: {defaults: {transfer: Direct}}\n", reconciler.FreezeFacts{Volumes: true, Quiesce: true, Direct: true}},
+	{"move", "bed-shared", "volumes: {defaults: {action: move}}\n", reconciler.FreezeFacts{Moves: true, Quiesce: true}},
 }
 
-// hooks are what the second of them runs. They change nothing: that one which
+func wayNames(all []way) (names []string) {
+	for _, w := range all {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+// onlyWays leaves those that are named.
+func onlyWays(names []string) error {
+	for _, n := range names {
+		if !slices.Contains(wayNames(ways), n) {
+			return fmt.Errorf("there is no way %q", n)
+		}
+	}
+	ways = slices.DeleteFunc(ways, func(w way) bool { return !slices.Contains(names, w.name) })
+	return nil
+}
+
+// hooks are what the way of that name runs. They change nothing: that one which
 // stops an application is undone is shown by the tests on the bed.
 func hooks(image string) string {
 	var b strings.Builder
@@ -37,7 +58,7 @@ func hooks(image string) string {
 }
 
 // has says whether such a plan goes through a step. What is in no itinerary belongs
-// to rollbacks, which all of them have.
+// to rollbacks; a moved volume is neither copied back nor put back.
 func (w *way) has(step string) bool {
 	kind, name, _ := strings.Cut(step, "/")
 	if kind == "undo" {
@@ -48,20 +69,5 @@ func (w *way) has(step string) bool {
 			return d.When == nil || d.When(&w.facts)
 		}
 	}
-	return true
-}
-
-// stepsOf names the steps that a plan of some way goes through: "stage/upload",
-// "migrate/stop", "undo/stop", "close/purge".
-func stepsOf(kind spec.RunKind) (all []string) {
-	for _, d := range reconciler.Itineraries[kind] {
-		if !slices.ContainsFunc(ways, func(w way) bool { return w.has(string(kind) + "/" + d.Name) }) {
-			continue
-		}
-		all = append(all, string(kind)+"/"+d.Name)
-		if kind == spec.RunMigrate && d.Undo != "" {
-			all = append(all, "undo/"+d.Name)
-		}
-	}
-	return all
+	return step == rolledBack || w.facts.Volumes
 }

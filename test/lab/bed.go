@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -29,6 +30,7 @@ type Account struct{ User, PasswordFile string }
 
 // Bed is bed.json of test/bed.
 type Bed struct {
+	Dir            string `json:"-"` // of bed.json, beside which its machines are
 	Source, Target Cluster
 	S3             struct{ Endpoint, Bucket, Region, CAFile, AccessKeyFile, SecretKeyFile string }
 	Git            struct {
@@ -45,7 +47,7 @@ func ReadBed(file string) (*Bed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no bed is running (%w): start one with make bed-up", err)
 	}
-	b := &Bed{}
+	b := &Bed{Dir: filepath.Dir(file)}
 	if err := json.Unmarshal(raw, b); err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", file, err)
 	}
