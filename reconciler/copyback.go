@@ -23,18 +23,21 @@ const (
 // restart on the target that a failed copy back does goes on without it.
 const ReasonWorkloadMissing = "WorkloadMissing"
 
-// What an undo has given up about custom resources, so that the rest of the
-// application runs (ADR 20).
+// What an undo has given up about custom resources and pods without a controller, so
+// that the rest of the application runs (ADR 20, 39).
 const (
 	ReasonNotPutBack       = "NotPutBack"       // on the source it is not as it was
 	ReasonOperandsNotReady = "OperandsNotReady" // pods below it are missing on the source
 	ReasonKeptObjectGone   = "KeptObjectGone"   // what it was is lost
 	ReasonNotRemoved       = "NotRemoved"       // it is still on the target, and nothing of it runs there
+	ReasonMadeAgain        = "MadeAgain"        // a pod that the stop has deleted was made by somebody else, and is left so
+	ReasonPodNotReady      = "PodNotReady"      // a pod was put back, and is not ready as it was
 )
 
 // incomplete are reasons with which a step or an undo ends well, and has not done
 // everything.
-var incomplete = map[string]bool{ReasonWorkloadMissing: true, ReasonNotPutBack: true, ReasonOperandsNotReady: true, ReasonKeptObjectGone: true, ReasonNotRemoved: true}
+var incomplete = map[string]bool{ReasonWorkloadMissing: true, ReasonNotPutBack: true, ReasonOperandsNotReady: true, ReasonKeptObjectGone: true, ReasonNotRemoved: true,
+	ReasonMadeAgain: true, ReasonPodNotReady: true}
 
 // copyBackSteps are what a rollback with targetWrites: CopyBack does beside the
 // undo of the cutover (ADR 21). The first ones need no stop; the source is down

@@ -182,15 +182,15 @@ type Facts struct {
 	OnTarget []Workload `json:"onTarget,omitempty"`
 	Counts   []Count    `json:"counts,omitempty"`
 	Changes  []Change   `json:"changes,omitempty"`
-	// Custom are the custom resources that the plan moves, as they were on the
-	// source before anything was stopped.
+	// Custom are the custom resources, and the pods without a controller, that the plan
+	// moves, as they were on the source before anything was stopped.
 	Custom []CustomResource `json:"custom,omitempty"`
 }
 
-// CustomResource is one that an operator acts on.
+// CustomResource is one that an operator acts on, or a pod without a controller.
 type CustomResource struct {
 	Object `json:",inline"`
-	Ready  int32 `json:"ready,omitempty"` // pods below it that were ready
+	Ready  int32 `json:"ready,omitempty"` // pods below it that were ready; of a pod 1 when it was
 	Back   bool  `json:"back,omitempty"`  // an undo found it and its pods as they were; what keeps it may go
 }
 

@@ -27,8 +27,9 @@ const Orphans types.UID = "-"
 
 // Below finds the pods that hang below some objects by references to controllers,
 // at any depth, and have not ended, by the UIDs of these. What bears an object's name
-// and another UID, because it was made anew, counts as the object. Each controller is
-// read once. Without objects nothing is read.
+// and another UID, because it was made anew, counts as the object. A pod that is one of
+// the objects hangs below itself. Each controller is read once. Without objects nothing
+// is read.
 func Below(ctx context.Context, c *Cluster, namespaces []string, roots []spec.Object) (map[types.UID][]corev1.Pod, error) {
 	if len(roots) == 0 {
 		return nil, nil
@@ -42,6 +43,10 @@ func Below(ctx context.Context, c *Cluster, namespaces []string, roots []spec.Ob
 		}
 		for _, p := range pods.Items {
 			if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+				continue
+			}
+			if _, itself := w.roots[p.UID]; itself && p.UID != "" {
+				found[p.UID] = append(found[p.UID], p)
 				continue
 			}
 			root, below, err := w.root(ctx, ns, metav1.GetControllerOf(&p))

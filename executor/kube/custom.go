@@ -69,7 +69,7 @@ func (d Definitions) Controls(o *metav1.OwnerReference) bool {
 	return false
 }
 
-// Kept says that an object of the source is a custom resource that the run keeps
+// Kept says that an object of the source is a custom resource or pod that the run keeps
 // and makes on the target in a step of its own. One that a hook has deleted and made
 // anew is the same.
 func (e *Env) Kept(i Item) bool {
@@ -81,10 +81,11 @@ func (e *Env) Kept(i Item) bool {
 	return false
 }
 
-// Newcomers names the covered custom resources of the source that came after the
-// others were kept: Velero would restore them while everything is held at zero.
+// Newcomers names the covered custom resources and pods without a controller of the
+// source that came after the others were kept: Velero would restore them while
+// everything is held at zero.
 func Newcomers(ctx context.Context, e *Env) (names []string, err error) {
-	items, err := customs(ctx, e)
+	items, err := toKeep(ctx, e)
 	for _, i := range items {
 		if !e.Kept(i) {
 			names = append(names, Describe(i.Record(spec.Source)))
@@ -93,13 +94,13 @@ func Newcomers(ctx context.Context, e *Env) (names []string, err error) {
 	return names, err
 }
 
-// customs are the custom resources that the plan moves.
-func customs(ctx context.Context, e *Env) ([]Item, error) {
+// toKeep are the custom resources and the pods without a controller that the plan moves.
+func toKeep(ctx context.Context, e *Env) ([]Item, error) {
 	definitions, err := ReadDefinitions(ctx, e.Source)
 	if err != nil {
 		return nil, err
 	}
-	var kinds []schema.GroupResource
+	kinds := []schema.GroupResource{podResource}
 	for gr := range definitions {
 		kinds = append(kinds, gr)
 	}
@@ -109,14 +110,14 @@ func customs(ctx context.Context, e *Env) ([]Item, error) {
 	}
 	var own []Item
 	for _, i := range items {
-		if definitions.Custom(i) {
+		if definitions.Custom(i) || Bare(i) {
 			own = append(own, i)
 		}
 	}
 	return own, nil
 }
 
-// counterpart is a kept custom resource and what the target has in its place.
+// counterpart is what is kept of the source and what the target has in its place.
 type counterpart struct {
 	want Item
 	gvr  schema.GroupVersionResource
@@ -133,7 +134,7 @@ func (e *Env) onTarget(ctx context.Context, want Item) (counterpart, error) {
 	return x, err
 }
 
-// wanted are the custom resources that the target is to get: in a cutover those that
+// wanted are the custom resources and pods that the target is to get: in a cutover those that
 // are kept on the source, as they were there, and in a rollback that takes itself back
 // those that it has removed, for which no source is needed. Lost says that some
 // cannot be had.
@@ -142,17 +143,24 @@ func (e *Env) wanted(ctx context.Context) (all []Item, lost string, err error) {
 		return e.removed(ctx)
 	}
 	if e.Source == nil {
-		return nil, "", fmt.Errorf("cluster %s does not answer, and keeps the custom resources that the target is to get", e.Run.Spec.Closure.Source.Metadata.Name)
+		return nil, "", fmt.Errorf("cluster %s does not answer, and keeps the custom resources and pods that the target is to get", e.Run.Spec.Closure.Source.Metadata.Name)
 	}
 	kept, err := e.kept(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 	if n := len(e.Run.Facts.Custom) - len(kept); n > 0 {
-		lost = fmt.Sprintf("%d of %d Secrets that kept custom resources in namespace %s of cluster %s are gone, so that the target cannot get these", n, len(e.Run.Facts.Custom), e.Settings.Namespace, e.Source.Name)
+		lost = fmt.Sprintf("%d of %d Secrets that kept custom resources and pods in namespace %s of cluster %s are gone, so that the target cannot get these", n, len(e.Run.Facts.Custom), e.Settings.Namespace, e.Source.Name)
 	}
 	for _, k := range kept {
-		all = append(all, Portable(k.was, e.Mapping()))
+		if k.pod() {
+			if is, err := e.wantedPod(ctx, k); err != nil {
+				return nil, "", err
+			} else if !is {
+				continue
+			}
+		}
+		all = append(all, Held(k.was, e.Translation()))
 	}
 	return all, lost, nil
 }
@@ -186,13 +194,13 @@ func lookCustom(ctx context.Context, e *Env) (reconciler.Observation, error) {
 			created[name] = x.have.Record(spec.Target)
 		case OfPlan(e, x.have) || e.Plan().ExistingOrDefault() != spec.ExistingSkip:
 			return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ExistingObject", Object: name,
-				Message: fmt.Sprintf("%s exists on cluster %s and is not of this run; a custom resource is not updated (its operator would act on it): remove it and start the cutover again", name, e.Target.Name)}, nil
+				Message: fmt.Sprintf("%s exists on cluster %s and is not of this run, and is not updated: remove it and start the cutover again", name, e.Target.Name)}, nil
 		}
 	}
 	if len(missing) > 0 {
 		return reconciler.Observation{Message: "to be created: " + limited(missing, ", ")}, nil
 	}
-	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("%d custom resources are on the target", len(all))}
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("%d custom resources and pods without a controller are on the target", len(all))}
 	if len(all) > 0 {
 		o.Facts = &spec.Facts{Created: inOrder(e.Run.Facts.Created, created)}
 	}

@@ -43,7 +43,7 @@ func (f *fails) longerThan(what string, d time.Duration) bool {
 	return !since.IsZero() && time.Since(since) > d
 }
 
-// made is a custom resource that the run has made on the target, or may have.
+// made is a custom resource or pod that the run has made on the target, or may have.
 type made struct {
 	spec.Object // with the UID that is known of it, "" where none is
 	have        *Item
@@ -153,13 +153,13 @@ func judgeRemoved(e *Env, all []made, standing []string, pods map[types.UID][]co
 	for uid, below := range pods {
 		p := below[0]
 		return reconciler.Observation{Seen: reconciler.Working, Reason: "ObjectsTerminating", Object: fmt.Sprintf("target Pod %s/%s", p.Namespace, p.Name),
-			Message: fmt.Sprintf("%s on cluster %s is being deleted, and %d pods below it still run, the first: %s/%s", nameOfMade(e, all, uid), e.Target.Name, len(below), p.Namespace, p.Name)}
+			Message: fmt.Sprintf("%s on cluster %s is being deleted, and %d pods of it still run, the first: %s/%s", nameOfMade(e, all, uid), e.Target.Name, len(below), p.Namespace, p.Name)}
 	}
 	if len(standing) > 0 {
 		return reconciler.Observation{Seen: reconciler.Succeeded, Reason: reconciler.ReasonNotRemoved, Object: standing[0],
 			Message: fmt.Sprintf("cluster %s refuses to delete what no pod runs below: %s; delete them when it does not any more, and before their operators start something", e.Target.Name, limited(standing, ", "))}
 	}
-	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of this run is on the target"}
+	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of this run is on the target, and no pod without a controller"}
 	if len(all) > 0 {
 		o.Object = Describe(all[0].Object)
 		o.Message = fmt.Sprintf("%s on cluster %s is still being deleted, and waits for %s; no pod of it runs there any more", o.Object, e.Target.Name, strings.Join(all[0].have.GetFinalizers(), ", "))
@@ -181,8 +181,8 @@ func nameOfMade(e *Env, all []made, uid types.UID) string {
 	return "what has made pods whose controller is gone"
 }
 
-// ensureCustomUndo deletes in the foreground: each goes when what its operator
-// has made of it is gone. It goes on where one of them is refused.
+// ensureCustomUndo deletes custom resources in the foreground: each goes when what its
+// operator has made of it is gone. It goes on where one of them is refused.
 func ensureCustomUndo(ctx context.Context, e *Env) error {
 	all, err := madeCustom(ctx, e)
 	if err != nil {
@@ -196,6 +196,9 @@ func ensureCustomUndo(ctx context.Context, e *Env) error {
 		}
 		if err == nil {
 			o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(m.have.GetUID())}, PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}
+			if IsPod(m.Object) {
+				o.PropagationPolicy = ptr.To(metav1.DeletePropagationBackground)
+			}
 			err = e.Target.Dynamic.Resource(m.have.GVR).Namespace(m.Namespace).Delete(ctx, m.Name, o)
 		}
 		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {

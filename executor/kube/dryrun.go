@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // maxNamed is how many objects a message names.
@@ -35,8 +34,8 @@ func lookDryRun(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	g, group := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for _, i := range items {
-		if DefaultAccount(i) || i.GVR.GroupResource() == (schema.GroupResource{Resource: "pods"}) {
-			continue // no pod is ever created: a hook removes those that nobody controls
+		if DefaultAccount(i) {
+			continue
 		}
 		g.Go(func() error {
 			refusal, silent, err := tryCreate(group, e, i)
@@ -73,7 +72,7 @@ func dryRunVerdict(e *Env, all int, refusals, unasked []string) reconciler.Obser
 	}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Message: fmt.Sprintf("cluster %s accepts all %d objects", e.Target.Name, all-len(unasked))}
 	if len(unasked) > 0 {
-		o.Message += "; not asked, because a webhook there refuses dry runs or the account may not list what others use: " + limited(unasked, ", ")
+		o.Message += "; not asked, because a webhook there refuses dry runs, the account may not list what others use, or their ServiceAccounts come with the restore: " + limited(unasked, ", ")
 	}
 	return o
 }
@@ -99,6 +98,9 @@ func tryCreate(ctx context.Context, e *Env, i Item) (refusal string, silent bool
 	_, err = e.Target.Dynamic.Resource(gvr).Namespace(held.GetNamespace()).Create(ctx, held.Unstructured, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if apierrors.IsAlreadyExists(err) {
 		return existing(ctx, e, i, held, gvr)
+	}
+	if errNoAccount(err) {
+		return "", true, nil
 	}
 	return answered(e.Target, Describe(i.Record(spec.Source)), err)
 }

@@ -17,12 +17,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A custom resource as it is before a PreBackup hook may stop it through it lies
-// in a Secret of our namespace on the source: the target gets it so, and an undo
-// puts it back (ADR 20).
+// What is kept lies in a Secret of our namespace on the source, and the target gets
+// it so: a custom resource as it is before a PreBackup hook may stop its operator
+// through it, which an undo puts back (ADR 20), and a pod without a controller, which
+// the stop deletes and the restart makes anew (pods.go, ADR 39).
 const (
 	labelKept = "tranship.dev/kept-by" // of these Secrets: the run
-	// annotationReady is how many pods below the custom resource were ready.
+	// annotationReady is how many pods below the custom resource were ready, or
+	// whether the pod was.
 	annotationReady = "tranship.dev/ready"
 	// annotationBack says that an undo has put the content back: what is written
 	// into it afterwards is its operator's business.
@@ -31,7 +33,7 @@ const (
 	annotationTried = "tranship.dev/put-back-tried"
 )
 
-// keptResource is a custom resource as it was.
+// keptResource is a custom resource or pod as it was.
 type keptResource struct {
 	secret *corev1.Secret
 	was    Item
@@ -65,26 +67,37 @@ func (e *Env) kept(ctx context.Context) ([]keptResource, error) {
 
 // everyKept has those too that cannot be read.
 func (e *Env) everyKept(ctx context.Context) ([]keptResource, error) {
-	l, err := e.Source.Kube.CoreV1().Secrets(e.Settings.Namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: LabelPlan + "=" + Short(e.Run.Spec.Plan) + "," + labelKept + "=" + e.Origin()})
+	return e.keptBy(ctx, labelKept+"="+e.Origin())
+}
+
+// keptBy are those of the plan's runs that a selector matches.
+func (e *Env) keptBy(ctx context.Context, runs string) ([]keptResource, error) {
+	l, err := e.Source.Kube.CoreV1().Secrets(e.Settings.Namespace).List(ctx, metav1.ListOptions{LabelSelector: LabelPlan + "=" + Short(e.Run.Spec.Plan) + "," + runs})
 	if err != nil {
-		return nil, e.Source.wrap(err, "list the kept custom resources in namespace %s", e.Settings.Namespace)
+		return nil, e.Source.wrap(err, "list what is kept in namespace %s", e.Settings.Namespace)
 	}
 	all := make([]keptResource, len(l.Items))
 	for n := range l.Items {
 		k := &all[n]
 		k.secret = &l.Items[n]
 		if err := k.read(); err != nil {
-			k.unread = fmt.Errorf("cannot read what Secret %s/%s on cluster %s keeps of a custom resource: it was edited: %w", k.secret.Namespace, k.secret.Name, e.Source.Name, err)
+			k.unread = fmt.Errorf("cannot read what Secret %s/%s on cluster %s keeps: it was edited: %w", k.secret.Namespace, k.secret.Name, e.Source.Name, err)
 		}
 	}
 	return all, nil
 }
 
 func lookKeep(ctx context.Context, e *Env) (reconciler.Observation, error) {
-	items, err := customs(ctx, e)
+	items, err := toKeep(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err
+	}
+	left, err := e.left(ctx)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if len(left) > 0 {
+		return reconciler.Observation{Message: fmt.Sprintf("%d pods that an earlier run has deleted, and nobody has put back, are to be taken over", len(left))}, nil
 	}
 	all, err := e.kept(ctx)
 	if err != nil {
@@ -105,17 +118,26 @@ func lookKeep(ctx context.Context, e *Env) (reconciler.Observation, error) {
 			return reconciler.Observation{Message: name + " and others are to be kept as they are"}, nil
 		}
 	}
-	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: facts, Message: fmt.Sprintf("%d custom resources are kept as they are", len(all))}, nil
+	return reconciler.Observation{Seen: reconciler.Succeeded, Facts: facts, Message: fmt.Sprintf("%d custom resources and pods without a controller are kept as they are", len(all))}, nil
 }
 
 func ensureKeep(ctx context.Context, e *Env) error {
-	items, err := customs(ctx, e)
+	left, err := e.left(ctx)
+	if err == nil {
+		err = e.takeOver(ctx, left)
+	}
+	if err != nil {
+		return err
+	}
+	items, err := toKeep(ctx, e)
 	if err != nil || len(items) == 0 {
 		return err
 	}
 	var roots []spec.Object
 	for _, i := range items {
-		roots = append(roots, i.Record(spec.Source))
+		if !Bare(i) {
+			roots = append(roots, i.Record(spec.Source))
+		}
 	}
 	pods, err := Below(ctx, e.Source, e.Namespaces(spec.Source), roots)
 	if err != nil {
@@ -126,30 +148,49 @@ func ensureKeep(ctx context.Context, e *Env) error {
 		if err != nil {
 			return fmt.Errorf("cannot encode %s: %w", Describe(i.Record(spec.Source)), err)
 		}
+		ready := Ready(pods[i.GetUID()])
+		if Bare(i) {
+			if ready, err = readyPods(i); err != nil {
+				return err
+			}
+		}
 		annotations := e.Stamps()
-		annotations[annotationReady] = fmt.Sprint(Ready(pods[i.GetUID()]))
-		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
-			Namespace: e.Settings.Namespace, Name: keptName(e, i.GetUID()), Annotations: annotations,
-			Labels: map[string]string{LabelManagedBy: ManagedBy, LabelPlan: Short(e.Run.Spec.Plan), labelKept: e.Origin()},
-		}, Data: map[string][]byte{formerKey: packed}}
-		_, err = e.Source.Kube.CoreV1().Secrets(s.Namespace).Create(ctx, s, metav1.CreateOptions{FieldManager: fieldManager})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return e.Source.wrap(err, "keep what %s is", Describe(i.Record(spec.Source)))
+		annotations[annotationReady] = fmt.Sprint(ready)
+		if err := e.keepSecret(ctx, i, packed, annotations); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// Lack is a custom resource below which pods are missing.
+// keepSecret makes the Secret that keeps an object, once.
+func (e *Env) keepSecret(ctx context.Context, i Item, packed []byte, annotations map[string]string) error {
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+		Namespace: e.Settings.Namespace, Name: keptName(e, i.GetUID()), Annotations: annotations,
+		Labels: map[string]string{LabelManagedBy: ManagedBy, LabelPlan: Short(e.Run.Spec.Plan), labelKept: e.Origin()},
+	}, Data: map[string][]byte{formerKey: packed}}
+	_, err := e.Source.Kube.CoreV1().Secrets(s.Namespace).Create(ctx, s, metav1.CreateOptions{FieldManager: fieldManager})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return e.Source.wrap(err, "keep what %s is", Describe(i.Record(spec.Source)))
+}
+
+// Lack is a custom resource below which pods are missing, or a pod that is.
 type Lack struct {
 	spec.Object
 	Message string // which object, how many pods, and what to look at
 }
 
 // Lacking are those of a cluster below which fewer pods are ready than were on
-// the source before the stop; none is below one that cannot be read. On the target they have its namespaces.
+// the source before the stop; none is below one that cannot be read. On the target they have its namespaces,
+// and the pods are those that the run has made.
 func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource) ([]Lack, error) {
-	want = slices.Clone(want)
+	all, err := e.lackingPods(ctx, c, want)
+	if err != nil {
+		return nil, err
+	}
+	want = slices.DeleteFunc(slices.Clone(want), func(w spec.CustomResource) bool { return IsPod(w.Object) })
 	var roots []spec.Object
 	uids, why := make([]types.UID, len(want)), make([]string, len(want))
 	for n, w := range want {
@@ -179,7 +220,6 @@ func Lacking(ctx context.Context, e *Env, c *Cluster, want []spec.CustomResource
 	if err != nil {
 		return nil, err
 	}
-	var all []Lack
 	for n, w := range want {
 		below := pods[uids[n]]
 		if ready := Ready(below); w.Ready > ready {

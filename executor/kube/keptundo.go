@@ -70,7 +70,7 @@ func spoke(err error) bool {
 
 // stray is a kept custom resource that the source has otherwise now.
 func (e *Env) stray(ctx context.Context, k keptResource) (now *Item, differs bool, err error) {
-	if k.secret.Annotations[annotationBack] != "" || !e.hooked() {
+	if k.secret.Annotations[annotationBack] != "" || k.pod() || !e.hooked() {
 		return nil, false, nil
 	}
 	if k.unread != nil {
@@ -116,14 +116,21 @@ func (e *Env) lookStray(ctx context.Context, k keptResource) (*reconciler.Observ
 	return o, nil
 }
 
-func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
+// keptHere are those that this undo deals with: pods that a stop has deleted are made
+// anew beside the source's workloads, which they may need.
+func (e *Env) keptHere(ctx context.Context) ([]keptResource, error) {
 	all, err := e.everyKept(ctx)
+	return slices.DeleteFunc(all, func(k keptResource) bool { return !k.stoppedAt().IsZero() }), err
+}
+
+func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
+	all, err := e.keptHere(ctx)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
 	found := e.lostKept(all)
 	if len(all)+len(found) == 0 {
-		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "no custom resource of the source is kept any more"}, nil
+		return reconciler.Observation{Seen: reconciler.Succeeded, Message: "nothing of the source that a hook may have changed is kept any more"}, nil
 	}
 	var back []keptResource
 	for _, k := range all {
@@ -143,7 +150,7 @@ func lookKeepUndo(ctx context.Context, e *Env) (reconciler.Observation, error) {
 	}
 	found = append(found, lacking...)
 	if len(found) == 0 { // their Secrets go when that is on record, else they would count as lost
-		return reconciler.Observation{Facts: &spec.Facts{Custom: backAgain(e, back)}, Message: "what was kept of custom resources is to be removed"}, nil
+		return reconciler.Observation{Facts: &spec.Facts{Custom: backAgain(e, back)}, Message: "what is kept and as it was is to be removed"}, nil
 	}
 	// What is to be done comes before what is waited for, and that before what is given up.
 	slices.SortStableFunc(found, func(a, b reconciler.Observation) int { return cmp.Compare(a.Seen, b.Seen) })
@@ -166,7 +173,7 @@ func (e *Env) lostKept(all []keptResource) (found []reconciler.Observation) {
 		have[k.secret.Name] = true
 	}
 	for _, c := range e.Run.Facts.Custom {
-		if c.Back || have[keptName(e, types.UID(c.UID))] {
+		if c.Back || IsPod(c.Object) || have[keptName(e, types.UID(c.UID))] {
 			continue
 		}
 		found = append(found, reconciler.Observation{Seen: reconciler.Succeeded, Reason: reconciler.ReasonKeptObjectGone, Object: Describe(c.Object),
@@ -194,7 +201,7 @@ func backAgain(e *Env, back []keptResource) []spec.CustomResource {
 // not there.
 func (e *Env) lackingBack(ctx context.Context, back []keptResource) ([]reconciler.Observation, error) {
 	var want []spec.CustomResource
-	back = slices.DeleteFunc(slices.Clone(back), func(k keptResource) bool { return k.unread != nil })
+	back = slices.DeleteFunc(slices.Clone(back), func(k keptResource) bool { return k.unread != nil || k.pod() })
 	for _, k := range back {
 		want = append(want, spec.CustomResource{Object: k.was.Record(spec.Source), Ready: k.ready})
 	}
@@ -227,7 +234,7 @@ func (e *Env) lackingBack(ctx context.Context, back []keptResource) ([]reconcile
 
 // ensureKeepUndo goes on where one of them cannot be put back.
 func ensureKeepUndo(ctx context.Context, e *Env) error {
-	all, err := e.everyKept(ctx)
+	all, err := e.keptHere(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,8 +254,7 @@ func ensureKeepUndo(ctx context.Context, e *Env) error {
 		}) {
 			continue // the next look brings on record that it may go
 		}
-		secret := spec.Object{Side: spec.Source, APIVersion: "v1", Kind: "Secret", Resource: "secrets", Namespace: k.secret.Namespace, Name: k.secret.Name, UID: string(k.secret.UID)}
-		if err := e.Source.Delete(ctx, secret); err != nil {
+		if err := e.Source.Delete(ctx, k.secretObject()); err != nil {
 			return err
 		}
 	}
@@ -287,6 +293,9 @@ func (e *Env) restoreKept(ctx context.Context, k *keptResource, now *Item) error
 	var err error
 	if now == nil {
 		again := Portable(k.was, map[string]string{k.was.GetNamespace(): k.was.GetNamespace()})
+		if k.pod() {
+			again.SetOwnerReferences(k.was.GetOwnerReferences()) // none is a controller: they take it with them when they go
+		}
 		_, err = objects.Create(ctx, again.Unstructured, metav1.CreateOptions{FieldManager: fieldManager})
 	} else {
 		back := now.DeepCopy()
@@ -308,5 +317,5 @@ func (e *Env) restoreKept(ctx context.Context, k *keptResource, now *Item) error
 	if err != nil {
 		return e.Source.wrap(err, "put back %s", Describe(k.was.Record(spec.Source)))
 	}
-	return e.note(ctx, k, annotationBack, "true")
+	return e.note(ctx, k, annotationBack, backByUs)
 }

@@ -245,7 +245,11 @@ func lookListAgain(ctx context.Context, e *Env) (reconciler.Observation, error) 
 	case len(d.apply)+len(d.remove) > 0:
 		return reconciler.Observation{Message: fmt.Sprintf("%d objects changed on the source since the backup, %d are gone", len(d.apply), len(d.remove))}, nil
 	}
-	facts := &spec.Facts{Created: d.created, Skipped: d.skipped, Updated: d.updated, Counts: CountSource(d.covered, e.Run.Facts.Volumes), Changes: Changes(asTheyRan(d.covered, e.Run.Facts.Workloads), e.Translation())}
+	stopped, err := e.stoppedPods(ctx)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	facts := &spec.Facts{Created: d.created, Skipped: d.skipped, Updated: d.updated, Counts: CountSource(append(stopped, d.covered...), e.Run.Facts.Volumes), Changes: Changes(asTheyRan(d.covered, e.Run.Facts.Workloads), e.Translation())}
 	o := reconciler.Observation{Seen: reconciler.Succeeded, Facts: facts, Message: "the target has what the source had when it stopped"}
 	if len(d.skipped) > 0 {
 		o.Message += fmt.Sprintf(", but for %d objects that were there before and are left as they are (existing: Skip)", len(d.skipped))

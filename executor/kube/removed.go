@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A rollback that may take itself back keeps each custom resource of the target in a
-// Secret there before it removes it. The target gets back what ran there, with what
+// A rollback that may take itself back keeps each custom resource of the target, and
+// each pod that the cutover made there, in a Secret there before it removes it. The target gets back what ran there, with what
 // people have changed since the cutover, also while the source does not answer.
 
 // labelRemoved is of these Secrets: the rollback.
@@ -51,7 +51,7 @@ func (e *Env) removed(ctx context.Context) (all []Item, lost string, err error) 
 	l, err := e.Target.Kube.CoreV1().Secrets(e.Settings.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: LabelPlan + "=" + Short(e.Run.Spec.Plan) + "," + labelRemoved + "=" + e.RunLabel()})
 	if err != nil {
-		return nil, "", e.Target.wrap(err, "list the removed custom resources in namespace %s", e.Settings.Namespace)
+		return nil, "", e.Target.wrap(err, "list what was removed and is kept in namespace %s", e.Settings.Namespace)
 	}
 	known := map[string]bool{}
 	for n := range l.Items {

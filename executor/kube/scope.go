@@ -120,6 +120,7 @@ type rule struct {
 var rules = []rule{
 	{"Tranship made it", func(i Item, _ *index) bool { return Ours(i) }},
 	{"it is being deleted", func(i Item, _ *index) bool { return i.GetDeletionTimestamp() != nil }},
+	{"its node runs it of a file", mirror},
 	{"its controller makes it again", func(i Item, _ *index) bool { return metav1.GetControllerOf(i) != nil }},
 	{"claims are moved with their data", isKind("", "PersistentVolumeClaim")},
 	{"it has finished", finished},

@@ -53,6 +53,8 @@ func Portable(i Item, mapping map[string]string) Item {
 		mapSubjects(o.Object, mapping)
 	case schema.GroupKind{Group: "batch", Kind: "Job"}:
 		portableJob(o.Object)
+	case podKind:
+		portablePod(o.Object)
 	}
 	return Item{i.GVR, o}
 }
@@ -258,6 +260,9 @@ func Held(i Item, t Translation) Item {
 	p := Portable(i, t.Namespaces)
 	mergeInto(p.Object, HoldPatch(p))
 	mergeInto(p.Object, t.ClaimPatch(i))
+	if i.groupKind() == podKind {
+		portablePod(p.Object) // the patch has all volumes of the source's
+	}
 	return p
 }
 

@@ -32,6 +32,8 @@ func NotUpdated(source, there Item) string {
 		return fmt.Sprintf("%s %s controls it and would change it back", owner.Kind, owner.Name)
 	case there.groupKind() == schema.GroupKind{Group: "batch", Kind: "Job"}:
 		return "a Job runs once, and cannot be made another"
+	case there.groupKind() == podKind:
+		return "a pod that runs cannot be made another"
 	case there.GVR.Group == "keda.sh":
 		return "KEDA would start what the cutover holds at zero"
 	case there.groupKind() == schema.GroupKind{Kind: "Secret"} && kind == "kubernetes.io/service-account-token":

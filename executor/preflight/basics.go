@@ -44,6 +44,7 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 		{Verb: "patch", Group: "batch", Resource: "cronjobs"},
 		{Verb: "patch", Resource: "persistentvolumes"},
 		{Verb: "create", Resource: "pods"},
+		{Verb: "delete", Resource: "pods"},
 		{Verb: "create", Group: "batch", Resource: "jobs"},
 		{Verb: "create", Group: "velero.io", Resource: "backups"},
 		{Verb: "create", Group: "velero.io", Resource: "backupstoragelocations"},
@@ -53,6 +54,8 @@ var rights = map[spec.Side][]authorizationv1.ResourceAttributes{
 	spec.Target: {
 		{Verb: "create", Resource: "namespaces"},
 		{Verb: "create", Resource: "secrets"},
+		{Verb: "create", Resource: "pods"},
+		{Verb: "delete", Resource: "pods"},
 		{Verb: "create", Resource: "persistentvolumeclaims"},
 		{Verb: "list", Group: "storage.k8s.io", Resource: "storageclasses"},
 		{Verb: "patch", Resource: "persistentvolumes"},

@@ -35,12 +35,13 @@ func TestBedPreflight(t *testing.T) {
 	}{
 		"plain": {source: plain},
 		"unsupported": {
-			source: strings.Join([]string{
-				"{apiVersion: v1, kind: Pod, metadata: {name: bare}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}",
-				"{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: custom}, spec: {source: {persistentVolumeClaimName: none}}}",
-			}, "\n---\n"),
+			source: "{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: custom}, spec: {source: {persistentVolumeClaimName: none}}}",
 			reason: "UnsupportedWorkload",
-			says:   []string{"/bare", "VolumeSnapshot"},
+			says:   []string{"VolumeSnapshot"},
+		},
+		"a pod without a controller": {
+			source:   "{apiVersion: v1, kind: Pod, metadata: {name: bare}, spec: {nodeSelector: {none: 'true'}, containers: [{name: c, image: none}]}}",
+			warnings: []string{"the stop deletes pods without a controller", "/bare"},
 		},
 		"every kind that is stopped": {
 			source: strings.Join([]string{

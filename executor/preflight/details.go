@@ -87,13 +87,6 @@ func differing(a, b map[string]string) []string {
 	return keys
 }
 
-// unsupported are the kinds that this version does not move, with the reason
-// for people. A pod without a controller cannot be stopped without being deleted,
-// and nothing of the source is deleted: only a hook of its author may do that.
-var unsupported = map[schema.GroupKind]string{
-	{Kind: "Pod"}: "pods without a controller",
-}
-
 var deploymentConfig = schema.GroupKind{Group: "apps.openshift.io", Kind: "DeploymentConfig"}
 
 // makers are what makes workloads and is itself stopped and moved.
@@ -107,25 +100,13 @@ const untriggered = "DeploymentConfigs without a trigger, which the target would
 
 // workloads refuses by name what this version would not move faithfully.
 func workloads(_ context.Context, s *state) ([]Finding, error) {
-	var removed []string
 	refused := map[string][]string{}
-	hooked := s.Plan().Cutover.QuiesceOrDefault() && slices.ContainsFunc(s.Plan().Hooks, kube.MayStop)
 	for _, i := range s.covered {
-		gk := i.GroupVersionKind().GroupKind()
-		switch {
-		case hooked && gk == schema.GroupKind{Kind: "Pod"}:
-			removed = append(removed, describe(i)) // the stop proves that the hook has removed it
-		case unsupported[gk] != "":
-			refused[unsupported[gk]] = append(refused[unsupported[gk]], describe(i))
-		case gk == deploymentConfig && !rollsOut(i):
+		if i.GroupVersionKind().GroupKind() == deploymentConfig && !rollsOut(i) {
 			refused[untriggered] = append(refused[untriggered], describe(i))
 		}
 	}
-	found := s.operands(refused)
-	if len(removed) > 0 {
-		found = append(found, Finding{Reason: "NotMigrated", Warning: true, Object: removed[0],
-			Message: "pods that a PreBackup hook is to remove are made again neither on the target nor, after a rollback, on the source: " + names(removed)})
-	}
+	found := append(s.operands(refused), barePods(s)...)
 	if len(refused) == 0 {
 		return found, nil
 	}
@@ -135,7 +116,29 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 		all = append(all, refused[kind]...)
 	}
 	return append(found, Finding{Reason: "UnsupportedWorkload", Object: all[0],
-		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first (pods: also by a PreBackup hook)"}), nil
+		Message: "this version does not migrate " + strings.Join(parts, "; ") + "; leave them out with spec.labelSelector or remove them first"}), nil
+}
+
+// barePods names the pods that nothing makes again, and what that costs them.
+func barePods(s *state) []Finding {
+	var bare []string
+	for _, i := range s.covered {
+		if kube.Bare(i) {
+			bare = append(bare, describe(i))
+		}
+	}
+	if len(bare) == 0 {
+		return nil
+	}
+	message := "pods without a controller are made on the target too, beside those of the source: "
+	if s.Plan().Cutover.QuiesceOrDefault() {
+		message = "the stop deletes pods without a controller; they are made anew on the target, and on the source by a rollback, without the content of their emptyDir and ephemeral volumes, their logs and their addresses"
+		if slices.ContainsFunc(s.Plan().Hooks, kube.MayStop) {
+			message += " (what a PreBackup hook has removed by then is made anew on neither side)"
+		}
+		message += ": "
+	}
+	return []Finding{{Reason: "PodsMadeAnew", Warning: true, Object: bare[0], Message: message + names(bare)}}
 }
 
 // kinds: what the source has in a version that the target does not serve.

@@ -30,13 +30,13 @@ func existingObjects(_ context.Context, s *state) ([]Finding, error) {
 	return append(found, Finding{Reason: "ExistingObject", Object: taken[0], Message: say + "remove them, map the namespace to another name, leave them as they are with existing: Skip, or have them updated with existing: Update"}), nil
 }
 
-// leftBehind refuses custom resources of earlier runs: the cutover would take none
-// of them for its own, and find that only when the source is stopped.
+// leftBehind refuses custom resources and pods of earlier runs: the cutover would take
+// none of them for its own, and find that only when the source is stopped.
 func leftBehind(s *state) []Finding {
 	var left []string
 	covered, there := kube.LeftBehind(s.Env, s.covered, s.target)
 	for n, t := range there {
-		if s.custom.Custom(covered[n]) {
+		if s.custom.Custom(covered[n]) || kube.Bare(covered[n]) {
 			left = append(left, kube.Describe(t.Record(spec.Target)))
 		}
 	}
@@ -44,7 +44,7 @@ func leftBehind(s *state) []Finding {
 		return nil
 	}
 	return []Finding{{Reason: "ExistingObject", Object: left[0],
-		Message: fmt.Sprintf("on cluster %s an earlier run of plan %s has left custom resources, whose operators act on them: %s; remove them", s.Target.Name, s.Run.Spec.Plan, names(left))}}
+		Message: fmt.Sprintf("on cluster %s an earlier run of plan %s has left custom resources or pods, which run: %s; remove them", s.Target.Name, s.Run.Spec.Plan, names(left))}}
 }
 
 // updatedObjects names those that cannot be updated, those that will be, and of

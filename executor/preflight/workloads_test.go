@@ -52,6 +52,7 @@ const (
 	kedasHPA   = "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: keda-hpa-web, ownerReferences: [{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: web, uid: a, controller: true}]}}"
 	shop       = "{apiVersion: example.com/v1, kind: Shop, metadata: {name: main, uid: shop}}"
 	grandchild = "{apiVersion: v1, kind: Pod, metadata: {name: db-0, uid: pod, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: db, controller: true}]}}"
+	lonely     = "{apiVersion: v1, kind: Pod, metadata: {name: lonely, uid: l, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: c, uid: c}]}, status: {phase: Running}}"
 	child      = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, uid: db, ownerReferences: [{apiVersion: example.com/v1, kind: Shop, name: main, uid: shop, controller: true}]}}"
 )
 
@@ -100,6 +101,9 @@ func TestWorkloads(t *testing.T) {
 		"a CronJob's Job":                                   {objects: []string{"{apiVersion: batch/v1, kind: Job, metadata: {name: a, ownerReferences: [{apiVersion: batch/v1, kind: CronJob, name: c, uid: c, controller: true}]}}"}},
 		"a Deployment's ReplicaSet":                         {objects: []string{"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: c, uid: c, controller: true}]}}"}},
 		"a custom resource by itself":                       {objects: []string{shop}},
+		"a pod without a controller":                        {objects: []string{lonely}, warns: []string{"the stop deletes pods without a controller", "emptyDir", "Pod shop/lonely"}},
+		"one that a hook may remove":                        {objects: []string{lonely}, hook: &spec.PlanHook{Hook: "remove", Phase: spec.PreBackup}, warns: []string{"on neither side", "Pod shop/lonely"}},
+		"one that has ended, a node's, and one of a Job":    {objects: []string{strings.Replace(lonely, "Running", "Succeeded", 1), strings.Replace(lonely, "uid: l", "uid: m, annotations: {kubernetes.io/config.mirror: x}", 1), strings.Replace(lonely, "uid: c}", "uid: c, controller: true}", 1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := asked(t, c.objects...)
@@ -122,6 +126,9 @@ func TestWorkloads(t *testing.T) {
 				if !strings.Contains(warnings, want) {
 					t.Errorf("%q does not warn of %q", warnings, want)
 				}
+			}
+			if c.warns == nil && strings.Contains(warnings, "pods without a controller") {
+				t.Errorf("it warns: %q", warnings)
 			}
 			if (refusal == "") != (c.says == nil) {
 				t.Fatalf("refused: %q", refusal)

@@ -73,7 +73,7 @@ func lookBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error
 	return backupFailed(ctx, e, b, v), nil
 }
 
-// lookBeforeBackup refuses to back up a custom resource that has come since the
+// lookBeforeBackup refuses to back up a custom resource or pod that has come since the
 // others were kept.
 func lookBeforeBackup(ctx context.Context, e *kube.Env) (reconciler.Observation, error) {
 	late, err := kube.Newcomers(ctx, e)
@@ -81,7 +81,7 @@ func lookBeforeBackup(ctx context.Context, e *kube.Env) (reconciler.Observation,
 		return reconciler.Observation{}, err
 	}
 	return reconciler.Observation{Seen: reconciler.Broken, Final: true, Reason: "ChangedDuringCutover", Object: late[0],
-		Message: fmt.Sprintf("new on cluster %s since the custom resources were kept, and too late to be moved: %s; let no hook make any, and start the cutover again", e.Source.Name, short(late))}, nil
+		Message: fmt.Sprintf("new on cluster %s since the custom resources and pods were kept, and too late to be moved: %s; let no hook make any, and start the cutover again", e.Source.Name, short(late))}, nil
 }
 
 // backupFailed says why a Backup did not complete.

@@ -63,13 +63,13 @@ func quoteGlob(name string) string {
 // from the source when the target gets it, and Velero fails a backup that names
 // a kind which it has not discovered: it looks for new ones every five minutes.
 func storable(e *kube.Env, items []kube.Item) []kube.Item {
-	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Scales(i) || e.Kept(i) })
+	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Scales(i) || kube.Bare(i) || e.Kept(i) })
 }
 
 // restorable are the covered objects that the restore creates; what leads
 // users to the application or scales it comes after it is healthy.
 func restorable(e *kube.Env, items []kube.Item) []kube.Item {
-	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Traffic(i) || kube.Scales(i) || e.Kept(i) })
+	return slices.DeleteFunc(slices.Clone(items), func(i kube.Item) bool { return kube.Traffic(i) || kube.Scales(i) || kube.Bare(i) || e.Kept(i) })
 }
 
 func configMapRef(name string) *corev1.TypedLocalObjectReference {

@@ -12,7 +12,6 @@ import (
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
@@ -196,22 +195,4 @@ func TestJobsOfACronJobStopWithIt(t *testing.T) {
 	}
 	turns(t, e, "workload.start-source", nil)
 	sameAs(t, client, child)
-}
-
-// A pod without a controller is never deleted: where a PreBackup hook was to
-// remove it, the stop proves that it did, before anything else is touched.
-func TestStopProvesThatTheHookRemovedThePod(t *testing.T) {
-	for phase, broken := range map[corev1.PodPhase]bool{corev1.PodRunning: true, corev1.PodSucceeded: false} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bare"}, Status: corev1.PodStatus{Phase: phase}}
-		e, client := fakeEnv([]runtime.Object{made("Deployment", "web", 2, nil).Unstructured}, pod)
-		e.Plan().Hooks = []spec.PlanHook{{Hook: "remove", Phase: spec.PreBackup}}
-		pendFake(e, "workload.stop")
-		o := turns(t, e, "workload.stop", nil)
-		if got := o.Seen == reconciler.Broken && o.Reason == "PodStillRuns" && o.Final && strings.Contains(o.Message, "shop/bare"); got != broken {
-			t.Errorf("%s: %+v", phase, o)
-		}
-		if fetch(client, "web").runs() != broken {
-			t.Errorf("%s: the Deployment was stopped: %v", phase, !broken)
-		}
-	}
 }

@@ -51,6 +51,17 @@ func lookStopped(ctx context.Context, e *kube.Env) (reconciler.Observation, erro
 			return fold(forward, []verdict{scaledBackUp(p.item, p.recorded.Object)}), nil
 		}
 	}
+	bare, err := stopBare(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	if o := fold(forward, bare.verdicts); o.Seen != reconciler.Succeeded {
+		if o.Seen == reconciler.Absent { // its deletion has not begun: nobody but the stop may do that
+			o.Seen, o.Final, o.Reason = reconciler.Broken, true, "PodStillRuns"
+		}
+		o.Wake = wake(ctx, e, e.Source, bare.places)
+		return o, nil
+	}
 	below, err := operands(ctx, e, 0)
 	if err != nil {
 		return reconciler.Observation{}, err

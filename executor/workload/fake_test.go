@@ -129,7 +129,8 @@ func claimNamed(name, volume string) *corev1.PersistentVolumeClaim {
 // the verbs send and lets faults be injected; what clusters do with it is
 // tried on the bed.
 func fakeEnv(dynamics []runtime.Object, typed ...runtime.Object) (*kube.Env, *dynamicfake.FakeDynamicClient) {
-	lists := map[schema.GroupVersionResource]string{volumeKind.gvr: "PersistentVolumeList", podsResource: "PodList"}
+	lists := map[schema.GroupVersionResource]string{volumeKind.gvr: "PersistentVolumeList", podsResource: "PodList",
+		{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}: "CustomResourceDefinitionList"}
 	for _, k := range kinds {
 		lists[k.gvr] = k.name + "List"
 	}

@@ -231,6 +231,14 @@ func troubled(e *kube.Env, w *spec.Workload, prefix string) bool {
 
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
+// sooner is the earlier of two instants that there is.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // earliest is the first instant in an annotation of items.
 func earliest(items []item, annotation string) time.Time {
 	var first time.Time

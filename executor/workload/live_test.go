@@ -251,7 +251,8 @@ spec:
   - {name: app, image: localhost/bed/busybox:1, command: [sleep, "1000"], volumeMounts: [{name: data, mountPath: /data, readOnly: READONLY}]}
   volumes: [{name: data, persistentVolumeClaim: {claimName: web}}]`
 	labels := ", labels: {app.kubernetes.io/managed-by: tranship, tranship.dev/plan: " + kube.Short(l.env.Run.Spec.Plan) + "}"
-	l.create(src, strings.NewReplacer("NAME", "bare", "LABELS", "", "READONLY", "true").Replace(bare))
+	l.env.Plan().LabelSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "others", Operator: metav1.LabelSelectorOpDoesNotExist}}}
+	l.create(src, strings.NewReplacer("NAME", "bare", "LABELS", `, labels: {others: "yes"}`, "READONLY", "true").Replace(bare))
 	l.create(src, strings.NewReplacer("NAME", "holder", "LABELS", labels, "READONLY", "true").Replace(bare))
 	l.create(src, strings.NewReplacer("NAME", "forged", "LABELS", labels, "READONLY", "false").Replace(bare))
 	pods := src.Kube.CoreV1().Pods(l.ns)

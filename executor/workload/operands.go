@@ -23,7 +23,9 @@ const operandGrace = time.Minute
 func operands(ctx context.Context, e *kube.Env, grace time.Duration) ([]verdict, error) {
 	var roots []spec.Object
 	for _, c := range e.Run.Facts.Custom {
-		roots = append(roots, c.Object)
+		if !kube.IsPod(c.Object) {
+			roots = append(roots, c.Object)
+		}
 	}
 	pods, err := kube.Below(ctx, e.Source, e.Namespaces(spec.Source), roots)
 	if err != nil {
@@ -59,7 +61,8 @@ func operandVerdict(root string, p *corev1.Pod, late bool) verdict {
 }
 
 // operandsThere are verdicts on the custom resources of the target below which
-// fewer pods are ready than were on the source.
+// fewer pods are ready than were on the source, and on pods without a controller that
+// were ready there.
 func operandsThere(ctx context.Context, e *kube.Env) ([]verdict, error) {
 	lacking, err := kube.Lacking(ctx, e, e.Target, e.Run.Facts.Custom)
 	if err != nil {

@@ -36,6 +36,11 @@ func judgeRestored(ctx context.Context, e *kube.Env, workloads []pair) (*restore
 			r.found[p.item.GroupVersionKind().GroupKind().String()]++
 		}
 	}
+	for _, o := range e.Run.Facts.Created {
+		if kube.IsPod(o) {
+			r.found[o.Kind]++ // judged with what the run kept
+		}
+	}
 	objects, err := restoredObjects(ctx, e)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,14 @@ import (
 // others until its controller has seen that it is paused, and then all. One that
 // learns of its pause too late would start again what is stopped.
 func scalersFirst(list []pair) []pair {
-	var first []pair
+	if first := unpaused(list); len(first) > 0 {
+		return first
+	}
+	return list
+}
+
+// unpaused are those that scale others and may still do so.
+func unpaused(list []pair) (first []pair) {
 	for _, p := range list {
 		if !p.item.exists() || !p.item.kind.scales() {
 			continue
@@ -18,10 +25,7 @@ func scalersFirst(list []pair) []pair {
 			first = append(first, p)
 		}
 	}
-	if len(first) > 0 {
-		return first
-	}
-	return list
+	return first
 }
 
 // scalersLast are the pairs that a restart deals with in this turn, with their

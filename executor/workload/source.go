@@ -3,8 +3,10 @@ package workload
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tranship/tranship/executor/kube"
 	"github.com/tranship/tranship/reconciler"
@@ -29,9 +31,16 @@ func lookStartSource(ctx context.Context, e *kube.Env) (reconciler.Observation, 
 			verdicts[n].explain(ctx, e.Source, p.item)
 		}
 	}
-	o := fold(backward, verdicts)
+	bare, err := startBare(ctx, e)
+	if err != nil {
+		return reconciler.Observation{}, err
+	}
+	o := fold(backward, append(bare.verdicts, verdicts...)) // in front: their reasons are warnings
 	if o.Seen == reconciler.Working {
 		o.Wake = wake(ctx, e, e.Source, places)
+		if len(bare.kept) > 0 {
+			o.Poll = time.Second
+		}
 	}
 	if o.Seen == reconciler.Succeeded && o.Message == "" {
 		o.Message = "nothing of the source is stopped any more"
@@ -155,12 +164,16 @@ func ensureStartSource(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	return each(turn, func(p pair) error {
+	bare, err := startBare(ctx, e)
+	if err != nil {
+		return err
+	}
+	return errors.Join(bare.start(ctx, e), each(turn, func(p pair) error {
 		if !p.item.exists() || string(p.item.GetUID()) != p.recorded.UID {
 			return nil
 		}
 		return change(ctx, e, e.Source, p.item, func(i item) (*edit, error) { return restartEdit(e, p, i) })
-	})
+	}))
 }
 
 // restartEdit puts back what was there and takes the annotations off in one

@@ -74,7 +74,7 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 		list, err := intents(e, items)
 		return reconciler.Observation{Facts: &spec.Facts{Workloads: list, Times: withTroubles(e, items)}}, err
 	}
-	verdicts, err := alone(ctx, e)
+	bare, err := stopBare(ctx, e)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
@@ -82,11 +82,11 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
-	verdicts = append(verdicts, below...)
 	list, err := toStop(e, items)
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	verdicts := append(bare.during(len(unpaused(list)) == 0), below...)
 	for _, p := range scalersFirst(list) {
 		v, err := stopVerdict(e, p)
 		if err != nil {
@@ -100,7 +100,10 @@ func lookStop(ctx context.Context, e *kube.Env) (reconciler.Observation, error) 
 	}
 	if o.Seen == reconciler.Succeeded {
 		o.Message = fmt.Sprintf("%d workloads of the source are stopped", len(list))
-		o.Facts = &spec.Facts{Workloads: recordsOf(list), Times: withTime(e, reconciler.TimeStop, earliest(items, AnnotationStoppedAt))}
+		if n := bare.gone(); n > 0 {
+			o.Message += fmt.Sprintf(", and %d pods without a controller deleted", n)
+		}
+		o.Facts = &spec.Facts{Workloads: recordsOf(list), Times: withTime(e, reconciler.TimeStop, sooner(earliest(items, AnnotationStoppedAt), bare.stopped))}
 	}
 	return o, nil
 }
@@ -269,12 +272,20 @@ func ensureStop(ctx context.Context, e *kube.Env) error {
 	if err != nil {
 		return err
 	}
-	return each(scalersFirst(list), func(p pair) error {
+	err = each(scalersFirst(list), func(p pair) error {
 		if _, ok := changedMeanwhile(p); !ok {
 			return nil // not what was approved and recorded: Look says so
 		}
 		return change(ctx, e, e.Source, p.item, func(i item) (*edit, error) { return stopEdit(e, i, now) })
 	})
+	if err != nil || len(unpaused(list)) > 0 {
+		return err
+	}
+	bare, err := stopBare(ctx, e)
+	if err != nil {
+		return err
+	}
+	return bare.stop(ctx, e)
 }
 
 // stopEdit stops i, in two patches where its claims are in danger:

@@ -45,8 +45,10 @@ func TestFailuresEndInAConditionWithTheSourceRunning(t *testing.T) {
 			l.onTarget("-n", l.name, "create", "configmap", "settings", "--from-literal=owner=someone")
 		}, []string{"settings"}},
 		{"an unsupported workload", func(l *lab, f map[string]string) {
-			l.onSource("-n", l.name, "run", "alone", "--image="+l.bed.Images["busybox"], "--", "sleep", "1000")
-		}, []string{"pods without a controller", "alone"}},
+			owner := l.onSource("-n", l.name, "get", "configmap", "settings", "-o", "jsonpath={.metadata.uid}")
+			l.onSource("-n", l.name, "create", "deployment", "alone", "--replicas=0", "--image="+l.bed.Images["busybox"])
+			l.onSource("-n", l.name, "patch", "deployment", "alone", "-p", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"settings","uid":"`+owner+`","controller":true}]}}`)
+		}, []string{"workloads that something else controls", "alone"}},
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {

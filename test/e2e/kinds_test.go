@@ -54,6 +54,11 @@ kind: Job
 metadata: {name: once, namespace: NS, labels: {part: "yes"}}
 spec: {parallelism: 2, completions: 3, template: {metadata: {labels: {app: once}}, spec: {restartPolicy: Never, POD}}}
 ---
+apiVersion: v1
+kind: Pod
+metadata: {name: solo, namespace: NS, labels: {part: "yes", app: solo}}
+spec: {POD}
+---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: web, namespace: NS, labels: {part: "yes"}}
@@ -109,6 +114,11 @@ func (l *lab) workloads() map[string]any {
 	return all
 }
 
+// solo is what the pod without a controller says.
+func (l *lab) solo(on func(args ...string) string) string {
+	return on("-n", l.name, "get", "pod/solo", "-o", "jsonpath={.status.phase} {.metadata.labels.app} {.spec.restartPolicy} {.spec.terminationGracePeriodSeconds} {.spec.containers[*].image} {.spec.containers[*].command}")
+}
+
 // TestEveryKindThereAndBack: every kind is stopped, held at zero by Velero,
 // started as it was, and put back exactly by a rollback.
 func TestEveryKindThereAndBack(t *testing.T) {
@@ -118,19 +128,25 @@ func TestEveryKindThereAndBack(t *testing.T) {
 	l.onSource("-n", l.name, "rollout", "pause", "deployment/web")
 	l.onSource("-n", l.name, "create", "job", "active-now", "--from=cronjob/active")
 	l.rolledOut("daemonset/agent")
-	for _, pods := range []string{"app=once", "batch.kubernetes.io/job-name=active-now"} {
+	for _, pods := range []string{"app=solo", "app=once", "batch.kubernetes.io/job-name=active-now"} {
 		l.created("pods", pods)
 		l.onSource("-n", l.name, "wait", "pod", "-l", pods, "--for=condition=Ready", kubePatience)
 	}
-	before := l.workloads()
+	before, solo := l.workloads(), l.solo(l.onSource)
 
 	l.flip(spec.Migrated, plan)
 	s := l.waitReason("Migrated", 4*time.Minute)
 	l.logTimes(s.Run)
-	for _, c := range s.Run.Facts.Counts { // what scales comes after the others were counted
-		if c.Kind == "HorizontalPodAutoscaler.autoscaling" && (c.Source != 1 || c.Target != 1) {
+	for _, c := range s.Run.Facts.Counts { // what scales, and a pod, come after the others were counted
+		if (c.Kind == "HorizontalPodAutoscaler.autoscaling" || c.Kind == "Pod") && (c.Source != 1 || c.Target != 1) {
 			t.Errorf("%s: %d on the source, %d on the target, want 1", c.Kind, c.Source, c.Target)
 		}
+	}
+	if m := s.Run.Steps[0].Message; !strings.Contains(m, "the stop deletes pods without a controller") || !strings.Contains(m, "source Pod "+l.name+"/solo") {
+		t.Errorf("the preflight does not name the pod: %s", m)
+	}
+	if got := l.solo(l.onTarget); got != solo {
+		t.Errorf("on the target the pod without a controller is %s, on the source it was %s", got, solo)
 	}
 	// Only those of the Deployment that the plan does not cover are left.
 	l.poll("the pods of the source to be gone", time.Second, func() (string, bool) {
@@ -166,9 +182,14 @@ func TestEveryKindThereAndBack(t *testing.T) {
 			t.Errorf("%s came back as %v, it was %v", name, after[name], was)
 		}
 	}
-	for _, name := range []string{"web", "agent", "alone", "once", "stays"} {
+	for _, name := range []string{"web", "agent", "alone", "once", "solo", "stays"} {
 		l.created("pods", "app="+name)
 	}
+	if got := l.solo(l.onSource); got != solo {
+		t.Errorf("the pod without a controller came back as %s, it was %s", got, solo)
+	}
+	l.gone("the pod on the target", l.bed.Target.Kubeconfig, "-n", l.name, "get", "pods", "-l", "app=solo")
+	l.gone("what was kept", l.bed.Source.Kubeconfig, "get", "secrets", "-A", "-l", "tranship.dev/kept-by,tranship.dev/plan="+spec.ShortName(l.name))
 	// Also the Jobs that a CronJob has made on the target meanwhile.
 	l.gone("every kind on the target", l.bed.Target.Kubeconfig, "-n", l.name, "get", "deployments,daemonsets,replicasets,jobs,cronjobs,horizontalpodautoscalers,poddisruptionbudgets")
 }
