@@ -46,6 +46,7 @@ type Executor struct {
 	settings  func() kube.Settings
 	log       *slog.Logger
 	knowledge knowledge
+	fences    fences
 	diary     diary
 }
 
@@ -71,6 +72,9 @@ func (x *Executor) Look(ctx context.Context, c reconciler.Call) (reconciler.Obse
 	if err != nil {
 		return reconciler.Observation{}, err
 	}
+	if err := x.fences.raise(ctx, e); err != nil {
+		return reconciler.Observation{}, x.explain(c, err)
+	}
 	unknown := x.knowledge.refresh(ctx, e)
 	o, err := v.Look(ctx, e)
 	x.diary.tell(ctx, e, &o)
@@ -90,6 +94,7 @@ func (x *Executor) Ensure(ctx context.Context, c reconciler.Call) error {
 	if err != nil {
 		return err
 	}
+	ctx = kube.Fenced(ctx, e.Settings)
 	for _, side := range needs(v) {
 		if err := e.On(side).Guard(ctx, &e.Settings); err != nil {
 			return x.explain(c, err)

@@ -98,6 +98,9 @@ func (d *driver) turn(ctx context.Context) (done bool, err error) {
 	if look {
 		in.Seen, in.Err = d.look(ctx, call)
 		in.Blind = d.since
+		if errors.Is(in.Err, ErrSuperseded) {
+			return false, in.Err
+		}
 	}
 	if gated {
 		in.Gate = d.gate(ctx, call, in)

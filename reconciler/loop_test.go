@@ -194,13 +194,13 @@ func (quiet) Notify(Event)                {}
 func (quiet) Progress(string, []Progress) {}
 
 // daemon runs a loop until the returned function is called.
-func daemon(t *testing.T, b *branch, m *memory, c *cluster) (stop func() error) {
+func daemon(t *testing.T, b *branch, m *memory, c Executor) (stop func() error) {
 	t.Helper()
 	_, stop = daemonLoop(t, b, m, c)
 	return stop
 }
 
-func daemonLoop(t *testing.T, b *branch, m *memory, c *cluster) (l *Loop, stop func() error) {
+func daemonLoop(t *testing.T, b *branch, m *memory, c Executor) (l *Loop, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l = New(Config{Source: b, Ledger: m, Executor: c, Clock: realClock{}, Notifier: quiet{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Interval: func() time.Duration { return 5 * time.Millisecond }, Slots: always(4, 0)})
@@ -311,5 +311,24 @@ func TestLoopStopsWhenSuperseded(t *testing.T) {
 	}
 	if len(c.made) != 0 {
 		t.Fatalf("a superseded daemon acted: %v", c.made)
+	}
+}
+
+// replaced finds with its first look that another daemon has taken over.
+type replaced struct{ *cluster }
+
+func (replaced) Look(context.Context, Call) (Observation, error) {
+	return Observation{}, fmt.Errorf("epoch 2 is higher than ours: %w", ErrSuperseded)
+}
+
+func TestLoopStopsWhenALookFindsAnotherDaemon(t *testing.T) {
+	b, m, c := &branch{}, newMemory(), &cluster{made: map[string]int{}}
+	b.commit(closureIn(spec.Staged, 1))
+	stop := daemon(t, b, m, replaced{c})
+	eventually(t, "Staged", func() bool { return m.reason("shop") == "Staged" })
+	b.commit(closureIn(spec.Migrated, 1))
+	time.Sleep(50 * time.Millisecond)
+	if err := stop(); !errors.Is(err, ErrSuperseded) || len(c.made) != 0 {
+		t.Fatalf("got %v and %v", err, c.made)
 	}
 }

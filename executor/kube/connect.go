@@ -64,6 +64,7 @@ func Connect(ctx context.Context, side spec.Side, doc *spec.Cluster, secrets Sec
 func open(side spec.Side, doc *spec.Cluster, config *rest.Config) (*Cluster, error) {
 	c := &Cluster{Side: side, Name: doc.Metadata.Name, Config: config, VeleroNamespace: veleroNamespace(doc)}
 	config.Wrap(c.clock.wrap)
+	config.Wrap(c.fence)
 	httpClient, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, accessError(ReasonInvalidCluster, err, "cluster %s: %v; correct its Cluster document", doc.Metadata.Name, err)

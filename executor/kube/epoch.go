@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/tranship/tranship/reconciler"
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,15 @@ func (c *Cluster) Guard(ctx context.Context, s *Settings) error {
 	if s.Shard == "" {
 		return nil
 	}
+	asked := time.Now()
+	err := c.guard(unfenced(ctx), s)
+	if f := fenceOf(ctx); f != nil && err == nil {
+		f.note(c, asked)
+	}
+	return err
+}
+
+func (c *Cluster) guard(ctx context.Context, s *Settings) error {
 	maps := c.Kube.CoreV1().ConfigMaps(s.Namespace)
 	name := "tranship-epoch-" + s.Shard
 	have, err := maps.Get(ctx, name, metav1.GetOptions{})

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tranship/tranship/spec"
+	shared "github.com/tranship/tranship/test/lab"
 )
 
 // breakable puts a proxy of the test's own before a server: its address, the
@@ -24,6 +25,18 @@ import (
 func (l *lab) breakable(server, caFile, only string) (address, ca string, down *atomic.Bool) {
 	l.t.Helper()
 	down = &atomic.Bool{}
+	address, ca = l.before(server, caFile, func(r *http.Request, serve func()) {
+		if down.Load() && strings.HasSuffix(r.URL.Path, only) {
+			panic(http.ErrAbortHandler)
+		}
+		serve()
+	})
+	return address, ca, down
+}
+
+// before puts a proxy before a server that hands every request to do.
+func (l *lab) before(server, caFile string, do func(r *http.Request, serve func())) (address, ca string) {
+	l.t.Helper()
 	to, err := url.Parse(server)
 	l.must(err)
 	roots := x509.NewCertPool()
@@ -32,13 +45,17 @@ func (l *lab) breakable(server, caFile, only string) (address, ca string, down *
 	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	proxy.FlushInterval = -1 // watches
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if down.Load() && strings.HasSuffix(r.URL.Path, only) {
-			panic(http.ErrAbortHandler)
-		}
-		proxy.ServeHTTP(w, r)
+		do(r, func() { proxy.ServeHTTP(w, r) })
 	}))
 	l.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-	return s.URL + to.Path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})), down
+	return s.URL + to.Path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+}
+
+// through makes the document of a cluster lead to another address.
+func (l *lab) through(files map[string]string, name string, c *shared.Cluster, address, ca string) {
+	l.t.Helper()
+	name = "clusters/" + name + ".yaml"
+	files[name] = strings.NewReplacer(c.Server, address, indent(l.text(c.CAFile), "    "), indent(ca, "    ")).Replace(files[name])
 }
 
 // slowToStop is a Deployment without a volume whose pod takes its whole grace
@@ -154,7 +171,7 @@ func TestTheTargetIsDead(t *testing.T) {
 	l.apply(strings.Replace(l.slowToStop(), "  replicas: 1\n", "  replicas: 1\n  minReadySeconds: 10\n", 1))
 	l.rolledOut("deployment/web")
 	files := l.infrastructure()
-	files["clusters/new.yaml"] = strings.NewReplacer(l.bed.Target.Server, address, indent(l.text(l.bed.Target.CAFile), "    "), indent(ca, "    ")).Replace(files["clusters/new.yaml"])
+	l.through(files, "new", &l.bed.Target, address, ca)
 	files["plan.yaml"] = l.plan(spec.Staged, "cutover: {healthTimeout: 12s}")
 	l.commit("Plan the move", files)
 	address = l.freeAddress()

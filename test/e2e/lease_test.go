@@ -28,11 +28,7 @@ func TestTwoDaemonsUnderALease(t *testing.T) {
 	l.must(l.Start(0, lease...))
 	l.waitReason("Staged", time.Minute)
 
-	said := &shared.Log{}
-	second := exec.Command(l.binary, append(append([]string{"run", "--data-dir", t.TempDir(), "--listen", ""}, l.Flags()...), lease...)...)
-	second.Stdout, second.Stderr = said, said
-	l.must(second.Start())
-	t.Cleanup(func() { _ = second.Process.Kill(); _ = second.Wait() })
+	said := l.second(append(l.Flags(), lease...)...)
 	l.flip(spec.Migrated, "")
 	l.source("stopped", time.Minute, "{.spec.replicas}", "0")
 	l.must(l.Signal(syscall.SIGSTOP))
@@ -44,19 +40,36 @@ func TestTwoDaemonsUnderALease(t *testing.T) {
 	}
 	pods := l.onTarget("-n", l.name, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid}")
 	l.must(l.Signal(syscall.SIGCONT))
-	select {
-	case <-l.Ended():
-	case <-time.After(patience):
-		t.Error("the first daemon woke up and goes on")
-	}
-	if text := l.Log.String(); !strings.Contains(text, "acts on nothing any more") {
-		t.Errorf("the first daemon ended and did not say why:\n%s", shared.Tail(text, 3000))
-	}
+	l.firstEnds()
 	if now := l.onTarget("-n", l.name, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"); now != pods {
 		t.Errorf("pods on the target: %s, then %s", pods, now)
 	}
 	l.source("stopped still", time.Second, "{.spec.replicas}", "0")
 	if again := l.mustStatus(); again.Run.Metadata.Name != s.Run.Metadata.Name || !again.Run.Status.Ended.Equal(s.Run.Status.Ended) {
 		t.Errorf("the record changed: %+v", again.Run.Status)
+	}
+}
+
+// second starts another daemon, with a data directory of its own, until the test ends.
+func (l *lab) second(flags ...string) (said *shared.Log) {
+	l.t.Helper()
+	said = &shared.Log{}
+	c := exec.Command(l.binary, append([]string{"run", "--data-dir", l.t.TempDir(), "--listen", ""}, flags...)...)
+	c.Stdout, c.Stderr = said, said
+	l.must(c.Start())
+	l.t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	return said
+}
+
+// firstEnds waits until the first daemon has found that it was replaced.
+func (l *lab) firstEnds() {
+	l.t.Helper()
+	select {
+	case <-l.Ended():
+	case <-time.After(patience):
+		l.t.Error("the first daemon goes on")
+	}
+	if text := l.Log.String(); !strings.Contains(text, "acts on nothing any more") {
+		l.t.Errorf("the first daemon did not say why it ends:\n%s", shared.Tail(text, 3000))
 	}
 }
