@@ -8,14 +8,15 @@ SEED    ?= 1
 DURATION ?= 5m
 FAULTS  ?=
 
-.PHONY: build image lint test test-short test-long test-gitea bed-up bed-down bed-status demo chaos mutate bench bench-git bench-data clean
+.PHONY: build image lint test test-core test-bed test-short test-long test-gitea bed-up bed-down bed-status demo chaos mutate bench bench-git bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
 
+# Vet reads what the build compiles, where it is told to compile in the same way.
 lint: ## formatting, vet, import arrows and size budgets
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
-	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet -trimpath ./...
 	cd test/bed && $(GO) vet ./...
 	cd test/demo && $(GO) vet ./...
 	$(GO) run ./test/lint
@@ -27,19 +28,30 @@ MOVER_IMAGE := localhost/tranship:test
 # Packages with tests on the bed. Pods and kubelets have bad minutes of their own
 # on a small machine: such a test is run once more, alone, and named at the end.
 # The others are never run again, and neither is a data race. The mover's engine
-# needs no pod, only the bed's object store: it goes with the others, two at a time.
+# needs no pod, only the bed's object store.
 ON_BED := /tranship/(executor|test/e2e)(/|$$)
+ENGINE := ./executor/mover/engine
 
 image: build bed-up ## the product as an image on every node of the bed
 	cd test/bed && $(GO) run . image --out $(CURDIR)/build/image.tar --ref $(MOVER_IMAGE) --entrypoint /tranship tranship=$(CURDIR)/build/tranship
 	cd test/bed && $(GO) run . load --dir $(BED_DIR) $(CURDIR)/build/image.tar
 
+# The bed mostly waits and the core computes, so they go side by side; what both
+# are made of is compiled before, once.
 test: lint image ## unit to end to end on the bed; test-long and test-gitea have the rest
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
+	$(GO) build -race ./...
+	$(MAKE) -j2 -Oline test-core test-bed
+	$(MAKE) bed-down
+
+test-core: ## what computes; with the race detector what takes minutes is short, and the engine has a second, whole run without
+	$(GO) test -race -count=1 -p 1 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)|/test/gitea$$|/reconciler$$')
+	$(GO) test -race -short -count=1 -p 1 -timeout 40m ./reconciler $(ENGINE)
+	TRANSHIP_BED=$(BED) $(GO) test -count=1 -timeout 40m $(ENGINE)
+
+test-bed: ## what waits: live tests, end to end, the demonstration, two minutes of kills; needs `make image`
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
-	TRANSHIP_BED=$(BED) $(GO) test -race -count=1 -p 2 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)|/test/gitea$$|/reconciler$$') ./executor/mover/engine
-	$(GO) test -race -short -count=1 ./reconciler
 	cd test/tools && $(GO) build -o $(CURDIR)/build/gotestsum gotest.tools/gotestsum
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
 		build/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test \
@@ -48,7 +60,6 @@ test: lint image ## unit to end to end on the bed; test-long and test-gitea have
 	@! grep . build/again.txt || echo "the tests above failed once and passed when run again: find out why before a release"
 	cd test/demo && $(GO) run . --bed $(BED) --tranship $(CURDIR)/build/tranship
 	$(GO) run ./test/chaos --bed $(BED) --tranship $(CURDIR)/build/tranship --seed $(SEED) --duration 2m --faults daemon
-	$(MAKE) bed-down
 
 test-long: image ## by hand before a release: also what is skipped because it takes minutes or disturbs others
 	TRANSHIP_LONG=1 TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \

@@ -62,6 +62,7 @@ func (l *lab) purge() {
 }
 
 func TestBedRoundTrip(t *testing.T) {
+	long(t)
 	l := newBedLab(t)
 	for i := range 200 {
 		l.write(fmt.Sprintf("d%d/f%d", i%7, i), strings.Repeat(fmt.Sprint(i), i*50))

@@ -123,6 +123,7 @@ func (l *blockLab) same() {
 }
 
 func TestBlockRoundTrip(t *testing.T) {
+	long(t)
 	for _, c := range []struct{ source, target int64 }{
 		{4096, 4096},
 		{pieceSize, 3 * pieceSize},
@@ -248,6 +249,7 @@ func TestBlockSeesOtherPaths(t *testing.T) {
 }
 
 func TestBlockRefusals(t *testing.T) {
+	long(t)
 	const size = 8 * pieceSize
 	l := newBlockLab(t, size, size-512)
 	l.src.write(t, 0, deviceNoise(l.rand, size))

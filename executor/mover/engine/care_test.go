@@ -39,6 +39,7 @@ func (l *lab) has(snapshot string) bool {
 
 // TestKeep takes snapshots and expects that what nobody keeps is forgotten, of this volume only.
 func TestKeep(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.write("f", "x")
 	other := l.uploadWith(func(r *Request) { r.Volumes[0].Name = "shop/other" }).Volumes[0].Snapshot
@@ -70,6 +71,7 @@ func (l *lab) stored() (n int64) {
 // TestMaintenance forgets a snapshot of much data: with the library's margins nothing is deleted yet,
 // without them the space comes back, and what is kept is whole.
 func TestMaintenance(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.bigFile(30 << 20)
 	first := l.upload("").Snapshot

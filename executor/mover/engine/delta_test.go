@@ -69,12 +69,10 @@ func inode(t *testing.T, p string) uint64 {
 // TestOnlyTheDifferenceIsMoved changes parts of a large file and counts what the restore writes: with
 // a record to trust, and by content.
 func TestOnlyTheDifferenceIsMoved(t *testing.T) {
+	long(t)
 	for _, c := range deltaCases() {
 		for _, content := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, content=%v", c.name, content), func(t *testing.T) {
-				if content {
-					long(t)
-				}
 				c.run(t, content)
 			})
 		}

@@ -280,11 +280,11 @@ func reasonIs(t testing.TB, err error, want Reason) {
 	}
 }
 
-// long leaves a test to `make test`: with the race detector it takes many
-// seconds.
+// long leaves a test out where the race detector runs, under which it takes many
+// seconds or minutes: make test runs it without.
 func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("it takes long; make test runs it")
+		t.Skip("it takes long; it runs without -short")
 	}
 }
