@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// application is a Deployment with a claim. GET /cgi-bin/put?ID answers "ok ID"
+// application is a Deployment with a claim, and a pod that nothing makes again. GET /cgi-bin/put?ID answers "ok ID"
 // once the line ID is in a file of the volume; /cgi-bin/all answers all
 // lines, /cgi-bin/sum the checksum of what never changes. What was written
 // outlives the pod without a sync: no fault here takes a machine's memory.
@@ -70,6 +70,14 @@ spec:
       volumes:
       - {name: data, persistentVolumeClaim: {claimName: data}}
       - {name: scripts, configMap: {name: scripts, defaultMode: 493}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: beside, namespace: NS, labels: {app: beside}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: beside, image: IMAGE, command: [/bin/sh, -c, exec sleep 1000000]}
 `
 
 // secretValue is in the application's Secret and must not be found anywhere.

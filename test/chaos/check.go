@@ -25,6 +25,7 @@ func (s *scenario) check(ctx context.Context) {
 		s.must(ctx, "the source as before", s.sourceAsBefore)
 	}
 	s.must(ctx, "the other side at rest", s.otherAtRest)
+	s.must(ctx, "the pod without a controller", s.podBeside)
 	s.must(ctx, "the ledger", s.ledger)
 	must, _ := s.client.expected()
 	s.book.say("%s: checked, live on the %s with %d writes", s.plan, s.sides[s.live].name, len(must))
@@ -100,6 +101,14 @@ func (s *scenario) otherAtRest(ctx context.Context) error {
 		return fmt.Errorf("%d replicas are ready on the %s, too", n, s.sides[1-s.live].name)
 	}
 	return err
+}
+
+// podBeside proves that it runs on the live side only.
+func (s *scenario) podBeside(ctx context.Context) error {
+	if err := s.sides[s.live].beside(ctx, s.plan, true); err != nil {
+		return err
+	}
+	return s.sides[1-s.live].beside(ctx, s.plan, false)
 }
 
 // ledger reads the branch as C git and the product's own format see it.

@@ -146,7 +146,7 @@ func (s *scenario) open(ctx context.Context) error {
 		if s.client.count(source) < 3 {
 			return errors.New("the application on the source acknowledges nothing")
 		}
-		return nil
+		return s.sides[source].beside(ctx, s.plan, true)
 	})
 	if err == nil {
 		err = s.eventually(ctx, phaseLimit, func() (err error) {

@@ -165,6 +165,27 @@ func (s *side) ready(ctx context.Context, namespace string) (int32, error) {
 	return d.Status.ReadyReplicas, nil
 }
 
+// beside proves that the pod without a controller runs, or that nothing is left of it.
+func (s *side) beside(ctx context.Context, namespace string, wanted bool) error {
+	list, err := s.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=beside"})
+	if err != nil {
+		return err
+	}
+	running := 0
+	for _, p := range list.Items {
+		if p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
+			running++
+		}
+	}
+	switch {
+	case wanted && (running != 1 || len(list.Items) != 1):
+		return fmt.Errorf("%d of %d pods without a controller run on the %s, not one", running, len(list.Items), s.name)
+	case !wanted && len(list.Items) > 0:
+		return fmt.Errorf("%d pods without a controller are on the %s, too", len(list.Items), s.name)
+	}
+	return nil
+}
+
 // labelled lists every object of every kind with a label, in all namespaces.
 func (s *side) labelled(ctx context.Context, selector string) ([]string, error) {
 	lists, err := discovery.ServerPreferredResources(s.kube.Discovery())
