@@ -39,6 +39,7 @@ func TestAnOperatorsDatabaseThereAndBack(t *testing.T) {
 // TestAnOperatorsDatabaseAfterAFailure: the cutover fails when the database runs on
 // the target, and the daemon loses everything while the hook is undone.
 func TestAnOperatorsDatabaseAfterAFailure(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	plan := l.openDatabase("", "", stopsTheDatabase, databaseHook+", {hook: fails, phase: PostRestore, namespace: NS, serviceAccountName: hooks}")
 	written := l.asWritten(&l.bed.Source)
@@ -57,6 +58,7 @@ func TestAnOperatorsDatabaseAfterAFailure(t *testing.T) {
 // TestAnOperatorsDatabaseThatRunsOn: a hook that stops nothing, and an operator that
 // comes back, are found before the last copy, by the name of the custom resource.
 func TestAnOperatorsDatabaseThatRunsOn(t *testing.T) {
+	long(t)
 	for name, c := range map[string]struct{ more, stops string }{
 		"a hook that stops nothing":   {"", stopsNothing},
 		"an operator that comes back": {"comesBack: true", stopsTheDatabase},

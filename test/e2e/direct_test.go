@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -74,9 +73,7 @@ func (l *lab) wentDirectly(s *story) {
 // TestDirectWithoutAWay asks for an address that nobody gives: there is no load
 // balancer on the bed. The run goes through the repository and says why.
 func TestDirectWithoutAWay(t *testing.T) {
-	if os.Getenv("TRANSHIP_LONG") == "" {
-		t.Skip("waits 90 seconds for an address; TRANSHIP_LONG is not set")
-	}
+	long(t)
 	l := newLab(t)
 	config := l.text(filepath.Join(l.dir, "config.yaml")) + "\n"
 	l.write("config.yaml", strings.Replace(config, "mover: {", "mover: {receiver: LoadBalancer, ", 1))

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -100,9 +99,7 @@ func TestAnApplicationStartedByHandOnTheTarget(t *testing.T) {
 // TestAWriterKilledInMidCopy takes the writer's pod away by force, as a lost
 // node does, while it writes: the copy is made again and is complete.
 func TestAWriterKilledInMidCopy(t *testing.T) {
-	if os.Getenv("TRANSHIP_LONG") == "" {
-		t.Skip("TRANSHIP_LONG is not set")
-	}
+	long(t)
 	l := newLab(t)
 	l.open(strings.Replace(l.bulky(), "count=48", "count=600", 1), "deployment/web", "")
 	l.waitReason("Staged", time.Minute)

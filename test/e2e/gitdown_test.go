@@ -165,6 +165,7 @@ func (l *lab) freeAddress() string {
 // started while nobody knows what runs there, the status says so, and starts
 // when somebody has said that the target is gone.
 func TestTheTargetIsDead(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	address, ca, down := l.breakable(l.bed.Target.Server, l.bed.Target.CAFile, "")
 	l.write("token", "let me in, for I am a test")

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -117,9 +116,7 @@ func (l *lab) pauses(run func(...string) string) string {
 // TestWhatKEDAScalesThereAndBack: something that starts again what is at zero
 // does not disturb a cutover, and neither side keeps an annotation of ours.
 func TestWhatKEDAScalesThereAndBack(t *testing.T) {
-	if os.Getenv("TRANSHIP_LONG") == "" {
-		t.Skip("TRANSHIP_LONG is not set")
-	}
+	long(t)
 	l := newLab(t)
 	l.write("keda.yaml", kedaDefinition)
 	for _, run := range []func(...string) string{l.onSource, l.onTarget} {

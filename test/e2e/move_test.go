@@ -135,6 +135,7 @@ func TestMoveVolume(t *testing.T) {
 // TestAFailedCutoverGivesTheMovedVolumeBack is not healthy on the target at
 // first, which has the volume by then; the next attempt succeeds.
 func TestAFailedCutoverGivesTheMovedVolumeBack(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	plan, film := l.openMoved("")
 	l.waitReason("Staged", time.Minute)

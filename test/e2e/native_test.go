@@ -118,9 +118,7 @@ func TestNativeSnapshotCopy(t *testing.T) {
 // TestNativeSnapshotWithoutItsPlugin: a location without a plugin behind it is
 // told by name, and the application is never touched.
 func TestNativeSnapshotWithoutItsPlugin(t *testing.T) {
-	if os.Getenv("TRANSHIP_LONG") == "" {
-		t.Skip("the mover's own tests show it in memory; set TRANSHIP_LONG")
-	}
+	long(t)
 	l := newLab(t)
 	driver := l.name + ".bed.tranship.dev"
 	l.write("foreign.yaml", strings.NewReplacer("NAME", l.name, "DRIVER", driver).Replace(`

@@ -321,6 +321,7 @@ func (l *lab) noDatabaseOnTarget() {
 // it, so that Tranship stops it; a hook keeps the operator from starting it again,
 // and its undo lets it go on. The daemon loses everything while the hook is undone.
 func TestAnOperatorThatIsPaused(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	plan := l.openDatabase(`orphans: true`, ofTheShop, pausesTheOperator, databaseHook)
 	written := l.asWritten(&l.bed.Source)

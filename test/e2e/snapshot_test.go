@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -221,9 +220,7 @@ spec: {accessModes: [ReadWriteOnce], storageClassName: bed-node, volumeName: NS,
 // TestSnapshotNodeAgentDies: Velero ends what its node agent had begun, and
 // another attempt does it again.
 func TestSnapshotNodeAgentDies(t *testing.T) {
-	if os.Getenv("TRANSHIP_LONG") == "" {
-		t.Skip("it takes minutes; set TRANSHIP_LONG")
-	}
+	long(t)
 	l := newLab(t)
 	l.classOfItsOwn()
 	l.apply(l.twoMethods())
