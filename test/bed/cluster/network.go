@@ -90,6 +90,9 @@ func (l Layout) nodeScript(n Node) string {
 	// Bridged packets must pass iptables, or a pod cannot reach a service whose
 	// endpoint is on its own node.
 	fmt.Fprintf(&b, "echo 1 > /proc/sys/net/ipv4/ip_forward\necho 1 > /proc/sys/net/bridge/bridge-nf-call-iptables\n")
+	// Of all machines together: with a third bed beside, Debian's 128 are not enough,
+	// and its kubelets do not start.
+	fmt.Fprintf(&b, "test $(cat %[1]s) -ge 1024 || echo 1024 > %[1]s\n", "/proc/sys/fs/inotify/max_user_instances")
 	for sub, target := range bound {
 		from := filepath.Join(l.Machine(n.Name).Dir, sub)
 		fmt.Fprintf(&b, "mkdir -p %[1]s\nmount --bind %[2]s %[1]s\nmount --make-rshared %[1]s\n", target, from)
