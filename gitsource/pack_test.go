@@ -1,6 +1,7 @@
 package gitsource
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/spec"
 )
@@ -107,4 +109,28 @@ func TestDeltasAreWeighed(t *testing.T) {
 		t.Fatal("the server has no delta")
 	}
 	expect(t, read(t, src, tip), "base: ; delta: shop=Migrated/1")
+}
+
+// Objects of all lengths that their heads tell apart arrive as they were, and one
+// that is given twice is sent once.
+func TestPacksOfAnySize(t *testing.T) {
+	r := gittest.New(t).Repo("ledger.git")
+	b := &builder{}
+	want := map[string]string{}
+	for _, size := range []int{0, 1, 15, 16, 2047, 2048, 1<<18 - 1, 1 << 18, 300_000} {
+		text := strings.Repeat("x", size)
+		want[b.encode(plumbing.BlobObject, []byte(text)).String()] = text
+	}
+	n := len(b.objects)
+	pack, err := encodePack(append(b.objects, b.objects...))
+	must(t, err)
+	if got := binary.BigEndian.Uint32(pack[8:]); int(got) != n {
+		t.Errorf("%d objects, want %d", got, n)
+	}
+	r.Input(string(pack), "index-pack", "--stdin", "--strict")
+	for name, text := range want {
+		if got := r.Git("cat-file", "blob", name); got != text {
+			t.Errorf("%s: %d bytes, want %d", name, len(got), len(text))
+		}
+	}
 }

@@ -9,12 +9,10 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
-	"github.com/go-git/go-git/v5/storage/memory"
 )
 
 const (
@@ -321,26 +319,4 @@ func spoken(said string) string {
 		}
 	}
 	return strings.Join(all, " ")
-}
-
-// encodePack writes a pack with exactly these objects, each once and without
-// deltas: a server that checks packs refuses one that has an object twice.
-func encodePack(objects []plumbing.EncodedObject) ([]byte, error) {
-	mem := memory.NewStorage()
-	hashes := make([]plumbing.Hash, 0, len(objects))
-	for _, o := range objects {
-		if mem.HasEncodedObject(o.Hash()) == nil {
-			continue
-		}
-		h, err := mem.SetEncodedObject(o)
-		if err != nil {
-			return nil, fmt.Errorf("cannot encode a pack: %w", err)
-		}
-		hashes = append(hashes, h)
-	}
-	var b bytes.Buffer
-	if _, err := packfile.NewEncoder(&b, mem, false).Encode(hashes, 0); err != nil {
-		return nil, fmt.Errorf("cannot encode a pack: %w", err)
-	}
-	return b.Bytes(), nil
 }
