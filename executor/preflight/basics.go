@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -218,7 +219,10 @@ func bucket(ctx context.Context, s *state) ([]Finding, error) {
 		return broken("BucketMissing", "ReplicationRepository %s: there is no bucket %s at %s; create it, Tranship never does", name, r.Bucket, endpoint), nil
 	}
 	if err != nil {
-		return broken("BackupStorageProviderTestFailed", "%s", storeProblem(err, name, endpoint, r)), nil
+		says, passing := storeProblem(err, name, endpoint, r)
+		found := broken("BackupStorageProviderTestFailed", "%s", says)
+		found[0].Passing = passing
+		return found, nil
 	}
 	return nil, nil
 }
@@ -236,25 +240,28 @@ func list(ctx context.Context, client *minio.Client, r *spec.RepositorySpec) err
 
 const storeTimeout = 20 * time.Second
 
-// storeProblem is a sentence; minio's errors hold no secret, but the URL of a
-// request says more than people need.
-func storeProblem(err error, name, endpoint string, r *spec.RepositorySpec) string {
+// storeProblem is a sentence, and whether a moment may mend it: a store that does
+// not answer or is too busy may be starting again. minio's errors hold no secret, but
+// the URL of a request says more than people need.
+func storeProblem(err error, name, endpoint string, r *spec.RepositorySpec) (says string, passing bool) {
 	if m := kube.TLSProblem(err, "ReplicationRepository "+name, endpoint, "its spec.caBundle"); m != "" {
-		return m
+		return m, false
 	}
 	answer := minio.ToErrorResponse(err)
 	switch {
+	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500:
+		return fmt.Sprintf("ReplicationRepository %s: %s answers %s (%d) to a question about bucket %s", name, endpoint, answer.Code, answer.StatusCode, r.Bucket), true
 	case answer.StatusCode >= 400 && answer.StatusCode < 500:
 		// Servers differ in how they say that they do not know an access key.
-		return fmt.Sprintf("ReplicationRepository %s: %s refuses the credentials of secret %s for bucket %s (%s); put the right accessKey and secretKey there, with the right to list, read and write", name, endpoint, r.Credentials.From, r.Bucket, answer.Code)
+		return fmt.Sprintf("ReplicationRepository %s: %s refuses the credentials of secret %s for bucket %s (%s); put the right accessKey and secretKey there, with the right to list, read and write", name, endpoint, r.Credentials.From, r.Bucket, answer.Code), false
 	case answer.StatusCode != 0:
-		return fmt.Sprintf("ReplicationRepository %s: %s answers %s to a question about bucket %s", name, endpoint, answer.Code, r.Bucket)
+		return fmt.Sprintf("ReplicationRepository %s: %s answers %s to a question about bucket %s", name, endpoint, answer.Code, r.Bucket), false
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return fmt.Sprintf("ReplicationRepository %s: %s cannot be reached: %v; check the address, the network and any proxy between", name, endpoint, err)
+	return fmt.Sprintf("ReplicationRepository %s: %s cannot be reached: %v; check the address, the network and any proxy between", name, endpoint, err), true
 }
 
 func sourceNamespaces(ctx context.Context, s *state) ([]Finding, error) {
