@@ -3,14 +3,13 @@ package kube
 import (
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -212,6 +211,26 @@ func (e *Env) stoppedPods(ctx context.Context) (stopped []Item, err error) {
 	return stopped, err
 }
 
+// StoppedPods are those of a namespace of the source that the stop has deleted, as they
+// were, but for what cannot be read any more.
+func (e *Env) StoppedPods(ctx context.Context, namespace string) (pods []corev1.Pod, err error) {
+	if !e.KeepsPods() {
+		return nil, nil
+	}
+	all, err := e.everyKept(ctx)
+	for _, k := range all {
+		if k.unread != nil || k.stoppedAt().IsZero() || k.was.GetNamespace() != namespace {
+			continue
+		}
+		p, err := Pod(k.was)
+		if err != nil {
+			return nil, err
+		}
+		pods = append(pods, *p)
+	}
+	return pods, err
+}
+
 // LostPods are pods of the record that no Secret keeps any more, and that nobody has
 // made again.
 func (e *Env) LostPods(ctx context.Context, kept []KeptPod) ([]spec.Object, error) {
@@ -238,6 +257,9 @@ func (e *Env) LostPods(ctx context.Context, kept []KeptPod) ([]spec.Object, erro
 // StopPod deletes a pod of the source, once its Secret says so.
 func (e *Env) StopPod(ctx context.Context, k *KeptPod) error {
 	if k.stoppedAt().IsZero() {
+		if err := e.keepAsStopped(k); err != nil {
+			return err
+		}
 		if err := e.note(ctx, &k.keptResource, annotationDeleted, time.Now().UTC().Format(time.RFC3339Nano)); err != nil {
 			return err
 		}
@@ -245,9 +267,36 @@ func (e *Env) StopPod(ctx context.Context, k *KeptPod) error {
 	return e.Source.Delete(ctx, k.Object())
 }
 
-// Waited says that the pod has been tried, and has had its time.
+// keepAsStopped has the Secret keep the pod as it is now: the stop may have waited for
+// its window for hours, and images and labels of pods change. What a hook may have
+// changed for the stop is kept as it was before. The next note writes it.
+func (e *Env) keepAsStopped(k *KeptPod) error {
+	if e.hooked() {
+		return nil
+	}
+	packed, err := pack(*k.Now)
+	if err != nil {
+		return fmt.Errorf("cannot encode %s: %w", Describe(k.Object()), err)
+	}
+	ready, err := readyPods(*k.Now)
+	if err != nil {
+		return err
+	}
+	s := k.secret.DeepCopy()
+	s.Data = map[string][]byte{formerKey: packed}
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, annotationReady, fmt.Sprint(ready))
+	k.secret = s
+	return nil
+}
+
+// Waited says that the pod has been tried, and has had its time. That of one that is
+// being deleted begins when its containers are to have ended.
 func (e *Env) Waited(k *KeptPod) (tried, waited bool) {
-	return !e.tried(k.keptResource).IsZero(), e.waited(k.keptResource)
+	waited = e.waited(k.keptResource)
+	if k.Leaving() {
+		waited = waited && time.Since(k.Now.GetDeletionTimestamp().Time) > operandsWait
+	}
+	return !e.tried(k.keptResource).IsZero(), waited
 }
 
 // PutPodBack makes a pod anew that a stop has deleted, once, when it has gone.
@@ -279,22 +328,33 @@ func (e *Env) Forget(ctx context.Context, k *KeptPod) error {
 }
 
 // left are the Secrets of earlier runs of the plan whose pods these deleted, and that
-// nobody has put back: a later run takes them over.
+// nobody has put back: a later run that covers them takes them over.
 func (e *Env) left(ctx context.Context) ([]keptResource, error) {
 	all, err := e.keptBy(ctx, labelKept+"!="+e.Origin()+","+labelKept)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	text, err := e.Selector()
 	if err != nil {
 		return nil, err
+	}
+	selector, err := labels.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("cannot understand the label selector %q: %w", text, err)
 	}
 	var left []keptResource
 	for _, k := range all {
 		if k.unread != nil || k.stoppedAt().IsZero() || k.secret.Annotations[annotationBack] != "" {
 			continue
 		}
+		if !slices.Contains(e.Namespaces(spec.Source), k.was.GetNamespace()) || !selector.Matches(labels.Set(k.was.GetLabels())) {
+			continue
+		}
 		now, err := e.Source.get(ctx, k.was.GVR, k.was.GetNamespace(), k.was.GetName())
 		if err != nil {
 			return nil, err
 		}
-		if now == nil {
+		if now == nil || now.GetUID() == k.was.GetUID() && now.GetDeletionTimestamp() != nil {
 			left = append(left, k)
 		}
 	}
@@ -327,69 +387,4 @@ func (e *Env) wantedPod(ctx context.Context, k keptResource) (bool, error) {
 	}
 	now, err := e.Source.get(ctx, k.was.GVR, k.was.GetNamespace(), k.was.GetName())
 	return now != nil && !Finished(*now), err
-}
-
-// podState are annotations in which networks and admission note what they gave to a
-// pod; the next one gets its own.
-var podState = []string{
-	"cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs",
-	"k8s.ovn.org/pod-networks", "k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status", "openshift.io/scc",
-}
-
-// portablePod takes out what an API server, a scheduler or a kubelet has put into
-// the spec of a pod, as Velero does: the next one puts its own there.
-func portablePod(o map[string]any) {
-	for _, a := range podState {
-		unstructured.RemoveNestedField(o, "metadata", "annotations", a)
-	}
-	s, _ := o["spec"].(map[string]any)
-	if s == nil {
-		return
-	}
-	for _, f := range []string{"nodeName", "priority", "ephemeralContainers"} {
-		delete(s, f)
-	}
-	if s["runtimeClassName"] != nil {
-		delete(s, "overhead")
-	}
-	account, _ := s["serviceAccountName"].(string)
-	portableAccount(s, account)
-	tokens := map[string]bool{}
-	s["volumes"] = dropMaps(s["volumes"], func(v map[string]any) bool {
-		name, _ := v["name"].(string)
-		secret, _, _ := unstructured.NestedString(v, "secret", "secretName")
-		tokens[name] = v["projected"] != nil && strings.HasPrefix(name, "kube-api-access-") || account != "" && strings.HasPrefix(secret, account+"-token-")
-		return tokens[name]
-	})
-	if s["volumes"] == nil {
-		delete(s, "volumes")
-	}
-	for _, containers := range []string{"initContainers", "containers"} {
-		eachMap(o, func(c map[string]any) {
-			c["volumeMounts"] = dropMaps(c["volumeMounts"], func(m map[string]any) bool { name, _ := m["name"].(string); return tokens[name] })
-			if c["volumeMounts"] == nil {
-				delete(c, "volumeMounts")
-			}
-		}, "spec", containers)
-	}
-}
-
-// dropMaps is a list of maps without some, nil when none is left.
-func dropMaps(list any, drop func(map[string]any) bool) any {
-	var kept []any
-	items, _ := list.([]any)
-	for _, i := range items {
-		if m, ok := i.(map[string]any); !ok || !drop(m) {
-			kept = append(kept, i)
-		}
-	}
-	if kept == nil {
-		return nil
-	}
-	return kept
-}
-
-// errNoAccount: a ServiceAccount comes with the restore, and a dry run is before it.
-func errNoAccount(err error) bool {
-	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "error looking up service account")
 }

@@ -29,14 +29,14 @@ const (
   ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: release, uid: r}]},
  spec: {nodeName: n1, priority: 7, priorityClassName: high, serviceAccountName: app, serviceAccount: app, restartPolicy: Always, imagePullSecrets: [{name: mine}, {name: app-dockercfg-x7}],
   ephemeralContainers: [{name: debug, image: d}],
-  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}, {name: kube-api-access-x, projected: {}}, {name: old, secret: {secretName: app-token-x}}],
-  initContainers: [{name: i, image: i, volumeMounts: [{name: kube-api-access-x, mountPath: /t}]}],
-  containers: [{name: c, image: c, env: [{name: P, value: secret}], volumeMounts: [{name: data, mountPath: /d}, {name: kube-api-access-x, mountPath: /t}, {name: old, mountPath: /o}]}]},
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}, {name: kube-api-access-x, projected: {}}, {name: old, secret: {secretName: app-token-x}}, {name: hub, secret: {secretName: app-token-of-hub}}],
+  initContainers: [{name: i, image: i, volumeMounts: [{name: kube-api-access-x, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}]}],
+  containers: [{name: c, image: c, env: [{name: P, value: secret}], volumeMounts: [{name: data, mountPath: /d}, {name: kube-api-access-x, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}, {name: hub, mountPath: /hub}]}, {name: o, image: o, volumeMounts: [{name: old, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}]}]},
  status: {phase: Running, podIP: 10.0.0.7, conditions: [{type: Ready, status: 'True'}]}}`
 	// workersSpec is what of it is its author's.
 	workersSpec = `{priorityClassName: high, serviceAccountName: app, serviceAccount: app, restartPolicy: Always, imagePullSecrets: [{name: mine}],
-  volumes: [{name: data, persistentVolumeClaim: {claimName: CLAIM}}], initContainers: [{name: i, image: i}],
-  containers: [{name: c, image: c, env: [{name: P, value: secret}], volumeMounts: [{name: data, mountPath: /d}]}]}`
+  volumes: [{name: data, persistentVolumeClaim: {claimName: CLAIM}}, {name: hub, secret: {secretName: app-token-of-hub}}], initContainers: [{name: i, image: i}],
+  containers: [{name: c, image: c, env: [{name: P, value: secret}], volumeMounts: [{name: data, mountPath: /d}, {name: hub, mountPath: /hub}]}, {name: o, image: o}]}`
 	once = `{apiVersion: v1, kind: Pod, metadata: {name: once, namespace: shop, uid: o}, spec: {restartPolicy: Never, containers: [{name: c, image: c}]}, status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}}`
 )
 
@@ -128,7 +128,13 @@ func TestAPodIsMadeOnTheTarget(t *testing.T) {
 	if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Succeeded || len(e.Run.Facts.Created) != 0 {
 		t.Fatalf("what no stop has deleted is made: %+v %+v", o, e.Run.Facts.Created)
 	}
+	if pods, err := e.StoppedPods(t.Context(), "shop"); err != nil || len(pods) > 0 {
+		t.Errorf("stopped: %v %v", pods, err)
+	}
 	stopAll(t, e)
+	if pods, err := e.StoppedPods(t.Context(), "shop"); err != nil || len(pods) != 2 || pods[1].Name == pods[0].Name || pods[0].Spec.Containers == nil {
+		t.Errorf("stopped: %v %v", pods, err)
+	}
 	if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Succeeded || len(e.Run.Facts.Created) != 2 {
 		t.Fatalf("%+v %+v", o, e.Run.Facts.Created)
 	}
@@ -223,9 +229,14 @@ func TestAPodThatAnEarlierRunDeleted(t *testing.T) {
 
 // A copy back that fails makes on the target again what ran there.
 func TestARemovedPodIsMadeAgain(t *testing.T) {
-	e := keptPods(t, worker)
+	e := keptPods(t, worker, once)
 	stopAll(t, e)
 	drive(t, e, "kube.custom")
+	over := podAt(t, e.Target, "store", "once")
+	over.Object["status"] = map[string]any{"phase": "Succeeded"}
+	if _, err := e.Target.Dynamic.Resource(podsOfAll).Namespace("store").Update(t.Context(), over.Unstructured, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	first := podAt(t, e.Target, "store", "worker")
 	undoBegun["a rollback"](e, 0)
 	e.Step.Undo = "kube.custom"
@@ -236,9 +247,67 @@ func TestARemovedPodIsMadeAgain(t *testing.T) {
 	if o := drive(t, e, "kube.custom"); o.Seen != reconciler.Succeeded {
 		t.Fatalf("%+v", o)
 	}
+	if podAt(t, e.Target, "store", "once") != nil {
+		t.Error("what had ended runs again")
+	}
 	again := podAt(t, e.Target, "store", "worker")
 	specIs(t, again, "new")
 	if again.GetUID() == first.GetUID() || again.GetAnnotations()[AnnotationRun] != e.Origin() {
 		t.Errorf("it is %v", again)
+	}
+}
+
+// What the stop deletes is made anew as it was then, however long it has waited for
+// its window, but for what a hook may have changed.
+func TestAPodThatChangedBeforeTheStop(t *testing.T) {
+	for image, hooks := range map[string][]spec.PlanHook{"new": nil, "c": {{Hook: "drain", Phase: spec.PreBackup}}} {
+		e := keptPods(t, once)
+		e.Run.Spec.Closure.Plan.Spec.Hooks = hooks
+		newer := item(t, strings.Replace(once, "image: c", "image: new", 1))
+		if _, err := e.Source.Dynamic.Resource(podsOfAll).Namespace("shop").Update(t.Context(), newer.Unstructured, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		stopAll(t, e)
+		drive(t, e, "kube.custom")
+		there := podAt(t, e.Target, "store", "once")
+		if is := fmt.Sprint(there.Object["spec"]); !strings.Contains(is, "image:"+image) {
+			t.Errorf("it is %s, want image %s", is, image)
+		}
+	}
+}
+
+// What an earlier run has deleted, and is not gone yet, is taken over; what the plan
+// covers no longer is not.
+func TestWhatALaterRunTakesOver(t *testing.T) {
+	ending := strings.Replace(once, "uid: o}", "uid: o, deletionTimestamp: '2026-01-01T00:00:00Z', finalizers: [x]}", 1)
+	for name, c := range map[string]struct {
+		change func(p *spec.PlanSpec)
+		takes  int
+	}{
+		"it ends":           {func(*spec.PlanSpec) {}, 1},
+		"another namespace": {func(p *spec.PlanSpec) { p.Namespaces = []spec.NamespaceMapping{{Name: "other"}} }, 0},
+		"the selector is new": {func(p *spec.PlanSpec) {
+			p.LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
+		}, 0},
+	} {
+		e := keptPods(t, once)
+		stopAll(t, e)
+		if name == "it ends" {
+			slow := item(t, ending)
+			if _, err := e.Source.Dynamic.Resource(podsOfAll).Namespace("shop").Create(t.Context(), slow.DeepCopy(), metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.Source.Dynamic.Resource(podsOfAll).Namespace("shop").Update(t.Context(), slow.Unstructured, metav1.UpdateOptions{}); err != nil { // whoever creates gets a UID of his own
+				t.Fatal(err)
+			}
+		}
+		e.Run.Spec.Number, e.Run.Facts.Custom = 2, nil
+		c.change(&e.Run.Spec.Closure.Plan.Spec)
+		if o := drive(t, e, "kube.keep"); o.Seen != reconciler.Succeeded || len(e.Run.Facts.Custom) != c.takes {
+			t.Errorf("%s: %+v %+v", name, o, e.Run.Facts.Custom)
+		}
+		if l, err := e.keptBy(t.Context(), labelKept); err != nil || len(l) != 1 {
+			t.Errorf("%s: %d Secrets (%v)", name, len(l), err)
+		}
 	}
 }

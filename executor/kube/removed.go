@@ -61,6 +61,9 @@ func (e *Env) removed(ctx context.Context) (all []Item, lost string, err error) 
 			return nil, "", fmt.Errorf("cannot read what Secret %s/%s on cluster %s keeps: it was edited: %w", s.Namespace, s.Name, e.Target.Name, err)
 		}
 		known[Describe(was.Record(spec.Target))] = true
+		if Finished(was) {
+			continue // it would run again
+		}
 		all = append(all, Portable(was, nil))
 	}
 	there, err := madeCustom(ctx, e)

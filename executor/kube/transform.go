@@ -257,12 +257,15 @@ func HoldPatch(i Item) map[string]any {
 
 // Held is a portable object as the restore creates it.
 func Held(i Item, t Translation) Item {
+	claims := t.ClaimPatch(i)
+	if i.groupKind() == podKind { // the patch has all volumes of the source's, of which some go
+		i = Item{i.GVR, i.DeepCopy()}
+		mergeInto(i.Object, claims)
+		claims = nil
+	}
 	p := Portable(i, t.Namespaces)
 	mergeInto(p.Object, HoldPatch(p))
-	mergeInto(p.Object, t.ClaimPatch(i))
-	if i.groupKind() == podKind {
-		portablePod(p.Object) // the patch has all volumes of the source's
-	}
+	mergeInto(p.Object, claims)
 	return p
 }
 

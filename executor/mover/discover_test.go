@@ -254,3 +254,35 @@ func TestCarryOverKeepsTheCopy(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 }
+
+// The copies after the stop are of the same claims as those before it, in the same
+// groups and with the same places, though the pod that told so is deleted.
+func TestDiscoverAfterThePodIsDeleted(t *testing.T) {
+	plan := planOf()
+	plan.LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"part": "yes"}}
+	solo := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "solo", Labels: map[string]string{"part": "yes"}}, Spec: podSpec("a", "b")}
+	solo.Spec.NodeSelector = map[string]string{"zone": "x"}
+	var groups [][]string
+	for _, deleted := range []bool{false, true} {
+		inv := inventory([]string{"a", "b", "c"})
+		n := &inv.Namespaces[0]
+		if n.Pods = []corev1.Pod{solo}; deleted {
+			n.Pods, n.Stopped = nil, []corev1.Pod{solo}
+		}
+		d, err := inv.Discover(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var of []string
+		for _, v := range d.Volumes {
+			of = append(of, v.Claim+" "+v.Group)
+		}
+		groups = append(groups, of)
+		if like := n.podTemplate("Pod/solo/0"); like == nil || like.NodeSelector["zone"] != "x" {
+			t.Errorf("deleted %t: it is placed like %v", deleted, like)
+		}
+	}
+	if want := []string{"a Pod/solo/0", "b Pod/solo/0"}; !slices.Equal(groups[0], want) || !slices.Equal(groups[1], want) {
+		t.Errorf("before the stop %v, after it %v, want %v", groups[0], groups[1], want)
+	}
+}

@@ -94,7 +94,7 @@ func singleNode(modes []corev1.PersistentVolumeAccessMode) bool {
 	return !slices.Contains(modes, corev1.ReadWriteMany) && !slices.Contains(modes, corev1.ReadOnlyMany)
 }
 
-// sets lists what templates and running pods mount together.
+// sets lists what templates and pods, running or deleted by the stop, mount together.
 func (n *NamespaceInventory) sets(selector labels.Selector) []together {
 	var sets []together
 	known := map[string]bool{}
@@ -115,8 +115,7 @@ func (n *NamespaceInventory) sets(selector labels.Selector) []together {
 			sets = append(sets, together{group{name: name + "/0", covered: covered}, static})
 		}
 	}
-	for i := range n.Pods {
-		p := &n.Pods[i]
+	for _, p := range n.everyPod() {
 		if over(p) || p.Labels[LabelComponent] == ComponentHolder {
 			continue
 		}

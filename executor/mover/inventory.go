@@ -30,6 +30,7 @@ type NamespaceInventory struct {
 	Name    string
 	Claims  []corev1.PersistentVolumeClaim
 	Pods    []corev1.Pod
+	Stopped []corev1.Pod // of the source: without a controller, and deleted by the stop
 	Owners  []Owner
 	version string // of the list of pods, to watch from
 }
@@ -49,7 +50,7 @@ type Owner struct {
 func ReadInventory(ctx context.Context, e *kube.Env) (*Inventory, error) {
 	inv := &Inventory{Volumes: map[string]corev1.PersistentVolume{}}
 	for _, n := range e.Plan().Namespaces {
-		ni, err := readNamespace(ctx, e.Source, n.Name)
+		ni, err := readSource(ctx, e, n.Name)
 		if err != nil {
 			return nil, fmt.Errorf("cannot list namespace %s of cluster %s: %w", n.Name, e.Source.Name, err)
 		}
@@ -89,6 +90,17 @@ func classes(ctx context.Context, on *kube.Cluster) ([]storagev1.StorageClass, e
 		return nil, fmt.Errorf("cannot list the storage classes of cluster %s: %w", on.Name, err)
 	}
 	return l.Items, nil
+}
+
+// readSource reads a namespace of the source, with the pods that the stop has deleted:
+// they say as before which claims are covered, which belong together and where these
+// can be used.
+func readSource(ctx context.Context, e *kube.Env, name string) (NamespaceInventory, error) {
+	n, err := readNamespace(ctx, e.Source, name)
+	if err == nil {
+		n.Stopped, err = e.StoppedPods(ctx, name)
+	}
+	return n, err
 }
 
 func readNamespace(ctx context.Context, on *kube.Cluster, name string) (NamespaceInventory, error) {
@@ -217,14 +229,23 @@ func (n *NamespaceInventory) podTemplate(group string) *corev1.PodSpec {
 			return &n.Owners[i].Template.Spec
 		}
 	}
-	for i := range n.Pods {
-		p := &n.Pods[i]
+	for _, p := range n.everyPod() {
 		up := controller(p)
 		if (up != "" && n.root(up) == kindName) || (up == "" && "Pod/"+p.Name == kindName) {
 			return &p.Spec
 		}
 	}
 	return nil
+}
+
+// everyPod has those too that the stop has deleted.
+func (n *NamespaceInventory) everyPod() (all []*corev1.Pod) {
+	for _, pods := range [][]corev1.Pod{n.Pods, n.Stopped} {
+		for i := range pods {
+			all = append(all, &pods[i])
+		}
+	}
+	return all
 }
 
 // ordinal reads the number at the end of a StatefulSet's pod or claim.

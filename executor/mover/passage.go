@@ -59,6 +59,9 @@ func readPassage(ctx context.Context, e *kube.Env, p *passage) (*uploadView, err
 	}
 	for _, name := range e.Namespaces(p.side) {
 		n, err := readNamespace(ctx, u.on(), name)
+		if err == nil && p.side == spec.Source {
+			n.Stopped, err = e.StoppedPods(ctx, name)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot list namespace %s of cluster %s: %w", name, u.on().Name, err)
 		}

@@ -96,7 +96,7 @@ func (r *restoreView) place(ctx context.Context, g *writeGroup) (placement, erro
 // placeOnTarget is where a pod that mounts our claims of a group runs; unbound
 // says that one of them has no volume yet.
 func placeOnTarget(ctx context.Context, e *kube.Env, volumes []spec.Volume, namespace, group string, unbound bool) (placement, error) {
-	n, err := readNamespace(ctx, e.Source, namespace)
+	n, err := readSource(ctx, e, namespace)
 	if err != nil {
 		return placement{}, fmt.Errorf("cannot list namespace %s of cluster %s: %w", namespace, e.Source.Name, err)
 	}

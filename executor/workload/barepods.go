@@ -9,6 +9,7 @@ import (
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // barePods are the pods without a controller, as the stop and what comes after it
@@ -17,7 +18,8 @@ type barePods struct {
 	kept     []kube.KeptPod
 	verdicts []verdict
 	places   []place
-	stopped  time.Time // the first of them; zero: none
+	stopped  time.Time          // the first of them; zero: none
+	covered  map[types.UID]bool // those that run and that the plan covers
 }
 
 // stopBare judges the covered pods without a controller. Only one that is kept, and
@@ -27,7 +29,10 @@ func stopBare(ctx context.Context, e *kube.Env) (*barePods, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &barePods{places: places}
+	b := &barePods{places: places, covered: map[types.UID]bool{}}
+	for _, i := range running {
+		b.covered[i.GetUID()] = true
+	}
 	if e.KeepsPods() {
 		if b.kept, err = e.KeptPods(ctx); err != nil {
 			return nil, err
@@ -44,9 +49,10 @@ func stopBare(ctx context.Context, e *kube.Env) (*barePods, error) {
 		byName[o.Namespace+"/"+o.Name] = k
 		if k.Same() && recordedPod(e, o) {
 			known[o.UID] = true
-			b.verdicts = append(b.verdicts, stopBareVerdict(k))
+			b.verdicts = append(b.verdicts, b.stopVerdict(k))
 		}
-		if at := k.StoppedAt(); !at.IsZero() && (b.stopped.IsZero() || at.Before(b.stopped)) {
+		// What an earlier run has stopped is not when this one did.
+		if at := k.StoppedAt(); !at.IsZero() && !at.Before(e.Run.Status.Started.Time) && (b.stopped.IsZero() || at.Before(b.stopped)) {
 			b.stopped = at
 		}
 	}
@@ -91,15 +97,17 @@ func recordedPod(e *kube.Env, o spec.Object) bool {
 	return false
 }
 
-// stopBareVerdict is about a kept pod that is there. What ended by itself before the
+// stopVerdict is about a kept pod that is there. What ended by itself before the
 // stop, or is being deleted by a hook, is not the stop's.
-func stopBareVerdict(k *kube.KeptPod) verdict {
+func (b *barePods) stopVerdict(k *kube.KeptPod) verdict {
 	o := k.Object()
 	switch {
 	case k.Leaving():
 		return endingBare(k)
 	case k.StoppedAt().IsZero() && kube.Finished(*k.Now):
 		return verdict{seen: reconciler.Succeeded}
+	case !b.covered[k.Now.GetUID()] && !kube.Finished(*k.Now):
+		return verdict{reconciler.Broken, "WorkloadGone", kube.Describe(o) + " lost the plan's labels after the application was listed; migrate again once nothing is being deployed", o, true}
 	}
 	return verdict{reconciler.Absent, "", kube.Describe(o) + " has no controller and runs", o, false}
 }
@@ -168,7 +176,7 @@ func (b *barePods) stop(ctx context.Context, e *kube.Env) error {
 	var pods []*kube.KeptPod
 	for n := range b.kept {
 		k := &b.kept[n]
-		if k.Unread() == nil && k.Same() && recordedPod(e, k.Object()) && stopBareVerdict(k).seen == reconciler.Absent {
+		if k.Unread() == nil && k.Same() && recordedPod(e, k.Object()) && b.stopVerdict(k).seen == reconciler.Absent {
 			pods = append(pods, k)
 		}
 	}

@@ -284,6 +284,11 @@ func TestTheStopDeletesOnlyWhatIsKept(t *testing.T) {
 		"NewWorkload": func(_ *kube.Env, client *dynamicfake.FakeDynamicClient) {
 			_ = client.Tracker().Add(bare("b", corev1.PodRunning, true))
 		},
+		"WorkloadGone": func(_ *kube.Env, client *dynamicfake.FakeDynamicClient) { // somebody takes it out of the plan
+			other := bare("a", corev1.PodRunning, true)
+			other.SetLabels(map[string]string{"part": "no"})
+			_ = client.Tracker().Update(podsResource, other, "shop")
+		},
 		"WorkloadReplaced": func(_ *kube.Env, client *dynamicfake.FakeDynamicClient) {
 			other := bare("a", corev1.PodRunning, true)
 			other.SetUID("other")
@@ -291,6 +296,7 @@ func TestTheStopDeletesOnlyWhatIsKept(t *testing.T) {
 		},
 	} {
 		e, client := bareEnv(noFault, bare("a", corev1.PodRunning, true), made("Deployment", "web", 2, nil).Unstructured)
+		e.Run.Spec.Closure.Plan.Spec.LabelSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "part", Operator: metav1.LabelSelectorOpDoesNotExist}}}
 		keeping(e)
 		runBare(t, e, client, "kube.keep", 60)
 		spoil(e, client)
@@ -384,6 +390,20 @@ func TestABarePodThatEndsSlowly(t *testing.T) {
 	if o, err := lookStartSource(t.Context(), e); err != nil || o.Seen != reconciler.Working || o.Reason != "PodTerminating" {
 		t.Errorf("%+v %v", o, err)
 	}
+	// It has a grace of its own, however long ago the undo began; after that five minutes.
+	long := metav1.NewMicroTime(time.Now().Add(-time.Hour))
+	e.Step.Undid.Started = &long
+	for in, want := range map[time.Duration]reconciler.Seen{time.Hour: reconciler.Working, -time.Minute: reconciler.Working, -time.Hour: reconciler.Succeeded} {
+		due, slow := metav1.NewTime(time.Now().Add(in)), podNow(client, "a")
+		slow.SetDeletionTimestamp(&due)
+		if err := client.Tracker().Update(podsResource, slow, "shop"); err != nil {
+			t.Fatal(err)
+		}
+		if o, err := lookStartSource(t.Context(), e); err != nil || o.Seen != want {
+			t.Errorf("due in %s: %+v %v", in, o, err)
+		}
+	}
+	undoing(e)
 	if err := client.Tracker().Delete(podsResource, "shop", "a"); err != nil {
 		t.Fatal(err)
 	}
