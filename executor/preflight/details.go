@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // limits are CAM's (F-127..F-132): more namespaces are refused, more pods or
@@ -106,6 +107,9 @@ func workloads(_ context.Context, s *state) ([]Finding, error) {
 			refused[untriggered] = append(refused[untriggered], describe(i))
 		}
 	}
+	if of := s.ofBarePods(); len(of) > 0 {
+		refused[goesWithPod] = of
+	}
 	found := append(s.operands(refused), barePods(s)...)
 	if len(refused) == 0 {
 		return found, nil
@@ -139,6 +143,34 @@ func barePods(s *state) []Finding {
 		message += ": "
 	}
 	return []Finding{{Reason: "PodsMadeAnew", Warning: true, Object: bare[0], Message: message + names(bare)}}
+}
+
+const goesWithPod = "objects that belong to a pod without a controller, and would go for good when the stop deletes it"
+
+// forPods are groups of what is made anew for each pod.
+var forPods = map[string]bool{"resource.k8s.io": true, "coordination.k8s.io": true, "discovery.k8s.io": true, "events.k8s.io": true}
+
+// ofBarePods are objects that the garbage collector would delete with a pod that the
+// stop deletes, and that nothing makes again. A claim is looked after by the step
+// retain, pods end with their controller, and what an API server or an operator makes
+// for a pod it makes for the next.
+func (s *state) ofBarePods() (all []string) {
+	bare := map[types.UID]bool{}
+	for _, i := range s.covered {
+		bare[i.GetUID()] = kube.Bare(i)
+	}
+	if !s.Plan().Cutover.QuiesceOrDefault() || slices.ContainsFunc(s.Plan().Hooks, kube.MayStop) { // the hook may remove them
+		return nil
+	}
+	for _, i := range s.all {
+		if of := i.GVR.Group; strings.Contains(of, ".") && (!strings.HasSuffix(of, ".k8s.io") || forPods[of]) || i.GetKind() == "Pod" || i.GetKind() == "PersistentVolumeClaim" {
+			continue
+		}
+		if slices.ContainsFunc(i.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.Kind == "Pod" && bare[o.UID] }) {
+			all = append(all, describe(i))
+		}
+	}
+	return all
 }
 
 // kinds: what the source has in a version that the target does not serve.

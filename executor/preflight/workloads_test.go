@@ -53,6 +53,7 @@ const (
 	shop       = "{apiVersion: example.com/v1, kind: Shop, metadata: {name: main, uid: shop}}"
 	grandchild = "{apiVersion: v1, kind: Pod, metadata: {name: db-0, uid: pod, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: db, controller: true}]}}"
 	lonely     = "{apiVersion: v1, kind: Pod, metadata: {name: lonely, uid: l, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: c, uid: c}]}, status: {phase: Running}}"
+	lonelys    = "{apiVersion: v1, kind: ConfigMap, metadata: {name: conf, uid: conf, ownerReferences: [{apiVersion: v1, kind: Pod, name: lonely, uid: l, controller: true}]}}"
 	child      = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db, uid: db, ownerReferences: [{apiVersion: example.com/v1, kind: Shop, name: main, uid: shop, controller: true}]}}"
 )
 
@@ -102,6 +103,8 @@ func TestWorkloads(t *testing.T) {
 		"a Deployment's ReplicaSet":                         {objects: []string{"{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: c, uid: c, controller: true}]}}"}},
 		"a custom resource by itself":                       {objects: []string{shop}},
 		"a pod without a controller":                        {objects: []string{lonely}, warns: []string{"the stop deletes pods without a controller", "emptyDir", "Pod shop/lonely"}},
+		"what would go with one":                            {objects: []string{lonely, lonelys}, says: []string{"would go for good", "ConfigMap shop/conf"}, warns: []string{"the stop deletes pods without a controller"}},
+		"what would go with one that a hook may remove":     {objects: []string{lonely, lonelys}, hook: &spec.PlanHook{Hook: "remove", Phase: spec.PreBackup}, warns: []string{"on neither side"}},
 		"one that a hook may remove":                        {objects: []string{lonely}, hook: &spec.PlanHook{Hook: "remove", Phase: spec.PreBackup}, warns: []string{"on neither side", "Pod shop/lonely"}},
 		"one that has ended, a node's, and one of a Job":    {objects: []string{strings.Replace(lonely, "Running", "Succeeded", 1), strings.Replace(lonely, "uid: l", "uid: m, annotations: {kubernetes.io/config.mirror: x}", 1), strings.Replace(lonely, "uid: c}", "uid: c, controller: true}", 1)}},
 	} {
