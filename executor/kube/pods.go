@@ -9,6 +9,7 @@ import (
 	"github.com/tranship/tranship/spec"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -125,6 +126,14 @@ func (k *KeptPod) Same() bool { return k.Now != nil && k.Now.GetUID() == k.was.G
 
 // Leaving says that the pod that was kept is there and being deleted.
 func (k *KeptPod) Leaving() bool { return k.Same() && k.Now.GetDeletionTimestamp() != nil }
+
+// Vanished says that no stop has deleted it and that it is gone, or was evicted, though
+// it was to run on and no hook may have removed it.
+func (k *KeptPod) Vanished(e *Env) bool {
+	policy, _, _ := unstructured.NestedString(k.was.Object, "spec", "restartPolicy")
+	runsOn := policy == "" || policy == string(corev1.RestartPolicyAlways)
+	return runsOn && k.stoppedAt().IsZero() && !e.hooked() && (k.Now == nil || k.Same() && Finished(*k.Now))
+}
 
 // StoppedAt is when a stop began to delete it; zero: none has.
 func (k *KeptPod) StoppedAt() time.Time { return k.stoppedAt() }

@@ -47,6 +47,10 @@ func stopBare(ctx context.Context, e *kube.Env) (*barePods, error) {
 		}
 		o := k.Object()
 		byName[o.Namespace+"/"+o.Name] = k
+		if recordedPod(e, o) && k.Vanished(e) {
+			b.verdicts = append(b.verdicts, verdict{reconciler.Broken, "WorkloadGone", kube.Describe(o) + " was deleted or evicted after the application was listed, as a node that is drained does; make it again, then migrate again", o, true})
+			continue
+		}
 		if k.Same() && recordedPod(e, o) {
 			known[o.UID] = true
 			b.verdicts = append(b.verdicts, b.stopVerdict(k))
