@@ -36,21 +36,18 @@ image: build bed-up ## the product as an image on every node of the bed
 	cd test/bed && $(GO) run . image --out $(CURDIR)/build/image.tar --ref $(MOVER_IMAGE) --entrypoint /tranship tranship=$(CURDIR)/build/tranship
 	cd test/bed && $(GO) run . load --dir $(BED_DIR) $(CURDIR)/build/image.tar
 
-# The bed mostly waits and the core computes, so they go side by side; what both
-# are made of is compiled before, once.
 test: lint image ## unit to end to end on the bed; test-long and test-gitea have the rest
 	cd test/bed && $(GO) test ./...
 	cd test/demo && $(GO) test ./...
-	$(GO) build -race ./...
-	$(MAKE) -j2 test-core test-bed
+	$(MAKE) test-core test-bed
 	$(MAKE) bed-down
 
-test-core: ## what computes; with the race detector what takes minutes is short, and the engine has a second, whole run without
-	$(GO) test -race -count=1 -p 1 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)|/test/gitea$$|/reconciler$$')
-	$(GO) test -race -short -count=1 -p 1 -timeout 40m ./reconciler $(ENGINE)
+test-core: ## what needs no pod; with the race detector what takes minutes is short, and the engine has a second, whole run without
+	$(GO) test -race -count=1 -p 2 -timeout 40m $$($(GO) list ./... | grep -vE '$(ON_BED)|/test/gitea$$|/reconciler$$')
+	$(GO) test -race -short -count=1 -p 2 -timeout 40m ./reconciler $(ENGINE)
 	TRANSHIP_BED=$(BED) $(GO) test -count=1 -timeout 40m $(ENGINE)
 
-test-bed: ## what waits: live tests, end to end, the demonstration, two minutes of kills; needs `make image`
+test-bed: ## live tests, end to end, the demonstration, two minutes of kills; needs `make image`
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
 	cd test/tools && $(GO) build -o $(CURDIR)/build/gotestsum gotest.tools/gotestsum
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \

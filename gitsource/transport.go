@@ -2,6 +2,7 @@ package gitsource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -158,6 +159,9 @@ func (r *remote) do(ctx context.Context, c call) (io.ReadCloser, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	body, err := r.via.do(ctx, c)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = ctx.Err() // what came with the last moment is no answer to judge by
+		}
 		cancel()
 		return nil, explain(err, r.url)
 	}

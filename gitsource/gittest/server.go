@@ -214,13 +214,14 @@ func Slow(d time.Duration) Fault {
 		// A server notices that its client is gone only after it read the body.
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return
+			panic(http.ErrAbortHandler) // to return would be an empty 200
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		select {
 		case <-time.After(d):
 			serve(w)
 		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
 		}
 	}
 }
