@@ -51,7 +51,7 @@ test-bed: ## live tests, end to end, the demonstration, two minutes of kills; ne
 	cd test/bed && $(GO) run . selftest --dir $(BED_DIR)
 	cd test/tools && $(GO) build -o $(CURDIR)/build/gotestsum gotest.tools/gotestsum
 	TRANSHIP_BED=$(BED) TRANSHIP_BINARY=$(CURDIR)/build/tranship TRANSHIP_MOVER_IMAGE=$(MOVER_IMAGE) \
-		build/gotestsum --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test \
+		build/gotestsum --format testname --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-run-root-test \
 		--rerun-fails-abort-on-data-race --rerun-fails-report build/again.txt \
 		--packages="$$($(GO) list ./... | grep -E '$(ON_BED)' | grep -v /engine$$ | tr '\n' ' ')" -- -race -count=1 -p 1 -timeout 60m
 	@! grep . build/again.txt || echo "the tests above failed once and passed when run again: find out why before a release"
