@@ -22,7 +22,8 @@ var ways = []way{
 	{"repository", "bed-node", "", reconciler.FreezeFacts{Volumes: true, Quiesce: true}},
 	{"hooks", "bed-node", "hooks:\n" +
 		"- {hook: chaos-down, undo: chaos-up, phase: PreBackup, namespace: NS, serviceAccountName: default}\n" +
-		"- {hook: chaos-up, phase: PostBackup, namespace: NS, serviceAccountName: default}\n" +
+		"- {hook: chaos-up, phase: PreBackup, namespace: NS, serviceAccountName: default, runs: [Stage]}\n" +
+		"- {hook: chaos-up, phase: PostBackup, namespace: NS, serviceAccountName: default, runs: [Cutover, Stage]}\n" +
 		"- {hook: chaos-up, phase: PostRestore, namespace: NS, serviceAccountName: default}\n",
 		reconciler.FreezeFacts{Volumes: true, Quiesce: true, UndoHooks: true,
 			Hooks: map[spec.Phase]bool{spec.PreBackup: true, spec.PostBackup: true, spec.PostRestore: true}}},

@@ -11,6 +11,7 @@ import (
 // TestAnOperatorsDatabaseThereAndBack: the hook stops it, the data goes, the
 // target's operator makes the rest; a rollback gives the source back.
 func TestAnOperatorsDatabaseThereAndBack(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	plan := l.openDatabase("", "", stopsTheDatabase, databaseHook)
 	written := l.asWritten(&l.bed.Source)

@@ -92,6 +92,7 @@ func TestFailuresEndInAConditionWithTheSourceRunning(t *testing.T) {
 // TestKilledDuringTheCutover ends the daemon with SIGKILL again and again; the
 // cutover finishes after the last restart, once.
 func TestKilledDuringTheCutover(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.openStaged(l.stateful(), "statefulset/db", "")
 	l.flip(spec.Migrated, "")

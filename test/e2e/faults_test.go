@@ -49,6 +49,7 @@ func TestAMoverWithoutMemorySaysSo(t *testing.T) {
 // TestAForeignPodOnTheStagedClaim mounts a staged claim of ours, as a second
 // mover would: nothing is written beside it, and the pod is named.
 func TestAForeignPodOnTheStagedClaim(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.open(l.bulky(), "deployment/web", requestStage())
 	l.staged()

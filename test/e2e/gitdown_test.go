@@ -118,6 +118,7 @@ func (l *lab) throughProxy(address, ca string) {
 // to Git: the run is frozen, and nothing is done on either cluster before its
 // record has arrived.
 func TestNothingBeginsBeforeItIsInGit(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	address, ca, down := l.breakable(l.bed.Git.URL, l.bed.Git.CAFile, "/git-receive-pack")
 	l.throughProxy(address, ca)

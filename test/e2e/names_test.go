@@ -13,6 +13,7 @@ import (
 // meet a plan whose name is taken on the clusters: it does nothing there and says
 // whose it is, and the first goes on as if it had never been.
 func TestAnotherLedgerWithThePlansName(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	stage := fmt.Sprintf("stage: {requestedAt: %q}", time.Now().UTC().Format(time.RFC3339))
 	l.open(l.stateful(), "statefulset/db", stage)

@@ -57,6 +57,7 @@ func (l *lab) cloud() string { return filepath.Join(filepath.Dir(os.Getenv("TRAN
 // its volume takes itself, past the repository, beside one that is copied as
 // files; there and back again, and nothing is left in the cloud.
 func TestNativeSnapshotCopy(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.apply(strings.Replace(l.twoMethods(), "storageClassName: bed-node", "storageClassName: bed-shared", 1))
 	l.rolledOut("deployment/web")

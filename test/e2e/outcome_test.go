@@ -128,6 +128,7 @@ func TestExistingObjectsAreSkipped(t *testing.T) {
 // source's, and is after the rollback what it was: a Secret, a Deployment that
 // runs there, an Ingress, and a door that is open. No value gets into Git.
 func TestExistingObjectsAreUpdated(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.onTarget("create", "namespace", l.name)
 	l.onTarget("label", "namespace", l.name, "team=shop")
@@ -185,6 +186,7 @@ func TestExistingObjectsAreUpdated(t *testing.T) {
 // password, and the source runs again. The pod has to have ended before the
 // deadline, which a busy node takes its time for.
 func TestUnhealthyTargetRollsBack(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	app := strings.Replace(l.stateless(), `command: [/bin/sh, -c, "mkdir`,
 		`env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}, {name: CODE, valueFrom: {secretKeyRef: {name: password, key: password}}}]

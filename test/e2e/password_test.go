@@ -12,6 +12,7 @@ import (
 // TestChangedPassword changes the repository's password between two stage runs: the second fails with
 // one clear reason, and the application does not notice; with the password back the third succeeds.
 func TestChangedPassword(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	begin := time.Now().UTC()
 	stage := func(n int) string {

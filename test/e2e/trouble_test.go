@@ -69,6 +69,7 @@ func TestAFullTargetClaimSaysHowBig(t *testing.T) {
 
 // TestAMoverThatCannotStart has an image that no node has.
 func TestAMoverThatCannotStart(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	l.writeConfig("localhost/no-such-image:1")
 	l.openStaged(l.bulky(), "deployment/web", "cutover: {copyTimeout: 60s}")

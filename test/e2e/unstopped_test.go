@@ -11,6 +11,7 @@ import (
 // TestMigrateWithoutStopping: with quiesce: false the source runs on, the
 // target starts from the copy, and the record says what that means.
 func TestMigrateWithoutStopping(t *testing.T) {
+	long(t)
 	l := newLab(t)
 	const plan = "cutover: {quiesce: false}"
 	l.openStaged(l.stateful(), "statefulset/db", plan)
