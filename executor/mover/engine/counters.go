@@ -114,12 +114,12 @@ func (c *counters) steps() (n int64) {
 }
 
 // stalled judges that nothing has moved for so long; nil says that it may be so.
-func (c *counters) stalled(still time.Duration) error {
+func stalled(still time.Duration, waiting, syncing bool) error {
 	switch {
-	case c.waiting.Load():
-	case c.syncing.Load() && still >= SyncLimit:
+	case waiting:
+	case syncing && still >= SyncLimit:
 		return fail(ReasonStalled, nil, "the file system or device was not synced within %s: look at the volume and its node", SyncLimit)
-	case !c.syncing.Load() && still >= StallLimit:
+	case !syncing && still >= StallLimit:
 		return fail(ReasonStalled, nil, "nothing was read or written for %s: look at the store, the volume and the network between them", StallLimit)
 	}
 	return nil
@@ -143,15 +143,18 @@ func (c *counters) watch(ctx context.Context, log *slog.Logger, every time.Durat
 				return
 			case <-tick.C:
 			}
+			// Before the steps: who ends a wait takes a step first, and whoever read them the other
+			// way round would count the time of waiting.
+			waiting, syncing := c.waiting.Load(), c.syncing.Load()
 			if n := c.steps(); n != steps {
 				since, steps = time.Now(), n
 			}
 			still := time.Since(since)
 			moved := c.read.Load() + c.written.Load()
 			log.Info("progress", "files", c.files.Load(), "bytes", c.bytes.Load(), "movedBytes", moved, "uploadedBytes", c.uploaded.Load(),
-				"bytesPerSecond", int64(float64(moved-last)/every.Seconds()), "stillSeconds", int64(still.Seconds()), "syncing", c.syncing.Load())
+				"bytesPerSecond", int64(float64(moved-last)/every.Seconds()), "stillSeconds", int64(still.Seconds()), "syncing", syncing)
 			last = moved
-			if err := c.stalled(still); err != nil {
+			if err := stalled(still, waiting, syncing); err != nil {
 				cancel(err)
 			}
 		}
