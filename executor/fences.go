@@ -27,7 +27,7 @@ func (f *fences) raise(ctx context.Context, e *kube.Env) error {
 		if c == nil || f.stands(c.UID, e.Settings.Epoch) {
 			continue
 		}
-		err := c.Guard(ctx, &e.Settings)
+		stands, err := c.Raise(ctx, &e.Settings)
 		if errors.Is(err, reconciler.ErrSuperseded) {
 			return err
 		}
@@ -35,7 +35,9 @@ func (f *fences) raise(ctx context.Context, e *kube.Env) error {
 			e.Log.Debug("the epoch is not on the cluster yet", "cluster", c.Name, "error", err)
 			continue
 		}
-		f.note(c.UID, e.Settings.Epoch)
+		if stands {
+			f.note(c.UID, e.Settings.Epoch)
+		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tranship/tranship/executor/kube"
@@ -17,8 +18,8 @@ import (
 )
 
 // remembering is an API server that knows kube-system and keeps the ConfigMap of the
-// epoch as it came.
-func remembering(t *testing.T, uid string) *httptest.Server {
+// epoch as it came, once it has our namespace.
+func remembering(t *testing.T, uid string, bare *atomic.Bool) *httptest.Server {
 	t.Helper()
 	var mu sync.Mutex
 	var kept []byte
@@ -37,6 +38,10 @@ func remembering(t *testing.T, uid string) *httptest.Server {
 			return
 		case r.Method == http.MethodGet:
 			body = kept
+		case bare.Load():
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`))
+			return
 		case strings.Contains(string(body), "tranship-epoch-"):
 			kept = body
 		}
@@ -51,7 +56,8 @@ func remembering(t *testing.T, uid string) *httptest.Server {
 // run, with nothing to do yet. The one before, which may not see Git, finds that
 // on both clusters.
 func TestAnOlderDaemonActsOnNeitherCluster(t *testing.T) {
-	source, target := remembering(t, "a"), remembering(t, "b")
+	var bare atomic.Bool
+	source, target := remembering(t, "a", &bare), remembering(t, "b", &bare)
 	effects := map[string]int{}
 	verb := func(name string, side spec.Side) kube.Verb {
 		return kube.Verb{Needs: []spec.Side{side},
@@ -82,5 +88,39 @@ func TestAnOlderDaemonActsOnNeitherCluster(t *testing.T) {
 	}
 	if _, err := of(1).Look(t.Context(), call("on-target", source.URL, target.URL)); !errors.Is(err, reconciler.ErrSuperseded) {
 		t.Errorf("an older one that begins now: %v", err)
+	}
+}
+
+// TestTheEpochStandsWhereOurNamespaceIs: a cluster without it keeps no epoch. A daemon
+// that has looked there by then looks again, before the one that it has replaced
+// makes the namespace and acts on.
+func TestTheEpochStandsWhereOurNamespaceIs(t *testing.T) {
+	var bare atomic.Bool
+	bare.Store(true)
+	source, target := remembering(t, "a", &bare), remembering(t, "b", &bare)
+	e := func(epoch int64) (*kube.Env, error) {
+		x := New(noSecrets{}, func() kube.Settings { return kube.Settings{Namespace: "ours", Shard: "s", Epoch: epoch} }, slog.New(slog.DiscardHandler))
+		env, err := x.env(t.Context(), call("any", source.URL, target.URL), kube.Verb{Needs: bothSides[:]})
+		return env, err
+	}
+	older, err := e(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := e(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f fences
+	for _, without := range []bool{true, false} {
+		bare.Store(without)
+		if err := f.raise(t.Context(), newer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, side := range bothSides {
+		if err := older.On(side).Guard(t.Context(), &older.Settings); !errors.Is(err, reconciler.ErrSuperseded) {
+			t.Errorf("the older daemon may act on the %s: %v", side, err)
+		}
 	}
 }

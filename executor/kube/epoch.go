@@ -20,18 +20,25 @@ const epochKey = "epoch"
 // ledger has lost its number, which a daemon that may take over then raises, and
 // s with it. A cluster without our namespace has seen no effect of anybody yet.
 func (c *Cluster) Guard(ctx context.Context, s *Settings) error {
-	if s.Shard == "" {
-		return nil
-	}
-	asked := time.Now()
-	err := c.guard(unfenced(ctx), s)
-	if f := fenceOf(ctx); f != nil && err == nil {
-		f.note(c, asked)
-	}
+	_, err := c.Raise(ctx, s)
 	return err
 }
 
-func (c *Cluster) guard(ctx context.Context, s *Settings) error {
+// Raise is Guard, and says whether the epoch stands on the cluster now: without our
+// namespace it does not.
+func (c *Cluster) Raise(ctx context.Context, s *Settings) (stands bool, err error) {
+	if s.Shard == "" {
+		return true, nil
+	}
+	asked := time.Now()
+	stands, err = c.raise(unfenced(ctx), s)
+	if f := fenceOf(ctx); f != nil && err == nil {
+		f.note(c, asked)
+	}
+	return stands, err
+}
+
+func (c *Cluster) raise(ctx context.Context, s *Settings) (stands bool, err error) {
 	maps := c.Kube.CoreV1().ConfigMaps(s.Namespace)
 	name := "tranship-epoch-" + s.Shard
 	have, err := maps.Get(ctx, name, metav1.GetOptions{})
@@ -41,33 +48,33 @@ func (c *Cluster) guard(ctx context.Context, s *Settings) error {
 			Data:       map[string]string{epochKey: strconv.FormatInt(s.Epoch, 10)},
 		}, metav1.CreateOptions{})
 		if apierrors.IsNotFound(err) { // the namespace comes with the first effect
-			return nil
+			return false, nil
 		}
-		return c.wrap(err, "keep the epoch in ConfigMap %s/%s", s.Namespace, name)
+		return err == nil, c.wrap(err, "keep the epoch in ConfigMap %s/%s", s.Namespace, name)
 	}
 	if err != nil {
-		return c.wrap(err, "read the epoch in ConfigMap %s/%s", s.Namespace, name)
+		return false, c.wrap(err, "read the epoch in ConfigMap %s/%s", s.Namespace, name)
 	}
 	epoch, err := strconv.ParseInt(have.Data[epochKey], 10, 64)
 	if err != nil {
-		return fmt.Errorf("ConfigMap %s/%s on cluster %s holds no epoch; another program has changed it: delete it when no other daemon uses this ledger", s.Namespace, name, c.Name)
+		return false, fmt.Errorf("ConfigMap %s/%s on cluster %s holds no epoch; another program has changed it: delete it when no other daemon uses this ledger", s.Namespace, name, c.Name)
 	}
 	if epoch > s.Epoch && s.RaiseAbove == nil {
-		return fmt.Errorf("epoch %d in ConfigMap %s/%s on cluster %s is higher than ours, %d; where there is no other daemon, and the ledger was lost and begun anew, start with --take-over: %w",
+		return false, fmt.Errorf("epoch %d in ConfigMap %s/%s on cluster %s is higher than ours, %d; where there is no other daemon, and the ledger was lost and begun anew, start with --take-over: %w",
 			epoch, s.Namespace, name, c.Name, s.Epoch, reconciler.ErrSuperseded)
 	}
 	if epoch > s.Epoch {
 		if s.Epoch, err = s.RaiseAbove(ctx, epoch); err != nil {
-			return c.wrap(err, "raise our epoch above %d in ConfigMap %s/%s", epoch, s.Namespace, name)
+			return false, c.wrap(err, "raise our epoch above %d in ConfigMap %s/%s", epoch, s.Namespace, name)
 		}
 	}
 	if epoch == s.Epoch {
-		return nil
+		return true, nil
 	}
 	// The resourceVersion that came with the read makes this the swap.
 	have.Data = map[string]string{epochKey: strconv.FormatInt(s.Epoch, 10)}
 	_, err = maps.Update(ctx, have, metav1.UpdateOptions{})
-	return c.wrap(err, "raise the epoch in ConfigMap %s/%s", s.Namespace, name)
+	return err == nil, c.wrap(err, "raise the epoch in ConfigMap %s/%s", s.Namespace, name)
 }
 
 // wrap says on which cluster something could not be done; nil stays nil.
