@@ -1,6 +1,10 @@
 package reconciler
 
-import "github.com/tranship/tranship/spec"
+import (
+	"slices"
+
+	"github.com/tranship/tranship/spec"
+)
 
 // ground is a namespace of a cluster, as one of the names or addresses by which
 // plans know the cluster.
@@ -13,11 +17,11 @@ type ground struct {
 // with all. One goroutine uses it. It never holds more than the plans do.
 type overlaps struct {
 	of map[string][]ground
-	on map[ground]map[string]bool
+	on map[ground][]string // nearly all have one plan, and there are eight of them a plan
 }
 
 func newOverlaps(want *Desired, rec *Recorded) *overlaps {
-	o := &overlaps{of: map[string][]ground{}, on: map[ground]map[string]bool{}}
+	o := &overlaps{of: map[string][]ground{}, on: map[ground][]string{}}
 	for plan := range want.Closures {
 		o.set(plan, want, rec)
 	}
@@ -32,7 +36,8 @@ func newOverlaps(want *Desired, rec *Recorded) *overlaps {
 // set notes anew what a plan covers.
 func (o *overlaps) set(plan string, want *Desired, rec *Recorded) {
 	for _, g := range o.of[plan] {
-		if delete(o.on[g], plan); len(o.on[g]) == 0 {
+		left := slices.DeleteFunc(o.on[g], func(p string) bool { return p == plan })
+		if o.on[g] = left; len(left) == 0 {
 			delete(o.on, g)
 		}
 	}
@@ -41,10 +46,9 @@ func (o *overlaps) set(plan string, want *Desired, rec *Recorded) {
 		o.of[plan] = append(o.of[plan], grounds(c.Covered)...)
 	}
 	for _, g := range o.of[plan] {
-		if o.on[g] == nil {
-			o.on[g] = map[string]bool{}
+		if on := o.on[g]; len(on) == 0 || on[len(on)-1] != plan { // a record may cover what the documents do
+			o.on[g] = append(on, plan)
 		}
-		o.on[g][plan] = true
 	}
 }
 
@@ -76,7 +80,7 @@ func names(p spec.Place) []string {
 func (o *overlaps) meets(plan string) map[string]bool {
 	var all map[string]bool
 	for _, g := range o.of[plan] {
-		for other := range o.on[g] {
+		for _, other := range o.on[g] {
 			if other == plan {
 				continue
 			}
