@@ -191,7 +191,7 @@ func (x *Executor) Survey(ctx context.Context, closure *spec.Closure, recorded [
 // question is a call about a plan that has no run.
 func question(closure *spec.Closure, recorded []spec.Volume) reconciler.Call {
 	return reconciler.Call{Run: &spec.Run{
-		Metadata: closure.Plan.Metadata,
+		Metadata: spec.Metadata{Name: closure.Plan.Metadata.Name},
 		Spec:     spec.RunSpec{Plan: closure.Plan.Metadata.Name, Closure: *closure},
 		Facts:    spec.Facts{Volumes: recorded},
 	}, Verb: "survey"}

@@ -25,9 +25,15 @@ type Folder struct {
 
 // Found is what lies in a Folder.
 type Found struct {
-	Files   []spec.File     // of documents that the daemon would read, by name
+	Files   []FoundFile     // of documents that the daemon would read, by name
 	Ignored int             // files that it would not
 	Refused []spec.Document // lines of ignore files that do not count
+}
+
+// FoundFile is one file; Path is below Folder.Path.
+type FoundFile struct {
+	spec.File
+	Name string // in the clone that it is in, or else below Folder.Path
 }
 
 // Read reads the documents that the daemon would read.
@@ -66,7 +72,7 @@ func (f Folder) Read() (*Found, error) {
 			return nil, err
 		}
 		shown := filepath.Join(f.Path, strings.TrimPrefix(full, at))
-		out.Files = append(out.Files, spec.File{Path: filepath.ToSlash(shown), Data: data})
+		out.Files = append(out.Files, FoundFile{File: spec.File{Path: filepath.ToSlash(shown), Data: data}, Name: w.name(full)})
 	}
 	return out, nil
 }

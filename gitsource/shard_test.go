@@ -2,9 +2,12 @@ package gitsource
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/spec"
@@ -80,6 +83,70 @@ func TestTwoShardsOfOneRepository(t *testing.T) {
 	w.Push("moved")
 	if d = read(t, east, d.Commit); !slices.Equal(d.Commits[0].Removed, []string{"shop"}) {
 		t.Errorf("a plan that goes to another shard is removed from this one: %+v", d.Commits)
+	}
+}
+
+// The same by labels: a plan goes from shard to shard by its label, also together
+// with other edits, and one whose labels cannot be read is nobody's, so that
+// nothing that is missing counts as removed.
+func TestTwoShardsByLabels(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	w := r.Clone()
+	plan := func(name, labels string, state spec.State) string {
+		return strings.Replace(planYAML(name, state), "metadata: {name: "+name+"}", "metadata: {name: "+name+", labels: "+labels+"}", 1)
+	}
+	w.Write("common.yaml", commonYAML).Write("shop.yaml", plan("shop", "{region: east}", spec.Staged))
+	for _, name := range []string{"web", "blog", "wiki"} {
+		w.Write(name+".yaml", plan(name, "{region: west}", spec.Staged))
+	}
+	w.Push("first")
+	c := sharded(t, testConfig(t, s, r), "east")
+	c.Spec.Shard = &spec.Shard{Name: "east", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"region": "east"}}}
+	east := openSource(t, c)
+	d := read(t, east, "")
+	if len(d.Closures) != 1 || d.Closures["shop"] == nil || len(d.Problems)+len(d.Other) > 0 {
+		t.Fatalf("%+v", d)
+	}
+	for _, step := range []struct {
+		name    string
+		edit    func()
+		ours    string // plans, and those that this commit removed, after a minus
+		problem string
+	}{
+		{"theirs is flipped", func() { w.Write("web.yaml", plan("web", "{region: west}", spec.Migrated)) }, "shop", ""},
+		{"theirs is broken", func() {
+			w.Write("web.yaml", strings.Replace(plan("web", "{region: west}", spec.Staged), "state", "stat", 1))
+		}, "shop", ""},
+		{"theirs becomes ours", func() { w.Write("blog.yaml", plan("blog", "{region: east}", spec.Staged)) }, "blog shop", ""},
+		{"ours becomes theirs", func() { w.Write("blog.yaml", plan("blog", "{region: west, team: x}", spec.Staged)) }, "shop -blog", ""},
+		{"labels that cannot be read", func() { w.Write("wiki.yaml", plan("wiki", "[region]", spec.Staged)) }, "shop", `the labels of MigrationPlan "wiki" cannot be read`},
+		{"ours loses its label meanwhile", func() { w.Write("shop.yaml", plan("shop", "{}", spec.Staged)) }, "", "cannot be read"},
+		{"all is well", func() {
+			w.Write("wiki.yaml", plan("wiki", "{region: east}", spec.Staged)).Write("shop.yaml", plan("shop", "{region: east}", spec.Migrated))
+		}, "shop wiki", ""},
+	} {
+		step.edit()
+		w.Push(step.name)
+		d = read(t, east, d.Commit)
+		got := slices.Sorted(maps.Keys(d.Closures))
+		for _, commit := range d.Commits {
+			for _, plan := range commit.Removed {
+				got = append(got, "-"+plan)
+			}
+		}
+		said := ""
+		for _, p := range d.Other {
+			said += p.Message
+		}
+		if strings.Join(got, " ") != step.ours || (said == "") != (step.problem == "") || !strings.Contains(said, step.problem) || spec.Hidden(d.Other) != (step.problem != "") {
+			t.Errorf("%s: %q, others %v", step.name, got, d.Other)
+		}
+		again := c
+		again.DataDir = t.TempDir()
+		if got, want := content(t, d), content(t, read(t, openSource(t, again), "")); got != want {
+			t.Errorf("%s: read on\n%s\nread anew\n%s", step.name, got, want)
+		}
 	}
 }
 

@@ -229,14 +229,7 @@ func (s *Source) parseOne(c change) (*parsed, error) {
 		return nil, err
 	}
 	p.docs, _ = spec.Decode(spec.File{Path: c.path, Blob: c.new.Hash.String(), Data: data})
-	if s.shard.Holds(c.path) {
-		return p, nil
-	}
-	for i, d := range p.docs {
-		if d.Kind == spec.KindMigrationPlan {
-			p.docs[i] = spec.Document{Kind: d.Kind, Name: d.Name, File: d.File, Line: d.Line, Elsewhere: true}
-		}
-	}
+	s.shard.Divide(p.docs)
 	return p, nil
 }
 

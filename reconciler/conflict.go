@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/tranship/tranship/spec"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -106,7 +105,7 @@ func shared(a, b coverage) string {
 			if !source && !target {
 				continue
 			}
-			if disjoint(a.LabelSelector, b.LabelSelector) {
+			if spec.Disjoint(a.LabelSelector, b.LabelSelector) {
 				if claim := sharedClaim(a, b, x, source, target); claim != "" {
 					return claim
 				}
@@ -144,48 +143,4 @@ func sharedClaim(a, b coverage, n spec.NamespaceMapping, source, target bool) st
 		}
 	}
 	return ""
-}
-
-// disjoint says that no object can match both selectors. Nil selects all.
-func disjoint(a, b *metav1.LabelSelector) bool {
-	if a == nil || b == nil {
-		return false
-	}
-	for _, x := range requirements(a) {
-		for _, y := range requirements(b) {
-			if x.Key == y.Key && (exclude(x, y) || exclude(y, x)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// requirements of a selector, all in the same form.
-func requirements(s *metav1.LabelSelector) []metav1.LabelSelectorRequirement {
-	all := slices.Clone(s.MatchExpressions)
-	for k, v := range s.MatchLabels {
-		all = append(all, metav1.LabelSelectorRequirement{Key: k, Operator: metav1.LabelSelectorOpIn, Values: []string{v}})
-	}
-	return all
-}
-
-// exclude says that no value of a label meets both x and y.
-func exclude(x, y metav1.LabelSelectorRequirement) bool {
-	switch x.Operator {
-	case metav1.LabelSelectorOpDoesNotExist:
-		return y.Operator == metav1.LabelSelectorOpIn || y.Operator == metav1.LabelSelectorOpExists
-	case metav1.LabelSelectorOpIn:
-		fits := func(v string) bool {
-			switch y.Operator {
-			case metav1.LabelSelectorOpIn:
-				return slices.Contains(y.Values, v)
-			case metav1.LabelSelectorOpNotIn:
-				return !slices.Contains(y.Values, v)
-			}
-			return true
-		}
-		return !slices.ContainsFunc(x.Values, fits)
-	}
-	return false
 }

@@ -196,7 +196,7 @@ func TestCyclesAreFound(t *testing.T) {
 					to[name] = append(to[name], fmt.Sprint("p", j))
 				}
 			}
-			p := &MigrationPlan{Metadata: Metadata{Name: name}, Spec: PlanSpec{DependsOn: to[name]}}
+			p := &MigrationPlan{Metadata: PlanMetadata{Name: name}, Spec: PlanSpec{DependsOn: to[name]}}
 			docs = append(docs, Document{Kind: KindMigrationPlan, Name: name, File: name, partial: p, Problems: []Problem{{Message: "not whole"}}})
 		}
 		_, problems, _, _ := Assemble(docs)

@@ -1,9 +1,6 @@
 package spec
 
 import (
-	"slices"
-	"strings"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -43,21 +40,19 @@ type DaemonConfigSpec struct {
 	Webhooks []Webhook `json:"webhooks,omitempty"`
 }
 
-// Shard is a part of the plans, with a ledger, an epoch and a daemon of its own. A
-// plan outside of Paths is another daemon's: it is neither run nor recorded nor
-// counted here. What is no plan belongs to all shards.
+// Shard is a part of the plans, with a ledger, an epoch and a daemon of its own:
+// those below Paths whose labels match Selector. Either may be left out. Another
+// plan is another daemon's: it is neither run nor recorded nor counted here. What
+// is no plan belongs to all shards.
 type Shard struct {
 	// Name is recorded in the ledger, which no other shard may use; the default of
 	// ledger.branch ends in it.
 	Name string `json:"name"`
-	// Paths are folders of the repository. No folder of two shards may lie in one
-	// another: ShardProblems compares configurations.
-	Paths []string `json:"paths"`
-}
-
-// Holds says whether the plans of a file belong to the shard; nil holds all.
-func (s *Shard) Holds(file string) bool {
-	return s == nil || slices.ContainsFunc(s.Paths, func(dir string) bool { return strings.HasPrefix(file, dir+"/") })
+	// Paths are folders of the repository; none stands for all of them.
+	Paths []string `json:"paths,omitempty"`
+	// Selector is over metadata.labels of plans, as in Kubernetes. No plan may belong
+	// to two shards: ShardProblems compares configurations.
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
 // The kinds of webhook: how the sender proves that it knows the secret.

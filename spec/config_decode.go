@@ -148,7 +148,6 @@ var configRules = map[string]rule{
 	"spec.ledger.authorEmail":      {name: authorEmail},
 	"spec.namespace":               {name: label},
 	"spec.shard.name":              {need: "a short name that no other shard of this repository has", name: label},
-	"spec.shard.paths":             {need: "the folders of the repository whose plans this daemon runs"},
 	"spec.shard.paths[]":           {name: folder},
 	"spec.mover.image":             {need: "the image that holds the tranship program; the Jobs that copy volumes run it", name: imageName},
 	"spec.mover.cpu":               {name: quantity},
@@ -211,18 +210,32 @@ func (c checker) config(s *DaemonConfigSpec) {
 			c.addf(path, "%s must be 0 (the default) or more, not %d", leafName(path), n)
 		}
 	}
-	if s.Shard != nil && endsInYear.MatchString(s.Shard.Name) {
-		c.addf("spec.shard.name", "name must not end in a year, as the branches do that keep old ledgers: write another one")
-	}
-	if s.Shard != nil && s.Source.Path != "" {
-		for i, p := range s.Shard.Paths {
-			if p != s.Source.Path && !strings.HasPrefix(p, s.Source.Path+"/") {
-				c.addf(fmt.Sprintf("spec.shard.paths[%d]", i), "nothing outside of source.path is read: write a folder below %s", s.Source.Path)
-			}
-		}
-	}
+	c.shard(s)
 	if s.Interval != nil && s.Interval.Duration > 0 && s.Interval.Duration < time.Second {
 		c.addf("spec.interval", "interval must be 1s or longer, not %s", s.Interval.Duration)
+	}
+}
+
+func (c checker) shard(s *DaemonConfigSpec) {
+	if s.Shard == nil {
+		return
+	}
+	if endsInYear.MatchString(s.Shard.Name) {
+		c.addf("spec.shard.name", "name must not end in a year, as the branches do that keep old ledgers: write another one")
+	}
+	for i, p := range s.Shard.Paths {
+		if !covers(s.Source.Path, p) {
+			c.addf(fmt.Sprintf("spec.shard.paths[%d]", i), "nothing outside of source.path is read: write a folder below %s", s.Source.Path)
+		}
+	}
+	selector, err := metav1.LabelSelectorAsSelector(s.Shard.Selector)
+	switch {
+	case err != nil:
+		c.addf("spec.shard.selector", "selector cannot be understood: %v", err)
+	case s.Shard.Selector != nil && selector.Empty():
+		c.addf("spec.shard.selector", "selector is empty and would match every plan: write matchLabels or matchExpressions, or remove it")
+	case s.Shard.Selector == nil && len(s.Shard.Paths) == 0:
+		c.addf("spec.shard", "shard does not say which plans this daemon runs: write paths, the folders that hold them, or selector, over metadata.labels of plans")
 	}
 }
 

@@ -49,7 +49,7 @@ func TestDigestCoversEverythingElse(t *testing.T) {
 		seen[digest] = name
 	}
 	for _, sets := range [][]string{
-		{"metadata.name", "shop2"}, {"spec.namespaces", "[{name: shop}]"}, {"spec.namespaces", "[{name: shop-db, targetName: shop-data}, {name: shop}]"},
+		{"metadata.name", "shop2"}, {"metadata", "{name: shop, labels: {region: east}}"}, {"spec.namespaces", "[{name: shop}]"}, {"spec.namespaces", "[{name: shop-db, targetName: shop-data}, {name: shop}]"},
 		{"spec.labelSelector", "{matchLabels: {a: b}}"}, {"spec.volumes", "{defaults: {action: skip}}"},
 		{"spec.volumes", "{overrides: [{namespace: shop, claim: a, verify: false}]}"}, {"spec.volumes", "{overrides: [{namespace: shop, claim: a}]}"},
 		{"spec.hooks", "[{hook: freeze-db, phase: PreBackup, namespace: ns}]"}, {"spec.hooks", "[{hook: freeze-db, phase: PostBackup, namespace: ns}]"},

@@ -123,7 +123,7 @@ const (
 )
 
 var planSupports = map[string]support{
-	"apiVersion": full, "kind": full, "metadata.name": full,
+	"apiVersion": full, "kind": full, "metadata.name": full, "metadata.labels": full,
 	"spec.state": full, "spec.suspend.reason": full, "spec.suspend.until": full,
 	"spec.sourceCluster": full, "spec.targetCluster": full, "spec.replicationRepository": full,
 	"spec.namespaces[].name": full, "spec.namespaces[].targetName": full, "spec.labelSelector": full,

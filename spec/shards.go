@@ -2,11 +2,70 @@ package spec
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
+// Divide leaves the plans of the shard among docs as they are, and of those of
+// other shards nothing but the name (Document.Elsewhere). A plan whose labels
+// cannot be read while they matter becomes a document of no kind: it may be
+// anybody's, and so no plan that is missing is taken for removed (Hidden). A nil
+// shard has all plans.
+func (s *Shard) Divide(docs []Document) {
+	for i, d := range docs {
+		if d.Kind != KindMigrationPlan {
+			continue
+		}
+		ours, known := s.holds(d.File, &d)
+		switch {
+		case !known:
+			docs[i] = unreadable(d.File, d.Line, fmt.Sprintf("the labels of MigrationPlan %s cannot be read, and they say which shard runs it: %s", quote(d.Name), why(&d)))
+		case !ours:
+			docs[i] = Document{Kind: d.Kind, Name: d.Name, File: d.File, Line: d.Line, Elsewhere: true}
+		}
+	}
+}
+
+// why labels cannot be read: by a problem of theirs, or of the whole text.
+func why(d *Document) string {
+	for _, p := range d.Problems {
+		if ofLabels(p) {
+			return p.Message
+		}
+	}
+	return d.Problems[0].Message
+}
+
+func ofLabels(p Problem) bool {
+	return p.Path == "metadata" || strings.HasPrefix(p.Path, "metadata.labels")
+}
+
+// holds says whether a plan, of a file of the repository, is the shard's; known is
+// false where only labels would say so and they cannot be read.
+func (s *Shard) holds(file string, d *Document) (ours, known bool) {
+	if s == nil {
+		return true, true
+	}
+	if len(s.Paths) > 0 && !slices.ContainsFunc(s.Paths, func(dir string) bool { return strings.HasPrefix(file, dir+"/") }) {
+		return false, true
+	}
+	if s.Selector == nil {
+		return true, true
+	}
+	p, ok := d.partial.(*MigrationPlan)
+	if !ok || slices.ContainsFunc(d.Problems, ofLabels) {
+		return false, false
+	}
+	selector, err := metav1.LabelSelectorAsSelector(s.Selector)
+	return err == nil && selector.Matches(labels.Set(p.Metadata.Labels)), true // DecodeConfig refuses selectors with an error
+}
+
 // ShardProblems says where daemons would meet that are meant to share a
-// repository of plans: on a folder, on a shard's name or on a ledger's branch. No
+// repository of plans: on a plan, on a shard's name or on a ledger's branch. No
 // daemon sees another's configuration, so that somebody has to compare them.
 func ShardProblems(configs []*DaemonConfig) []Problem {
 	var out []Problem
@@ -15,6 +74,23 @@ func ShardProblems(configs []*DaemonConfig) []Problem {
 			for _, message := range meeting(&a.Spec, &b.Spec) {
 				out = append(out, Problem{Path: "spec.shard", Message: fmt.Sprintf("configurations %s and %s %s", quote(a.Metadata.Name), quote(b.Metadata.Name), message)})
 			}
+		}
+	}
+	return out
+}
+
+// Unclaimed lists plans that none of the configurations runs: no daemon would say
+// a word of them. name is a file of a document as the repository has it.
+func Unclaimed(configs []*DaemonConfig, docs []Document, name func(file string) string) []Problem {
+	var out []Problem
+	for i := range docs {
+		d := &docs[i]
+		runs := func(c *DaemonConfig) bool {
+			ours, known := c.Spec.Shard.holds(name(d.File), d)
+			return covers(c.Spec.Source.Path, name(d.File)) && (ours || !known) // its own problem says what is wrong with it
+		}
+		if d.Kind == KindMigrationPlan && !slices.ContainsFunc(configs, runs) {
+			out = append(out, d.problem("metadata", fmt.Sprintf("MigrationPlan %s belongs to no shard of these configurations, so that no daemon runs it: change its labels or its folder, or add a shard", quote(d.Name))))
 		}
 	}
 	return out
@@ -30,19 +106,41 @@ func meeting(a, b *DaemonConfigSpec) (messages []string) {
 	if a.Shard != nil && b.Shard != nil && a.Shard.Name == b.Shard.Name {
 		messages = append(messages, fmt.Sprintf("are both shard %s: give each a name of its own", quote(a.Shard.Name)))
 	}
+	apart := Disjoint(a.selector(), b.selector())
 	for _, x := range a.folders() {
 		for _, y := range b.folders() {
 			if covers(x, y) || covers(y, x) {
-				messages = append(messages, fmt.Sprintf("both run the plans below %s: give each plan to one of them", quote(deeper(x, y))))
+				messages = append(messages, together(a, b, deeper(x, y), apart)...)
 			}
 		}
 	}
 	return messages
 }
 
+// together is what two daemons that read one folder may not: run the same plan,
+// or ask for other signatures, because whoever edits a label chooses between them.
+func together(a, b *DaemonConfigSpec, folder string, apart bool) []string {
+	switch {
+	case apart && reflect.DeepEqual(a.Trust, b.Trust):
+		return nil
+	case apart:
+		return []string{fmt.Sprintf("share the folder %s and differ in spec.trust: a label decides which of them runs a plan there, so give both the same keys and policies, or folders of their own", quote(folder))}
+	case a.selector() != nil || b.selector() != nil:
+		return []string{fmt.Sprintf("both run plans below %s: some labels match both selectors, so let each want another value of one label", quote(folder))}
+	}
+	return []string{fmt.Sprintf("both run the plans below %s: give each plan to one of them", quote(folder))}
+}
+
+func (s *DaemonConfigSpec) selector() *metav1.LabelSelector {
+	if s.Shard == nil {
+		return nil
+	}
+	return s.Shard.Selector
+}
+
 // folders are those whose plans a daemon runs; "" is the repository.
 func (s *DaemonConfigSpec) folders() []string {
-	if s.Shard == nil {
+	if s.Shard == nil || len(s.Shard.Paths) == 0 {
 		return []string{s.Source.Path}
 	}
 	return s.Shard.Paths

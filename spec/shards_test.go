@@ -1,20 +1,24 @@
 package spec
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"pgregory.net/rapid"
 )
 
 func TestShardsThatMeet(t *testing.T) {
 	config := func(name, shard, paths, more string) *DaemonConfig {
-		if shard != "" {
-			shard = "\n  shard: {name: " + shard + ", paths: [" + paths + "]}"
+		if shard == "" {
+			return shardConfig(t, name, "", more)
 		}
-		c, problems := DecodeConfig("x", []byte("apiVersion: tranship.dev/v1alpha1\nkind: DaemonConfig\nmetadata: {name: "+name+"}\nspec:\n  source: {url: 'https://git.example.com/plans.git'"+more+"}\n  mover: {image: x}"+shard+"\n"))
-		if c == nil {
-			t.Fatal(problems)
-		}
-		return c
+		return shardConfig(t, name, "{name: "+shard+", paths: ["+paths+"]}", more)
+	}
+	labelled := func(name, selector, more string) *DaemonConfig {
+		return shardConfig(t, name, "{name: "+name+", "+selector+"}", more)
 	}
 	for name, c := range map[string]struct {
 		a, b *DaemonConfig
@@ -28,6 +32,13 @@ func TestShardsThatMeet(t *testing.T) {
 		"all and all":       {config("a", "", "", ""), config("b", "", "", ""), []string{"the same ledger", `below "."`}},
 		"one name":          {config("a", "east", "a", ""), config("b", "east", "b", ""), []string{"the same ledger", `both shard "east"`}},
 		"another branch":    {config("a", "east", "a", ""), config("b", "west", "a", ", branch: x"), []string{`below "a"`}},
+		"other labels":      {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchLabels: {region: west}}", ""), nil},
+		"the rest":          {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchExpressions: [{key: region, operator: NotIn, values: [east]}]}", ""), nil},
+		"labels that meet":  {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchLabels: {team: x}}", ""), []string{`both run plans below ".": some labels match both selectors`}},
+		"labels and all":    {labelled("a", "selector: {matchLabels: {region: east}}", ""), config("b", "", "", ""), []string{`below "."`}},
+		"labels elsewhere":  {labelled("a", "paths: [x], selector: {matchLabels: {region: east}}", ""), labelled("b", "paths: [y], selector: {matchLabels: {region: east}}", ""), nil},
+		"other trust": {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchLabels: {region: west}}", "}\n  trust: {keys: [{name: ann, owner: Ann, ssh: ssh-ed25519 AAAA}]"),
+			[]string{`share the folder "." and differ in spec.trust`}},
 	} {
 		problems := ShardProblems([]*DaemonConfig{c.a, c.b})
 		for i, p := range problems {
@@ -43,5 +54,133 @@ func TestShardsThatMeet(t *testing.T) {
 	elsewhere.Spec.Source.URL, elsewhere.Spec.Ledger.URL = "https://git.example.com/others", "https://git.example.com/others"
 	if problems := ShardProblems([]*DaemonConfig{config("a", "east", "a", ""), elsewhere}); len(problems) > 0 {
 		t.Errorf("another repository: %v", problems)
+	}
+}
+
+func shardConfig(t *testing.T, name, shard, more string) *DaemonConfig {
+	t.Helper()
+	if shard != "" {
+		shard = "\n  shard: " + shard
+	}
+	c, problems := DecodeConfig("x", []byte("apiVersion: tranship.dev/v1alpha1\nkind: DaemonConfig\nmetadata: {name: "+name+"}\nspec:\n  source: {url: 'https://git.example.com/plans.git'"+more+"}\n  mover: {image: x}"+shard+"\n"))
+	if c == nil {
+		t.Fatal(problems)
+	}
+	return c
+}
+
+// Whose a plan is: told by folder, by labels, by both, and by neither where the
+// labels cannot be read.
+func TestPlansAreDivided(t *testing.T) {
+	const east = "{name: east, selector: {matchLabels: {region: east}}}"
+	const rest = "{name: rest, selector: {matchExpressions: [{key: region, operator: NotIn, values: [east, west]}]}}"
+	const both = "{name: both, paths: [plans], selector: {matchExpressions: [{key: region, operator: Exists}]}}"
+	plan := func(metadata string) string {
+		return strings.Replace(planYAML, "metadata: {name: shop}", "metadata: "+metadata, 1)
+	}
+	for _, c := range []struct{ shard, file, text, want string }{
+		{east, "a.yaml", plan("{name: shop, labels: {region: east, team: x}}"), "ours"},
+		{east, "a.yaml", plan("{name: shop, labels: {region: west}}"), "elsewhere"},
+		{east, "a.yaml", plan("{name: shop}"), "elsewhere"},
+		{rest, "a.yaml", plan("{name: shop}"), "ours"},
+		{rest, "a.yaml", plan("{name: shop, labels: {region: west}}"), "elsewhere"},
+		{both, "plans/a.yaml", plan("{name: shop, labels: {region: east}}"), "ours"},
+		{both, "plans/a.yaml", plan("{name: shop}"), "elsewhere"},
+		{both, "other/a.yaml", plan("{name: shop, labels: {region: east}}"), "elsewhere"},
+		{both, "other/a.yaml", plan("{name: shop, labels: [region]}"), "elsewhere"},
+		{"", "a.yaml", plan("{name: shop, labels: [region]}"), "ours"},
+		// A plan with another problem is still whose its labels say.
+		{east, "a.yaml", strings.Replace(plan("{name: shop, labels: {region: west}}"), "state: Staged", "stat: Staged", 1), "elsewhere"},
+		{east, "a.yaml", strings.Replace(plan("{name: shop, labels: {region: east}}"), "state: Staged", "stat: Staged", 1), "ours"},
+		{east, "a.yaml", plan("{name: shop, labels: [region]}"), "unknown"},
+		{east, "a.yaml", plan("{name: shop, labels: {region: 'e t'}}"), "unknown"},
+		{east, "a.yaml", plan("{name: shop, labels: {region: east, region: west}}"), "unknown"},
+		{east, "a.yaml", strings.Replace(planYAML, "metadata: {name: shop}", "metadata:\n  name: shop\n  labels: {region: east}\nx: {{{", 1), "unknown"},
+		{east, "a.yaml", strings.Replace(plan("{name: shop, labels: {region: east}}"), "v1alpha1", "v9", 1), "unknown"},
+	} {
+		var shard *Shard
+		if c.shard != "" {
+			shard = shardConfig(t, "x", c.shard, "").Spec.Shard
+		}
+		docs, problems := Decode(File{Path: c.file, Data: []byte(c.text)})
+		shard.Divide(docs)
+		if len(docs) != 1 {
+			t.Fatalf("%s: %d documents", c.text, len(docs))
+		}
+		d, got := docs[0], "ours"
+		switch {
+		case d.Elsewhere && len(d.Problems) == 0 && d.Name == "shop":
+			got = "elsewhere"
+		case d.Kind == "" && Hidden(d.Problems) && d.Object == nil && strings.Contains(d.Problems[0].Message, `labels of MigrationPlan "shop" cannot be read, and they say which shard runs it: `):
+			got = "unknown"
+		case d.Kind != KindMigrationPlan || len(d.Problems) != len(problems):
+			got = "neither"
+		}
+		if got != c.want {
+			t.Errorf("%s, %s\n%s\ngot %s (%+v), want %s", c.shard, c.file, c.text, got, d.Problems, c.want)
+		}
+	}
+}
+
+// Selectors are disjoint where no labels match both, as trying says.
+func TestDisjointSelectors(t *testing.T) {
+	keys, values := []string{"a", "b"}, []string{"x", "y"}
+	var everything []labels.Set
+	for _, a := range []string{"", "x", "y", "z"} {
+		for _, b := range []string{"", "x", "y", "z"} {
+			set := labels.Set{}
+			for k, v := range map[string]string{"a": a, "b": b} {
+				if v != "" {
+					set[k] = v
+				}
+			}
+			everything = append(everything, set)
+		}
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		draw := func(name string) *metav1.LabelSelector {
+			s := &metav1.LabelSelector{}
+			for range rapid.IntRange(0, 3).Draw(rt, name) {
+				r := metav1.LabelSelectorRequirement{Key: rapid.SampledFrom(keys).Draw(rt, "key"), Operator: rapid.SampledFrom([]metav1.LabelSelectorOperator{"In", "NotIn", "Exists", "DoesNotExist"}).Draw(rt, "operator")}
+				if strings.HasSuffix(string(r.Operator), "In") {
+					r.Values = rapid.SliceOfNDistinct(rapid.SampledFrom(values), 1, 2, rapid.ID).Draw(rt, "values")
+				}
+				s.MatchExpressions = append(s.MatchExpressions, r)
+			}
+			if rapid.Bool().Draw(rt, "plain") {
+				s.MatchLabels = map[string]string{rapid.SampledFrom(keys).Draw(rt, "key"): rapid.SampledFrom(values).Draw(rt, "value")}
+			}
+			return s
+		}
+		a, b := draw("a"), draw("b")
+		x, err := metav1.LabelSelectorAsSelector(a)
+		y, err2 := metav1.LabelSelectorAsSelector(b)
+		if err != nil || err2 != nil {
+			rt.Fatal(err, err2)
+		}
+		met := slices.ContainsFunc(everything, func(l labels.Set) bool { return x.Matches(l) && y.Matches(l) })
+		if Disjoint(a, b) == met {
+			rt.Fatalf("%s and %s: disjoint %v", x, y, !met)
+		}
+	})
+	if Disjoint(nil, &metav1.LabelSelector{MatchLabels: map[string]string{"a": "x"}}) {
+		t.Error("no selector selects all")
+	}
+}
+
+func TestUnclaimed(t *testing.T) {
+	configs := []*DaemonConfig{shardConfig(t, "a", "{name: a, paths: [east]}", ""), shardConfig(t, "b", "{name: b, selector: {matchLabels: {region: west}}}", ", path: plans")}
+	for _, c := range []struct {
+		file, labels string
+		unclaimed    bool
+	}{
+		{"east/a.yaml", "{}", false}, {"plans/a.yaml", "{region: west}", false}, {"plans/a.yaml", "{region: east}", true},
+		{"west/a.yaml", "{region: west}", true}, {"plans/a.yaml", "[x]", false},
+	} {
+		docs, _ := Decode(File{Path: "/clone/" + c.file, Data: []byte(strings.Replace(planYAML, "metadata: {name: shop}", "metadata: {name: shop, labels: "+c.labels+"}", 1))})
+		problems := Unclaimed(configs, docs, func(file string) string { return strings.TrimPrefix(file, "/clone/") })
+		if (len(problems) == 1) != c.unclaimed || c.unclaimed && (problems[0].File != "/clone/"+c.file || !strings.Contains(problems[0].Message, "belongs to no shard")) {
+			t.Errorf("%s %s: %v", c.file, c.labels, problems)
+		}
 	}
 }

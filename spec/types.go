@@ -13,6 +13,13 @@ type Metadata struct {
 	Name string `json:"name"`
 }
 
+// PlanMetadata names a plan, and says with labels which shard runs it, where
+// shards are told by labels (Shard.Selector). They are part of what is approved.
+type PlanMetadata struct {
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
 // SecretRef points at secret values outside Git: a Kubernetes Secret of the
 // daemon's own namespace called From, or the directory From below the
 // daemon's --secrets-dir. Key is the entry (a file name in the latter case);
@@ -101,8 +108,8 @@ type HookSpec struct {
 // MigrationPlan is what people approve (CAM: MigPlan, F-134..F-142).
 type MigrationPlan struct {
 	TypeMeta `json:",inline"`
-	Metadata Metadata `json:"metadata"`
-	Spec     PlanSpec `json:"spec"`
+	Metadata PlanMetadata `json:"metadata"`
+	Spec     PlanSpec     `json:"spec"`
 }
 
 // State is what a plan asks for.

@@ -2,10 +2,12 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // plan holds the rules of CAM's MigPlan (F-134..F-142) and of the parts that
@@ -15,6 +17,7 @@ func (c checker) plan(p *MigrationPlan) {
 	if s.SourceCluster != "" && s.SourceCluster == s.TargetCluster {
 		c.addf("spec.targetCluster", "source and target are both %s: a plan migrates from one cluster to another", quote(s.TargetCluster))
 	}
+	c.labels(p.Metadata.Labels)
 	c.namespaces(s.Namespaces)
 	if s.LabelSelector != nil {
 		if _, err := metav1.LabelSelectorAsSelector(s.LabelSelector); err != nil {
@@ -35,6 +38,19 @@ func (c checker) plan(p *MigrationPlan) {
 		}
 		if j := slices.Index(s.DependsOn, d); j < i && d != "" {
 			c.addf(path, "%s is already in dependsOn[%d]: remove one of them", quote(d), j)
+		}
+	}
+}
+
+// labels are those of Kubernetes, because selectors of shards are.
+func (c checker) labels(labels map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		path := fmt.Sprintf("metadata.labels[%s]", key)
+		for _, say := range validation.IsQualifiedName(key) {
+			c.addf(path, "the key of label %s is not valid: %s", quote(key), say)
+		}
+		for _, say := range validation.IsValidLabelValue(labels[key]) {
+			c.addf(path, "the value of label %s is not valid: %s", quote(key), say)
 		}
 	}
 }

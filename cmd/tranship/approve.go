@@ -102,7 +102,7 @@ func closureIn(folder, plan string) (*spec.Closure, error) {
 	}
 	docs := found.Refused
 	for _, f := range found.Files {
-		d, _ := spec.Decode(f) // Assemble reports the problems of each document
+		d, _ := spec.Decode(f.File) // Assemble reports the problems of each document
 		docs = append(docs, d...)
 	}
 	closures, problems, _, _ := spec.Assemble(docs)

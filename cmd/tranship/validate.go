@@ -24,22 +24,23 @@ func validateCommand() *cobra.Command {
 			"all problems at once as file:line: field: sentence. Exit 0: everything is well;\n" +
 			"1: there are problems; 2: the paths could not be read. Files that a " + spec.IgnoreFile + "\n" +
 			"of the clone ignores are left out and counted. Configurations of several shards are\n" +
-			"compared: no plan, and no ledger, may belong to two of them. No PATH is needed then.",
+			"compared: no plan, and no ledger, may belong to two of them, and each plan below the\n" +
+			"paths must belong to one. No PATH is needed then.",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args)+len(configs) == 0 {
 				return errors.New("nothing to check: name folders of manifests, or the daemon's configuration with --config")
 			}
-			problems, source, err := checkConfigs(configs)
+			daemons, err := loadAll(configs)
 			if err != nil {
 				return err
 			}
-			found, err := readManifests(args, source)
+			found, err := readManifests(args, daemons)
 			if err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "tranship: cannot read the manifests:", err)
 				return exitError(2)
 			}
-			more, counts := check(found)
-			problems = append(problems, more...)
+			problems, counts := check(found, daemons)
+			problems = append(spec.ShardProblems(daemons), problems...)
 			if err := printProblems(c.OutOrStdout(), output, problems, counts, found.Ignored); err != nil {
 				return err
 			}
@@ -54,26 +55,24 @@ func validateCommand() *cobra.Command {
 	return c
 }
 
-// checkConfigs compares configurations, and returns what the first one says of
-// the repository.
-func checkConfigs(files []string) (problems []spec.Problem, source spec.Repository, err error) {
-	var all []*spec.DaemonConfig
+func loadAll(files []string) (all []*spec.DaemonConfig, err error) {
 	for _, file := range files {
 		cfg, err := (&configFlags{config: file}).load()
 		if err != nil {
-			return nil, source, err
+			return nil, err
 		}
 		all = append(all, cfg)
 	}
-	if len(all) > 0 {
-		source = all[0].Spec.Source
-	}
-	return spec.ShardProblems(all), source, nil
+	return all, nil
 }
 
-// readManifests reads what the daemon would read of the paths, where source is
-// what the configuration says of the repository.
-func readManifests(paths []string, source spec.Repository) (*gitsource.Found, error) {
+// readManifests reads what the daemon would read of the paths, where the first
+// configuration says what of the repository counts.
+func readManifests(paths []string, daemons []*spec.DaemonConfig) (*gitsource.Found, error) {
+	var source spec.Repository
+	if len(daemons) > 0 {
+		source = daemons[0].Spec.Source
+	}
 	all := &gitsource.Found{}
 	for _, p := range paths {
 		f := gitsource.Folder{Path: p, Ignore: source.Ignore}
@@ -92,13 +91,19 @@ func readManifests(paths []string, source spec.Repository) (*gitsource.Found, er
 	return all, nil
 }
 
-// check decodes, validates and assembles, and says what this version cannot do.
-func check(found *gitsource.Found) ([]spec.Problem, map[string]int) {
+// check decodes, validates and assembles, says what this version cannot do, and
+// which plans none of several daemons runs.
+func check(found *gitsource.Found, daemons []*spec.DaemonConfig) ([]spec.Problem, map[string]int) {
 	docs := found.Refused
 	var all []spec.Problem
+	names := map[string]string{}
 	for _, f := range found.Files {
-		d, _ := spec.Decode(f) // Assemble reports the problems of each document
+		names[f.Path] = f.Name
+		d, _ := spec.Decode(f.File) // Assemble reports the problems of each document
 		docs = append(docs, d...)
+	}
+	if len(daemons) > 1 {
+		all = spec.Unclaimed(daemons, docs, func(file string) string { return names[file] })
 	}
 	closures, byPlan, other, counts := spec.Assemble(docs)
 	all = append(all, other...)

@@ -64,6 +64,15 @@ func TestValidateReadsWhatTheDaemonReads(t *testing.T) {
 	if code, out := validateSays(t, "--config", east, "--config", west); code != 0 {
 		t.Errorf("%d %s", code, out)
 	}
+	write("plans/.transhipignore", "broken.*\n")
+	nobody := write("plans/north/shop.yaml", "apiVersion: tranship.dev/v1alpha1\nkind: MigrationPlan\nmetadata: {name: shop}\nspec: {stat: x}\n")
+	says := nobody + `:3: metadata: MigrationPlan "shop" belongs to no shard of these configurations`
+	if code, out := validateSays(t, "--config", east, "--config", west, dir); code != 1 || !strings.Contains(out, says) {
+		t.Errorf("%d %s", code, out)
+	}
+	if _, out := validateSays(t, "--config", east, dir); strings.Contains(out, "belongs to no shard") {
+		t.Errorf("one configuration says nothing of others: %s", out)
+	}
 	if code, out := validateSays(t, "--config", east, "--config", west, "--config", all); code != 1 || !strings.Contains(out, `spec.shard: configurations "east" and "all-east" both run the plans below "plans/east"`) {
 		t.Errorf("%d %s", code, out)
 	}
