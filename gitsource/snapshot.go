@@ -267,15 +267,23 @@ func (s *snapshot) read() map[string]planAt {
 	return plans
 }
 
-func (s *snapshot) hidden() bool {
+// hides says which plans may be there though nobody can see them. One that is seen
+// in another shard is there, and not here.
+func (s *snapshot) hides() func(plan string) bool {
+	anything, named, elsewhere := false, map[string]bool{}, map[string]bool{}
 	for _, f := range s.files {
 		for _, d := range f.docs {
-			if d.Kind == "" && len(d.Problems) > 0 {
-				return true
+			switch {
+			case d.Elsewhere:
+				elsewhere[d.Name] = true
+			case d.Kind == "" && d.Name != "":
+				named[d.Name] = true
+			case d.Kind == "" && len(d.Problems) > 0:
+				anything = true
 			}
 		}
 	}
-	return false
+	return func(plan string) bool { return named[plan] || anything && !elsewhere[plan] }
 }
 
 // after says what a commit changed against the one before, and hands on what
@@ -319,11 +327,11 @@ func (s *snapshot) flip(pc *reconciler.PlanCommit, before *snapshot, name string
 // handOn takes over what is known of plans that cannot be seen, and returns
 // those that are gone.
 func (s *snapshot) handOn(before *snapshot) (removed []string) {
-	hidden := s.hidden()
+	hides := s.hides()
 	for name, was := range before.plans {
 		now, there := s.plans[name]
 		switch {
-		case !there && hidden:
+		case !there && hides(name):
 			was.missing = true
 			s.plans[name] = was
 		case !there:

@@ -131,7 +131,7 @@ func removed(in *PlanInput) (verdict, bool) {
 	}
 	v := verdict{cond: stalled("Removed", "the plan's document is gone, or belongs to another shard now; nothing is put back or deleted, and a document of that name continues it")}
 	if in.Open != nil && stoppable(in.Open) {
-		v.cancel = "Removed: the plan's document is gone"
+		v.cancel = "Removed: the plan's document is gone, or belongs to another shard now"
 	}
 	return v, true
 }

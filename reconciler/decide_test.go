@@ -337,6 +337,25 @@ func TestManyPlansRemovedHoldEverything(t *testing.T) {
 	}
 }
 
+// A plan of which nobody can say whose it is stays, and says why; others that are
+// gone do not wait for it. Text that may hold anything hides them all.
+func TestAPlanThatMayBeAnyShardsStays(t *testing.T) {
+	rec := &Recorded{Plans: map[string]*spec.PlanStatus{"shop": newStatus("shop"), "web": newStatus("web")}, Daemon: spec.DaemonStatus{Accepted: "a"}}
+	unclear := spec.Problem{File: "shop.yaml", Line: 3, Document: "MigrationPlan/shop", Message: "its labels cannot be read"}
+	want := &Desired{Commit: "b", Other: []spec.Problem{unclear}}
+	out := Foresee(noon, rec, want).Plans
+	if c := out["shop"].Condition; c.Reason != "InvalidDocuments" || c.Message != "shop.yaml:3: its labels cannot be read" || len(out["shop"].Status.Problems) != 1 {
+		t.Errorf("%+v", c)
+	}
+	if r := out["web"].Condition.Reason; r != "Removed" {
+		t.Errorf("the other is %s", r)
+	}
+	want.Other = append(want.Other, spec.Problem{File: "x.yaml", Message: "this is not valid YAML"})
+	if c := Foresee(noon, rec, want).Plans["web"].Condition; c.Reason != "InvalidDocuments" || !strings.Contains(c.Message, "x.yaml") {
+		t.Errorf("%+v", c)
+	}
+}
+
 // What is asked before a rollback says since when the target is live.
 func TestTargetWritesAreAskedForWithTheTime(t *testing.T) {
 	s := &story{st: &spec.PlanStatus{}, at: noon}

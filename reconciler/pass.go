@@ -125,6 +125,9 @@ func inputOf(plan string, want *Desired, rec *Recorded, ground *overlaps) PlanIn
 	in := PlanInput{Plan: plan, Closure: c, Problems: want.Problems[plan], Status: st,
 		Commit: want.Commit, Approval: &want.Approval, Conflict: ground.conflict(plan, want, rec), Trust: want.Trust, Open: rec.Open[st.Recorded.OpenRun]}
 	if c == nil {
+		if len(in.Problems) == 0 && !st.Recorded.Removed {
+			in.Problems = spec.Hiding(want.Other, plan)
+		}
 		return in
 	}
 	for _, on := range c.Plan.Spec.DependsOn {

@@ -19,7 +19,7 @@ func JudgeGate(now time.Time, run *spec.Run, want *Desired, st *spec.PlanStatus,
 	case hold != nil:
 		return Gate{Reason: hold.Reason, Say: hold.Message}
 	case st != nil && st.Recorded.Removed:
-		return Gate{Cancel: true, Reason: "Removed", Say: "the plan's document is gone"}
+		return Gate{Cancel: true, Reason: "Removed", Say: "the plan's document is gone, or belongs to another shard now"}
 	case c == nil:
 		return Gate{Reason: "InvalidDocuments", Say: "the plan's documents at the tip cannot be read"}
 	case c.Plan.Spec.State != spec.Migrated:
@@ -119,7 +119,7 @@ func settleTip(rec *Recorded, want *Desired, of func(string) *spec.PlanStatus) {
 	for plan, st := range rec.Plans {
 		c := want.Closures[plan]
 		switch {
-		case c == nil && want.Problems[plan] == nil && !st.Recorded.Removed && !spec.Hidden(want.Other):
+		case c == nil && want.Problems[plan] == nil && !st.Recorded.Removed && !spec.Hides(want.Other, plan):
 			Remove(of(plan))
 		case c != nil && unwalked:
 			r := &of(plan).Recorded

@@ -57,7 +57,7 @@ func (c *Closure) SameDocuments(other *Closure) bool {
 // consists of has a problem: a document that cannot be read, a name that two
 // documents have, a reference to nothing. All problems of the whole closure
 // are given. Other holds the problems of documents that belong to no plan;
-// while Hidden(other) is true a missing plan may be there and unreadable.
+// while Hides(other, plan) is true a missing plan may be there and unreadable.
 // Counts are the documents of each kind, broken ones included.
 func Assemble(docs []Document) (closures map[string]*Closure, problems map[string][]Problem, other []Problem, counts map[string]int) {
 	return AssembleWithin(Limits{}, docs)
@@ -65,7 +65,7 @@ func Assemble(docs []Document) (closures map[string]*Closure, problems map[strin
 
 // AssembleWithin is Assemble with limits of the daemon's configuration.
 func AssembleWithin(limits Limits, docs []Document) (closures map[string]*Closure, problems map[string][]Problem, other []Problem, counts map[string]int) {
-	a := &assembly{limits: limits.OrDefault(), byKey: map[string][]*Document{}, names: map[string][]string{}, used: map[*Document]bool{}, elsewhere: map[string]*Document{}}
+	a := &assembly{limits: limits.OrDefault(), byKey: map[string][]*Document{}, names: map[string][]string{}, used: map[*Document]bool{}, elsewhere: map[string]*Document{}, unclear: map[string]*Document{}}
 	closures, problems, counts = map[string]*Closure{}, map[string][]Problem{}, map[string]int{}
 	for i := range docs {
 		a.index(&docs[i], counts)
@@ -100,10 +100,14 @@ type assembly struct {
 	loops  *cycles
 
 	elsewhere map[string]*Document // plans of other shards
+	unclear   map[string]*Document // plans of which nobody can say whose they are
 }
 
 func (a *assembly) index(d *Document, counts map[string]int) {
 	if d.Kind == "" {
+		if d.Name != "" {
+			a.unclear[d.Name] = d
+		}
 		return
 	}
 	if d.Elsewhere {
@@ -174,6 +178,9 @@ func (a *assembly) plan(name string) (*Closure, []Problem) {
 		if other := a.elsewhere[name]; other != nil {
 			problems = append(problems, doc.problem("metadata.name", fmt.Sprintf("MigrationPlan %s is also in %s:%d, of another shard: names are unique in a repository, so rename or remove one of them", quote(name), other.File, other.Line)))
 		}
+		if other := a.unclear[name]; other != nil {
+			problems = append(problems, doc.problem("metadata.name", fmt.Sprintf("MigrationPlan %s is also in %s:%d, which cannot be read: names are unique in a repository, so rename or remove one of them", quote(name), other.File, other.Line)))
+		}
 		for _, r := range references(p) {
 			problems = append(problems, a.follow(doc, r, found)...)
 		}
@@ -226,7 +233,7 @@ func (a *assembly) dependencies(doc *Document, p *MigrationPlan) []Problem {
 			out = append(out, doc.problem(path, fmt.Sprintf("MigrationPlan %s belongs to another shard, whose daemon keeps its own ledger: plans that wait for each other go into one shard", quote(name))))
 			continue
 		}
-		if name != "" && len(a.byKey[documentKey(KindMigrationPlan, name)]) == 0 {
+		if name != "" && a.unclear[name] == nil && len(a.byKey[documentKey(KindMigrationPlan, name)]) == 0 {
 			out = append(out, doc.problem(path, fmt.Sprintf("there is no MigrationPlan %s%s", quote(name), meant(name, a.names[KindMigrationPlan]))))
 		}
 		out = append(out, a.loops.problem(doc, path, name)...)

@@ -99,7 +99,7 @@ func TestProblemsOfNoPlanAreTheOthers(t *testing.T) {
 			t.Errorf("%s, want %s", other[i], want)
 		}
 	}
-	if !Hidden(other) || Hidden(other[:3]) {
+	if !Hides(other, "web") || Hides(other[:3], "web") {
 		t.Error("only the last one may hide a plan")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -37,7 +38,8 @@ type File struct {
 // Document is one YAML document of a File. Object is a *Cluster,
 // *ReplicationRepository, *Hook or *MigrationPlan, and nil when the document
 // has a problem. A document whose kind or name cannot be read has an empty
-// Kind: it may hide any document, see Hidden.
+// Kind: it may hide any document; with a Name, it may hide the plan of that name
+// (Shard.Divide). See Hides.
 type Document struct {
 	Kind, Name, File string
 	Line             int // of the document's first field, from 1
@@ -91,16 +93,20 @@ func unreadable(file string, line int, message string) Document {
 	return Document{File: file, Line: line, Problems: []Problem{{File: file, Line: line, Message: message}}}
 }
 
-// Hidden says whether a problem may hide documents: those of text whose kind
-// or name cannot be read. While there is one, a plan that is missing from the
-// commit must not be taken for removed.
-func Hidden(problems []Problem) bool {
+// Hides says whether a problem may hide a plan: one of text whose kind or name
+// cannot be read, which may hide any, or of a plan of that name. A plan that is
+// missing from a commit must then not be taken for removed. The problems are those
+// that belong to no plan.
+func Hides(problems []Problem, plan string) bool { return len(Hiding(problems, plan)) > 0 }
+
+// Hiding lists the problems that may hide a plan, at most five: more help nobody.
+func Hiding(problems []Problem, plan string) (out []Problem) {
 	for _, p := range problems {
-		if p.Document == "" {
-			return true
+		if len(out) < 5 && (p.Document == "" || p.Document == documentKey(KindMigrationPlan, plan)) {
+			out = append(out, p)
 		}
 	}
-	return false
+	return out
 }
 
 type chunk struct {
@@ -264,8 +270,37 @@ func deeperThan(n *yaml.Node, levels int) bool {
 var (
 	yamlLine = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
 	headKind = regexp.MustCompile(`(?m)^kind:[ \t]*["']?([A-Za-z]+)["']?[ \t]*(?:#.*)?\r?$`)
-	headName = regexp.MustCompile(`(?m)^metadata:[ \t]*(?:\{[ \t]*|(?:#.*)?\r?\n(?:[ \t]*(?:#.*)?\r?\n)*[ \t]+)name:[ \t]*["']?([-a-z0-9.]+)["']?[ \t]*(?:\}|#|\r?$)`)
+	// metadata in one line, and in lines of its own: then its first field says how
+	// far the others are indented.
+	headFlow  = regexp.MustCompile(`(?m)^metadata:[ \t]*\{[ \t]*name:[ \t]*["']?([-a-z0-9.]+)["']?[ \t]*(?:\}|,|#|\r?$)`)
+	headBlock = regexp.MustCompile(`(?m)^metadata:[ \t]*(?:#.*)?\r?\n((?:(?:[ \t].*|#.*)?\r?\n)+)`)
+	headField = regexp.MustCompile(`(?m)^([ \t]+)[^ \t\r\n#]`)
+	headName  = regexp.MustCompile(`(?m)^([ \t]+)name:[ \t]*["']?([-a-z0-9.]+)["']?[ \t]*(?:#.*)?\r?$`)
 )
+
+// legibleName is the name of a document that is no valid YAML, "" where the text
+// does not say clearly which it is.
+func legibleName(text []byte) string {
+	text = append(slices.Clip(text), '\n')
+	flow, block := headFlow.FindAllSubmatch(text, -1), headBlock.FindAllSubmatch(text, -1)
+	if len(flow) == 1 && len(block) == 0 {
+		return string(flow[0][1])
+	}
+	if len(flow) > 0 || len(block) != 1 {
+		return ""
+	}
+	name, first := "", headField.FindSubmatch(block[0][1])
+	for _, m := range headName.FindAllSubmatch(block[0][1], -1) {
+		if !bytes.Equal(m[1], first[1]) {
+			continue
+		}
+		if name != "" {
+			return ""
+		}
+		name = string(m[2])
+	}
+	return name
+}
 
 // brokenDocument reports a syntax error. The head is usually still legible as
 // text, and then only that document is held.
@@ -278,9 +313,9 @@ func brokenDocument(file string, c chunk, err error) *Document {
 		}
 	}
 	d := unreadable(file, line+c.offset, "this is not valid YAML: "+message)
-	kinds, names := headKind.FindAllSubmatch(c.text, -1), headName.FindAllSubmatch(c.text, -1)
-	if len(kinds) == 1 && len(names) == 1 && newObject[string(kinds[0][1])] != nil {
-		d.Kind, d.Name = string(kinds[0][1]), string(names[0][1])
+	kinds, name := headKind.FindAllSubmatch(c.text, -1), legibleName(c.text)
+	if len(kinds) == 1 && name != "" && newObject[string(kinds[0][1])] != nil {
+		d.Kind, d.Name = string(kinds[0][1]), name
 	}
 	d.name(documentKey(d.Kind, d.Name))
 	return &d

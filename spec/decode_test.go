@@ -67,25 +67,32 @@ func TestDecodeOfNothing(t *testing.T) {
 }
 
 // A document that may be a plan must never look like a removed plan.
-func TestHidden(t *testing.T) {
+func TestHides(t *testing.T) {
 	for text, want := range map[string]bool{
 		planYAML: false,
-		strings.Replace(planYAML, "Staged", "staged", 1):                     false, // held
-		strings.Replace(planYAML, "spec: {", "spec: {{", 1):                  false, // broken, but its head is legible
-		strings.Replace(planYAML, "{name: shop}", "{nmae: shop}", 1):         true,
-		strings.Replace(planYAML, "{name: shop}", "{name: sh op", 1):         true,
-		strings.Replace(planYAML, "MigrationPlan", "MigratonPlan", 1):        true,
-		strings.Replace(planYAML, "kind: MigrationPlan\n", "", 1):            true,
-		strings.Replace(planYAML, "tranship.dev/v1alpha1", "transhp.dev", 1): false,
-		strings.Replace(planYAML, "v1alpha1", "v1", 1):                       false,
-		"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n":     false,
+		strings.Replace(planYAML, "Staged", "staged", 1):                                                                            false, // held
+		strings.Replace(planYAML, "spec: {", "spec: {{", 1):                                                                         false, // broken, but its head is legible
+		"x: {{{\n" + strings.Replace(planYAML, "{name: shop}", "{name: shop, labels: {a: b}}", 1):                                   false,
+		"x: {{{\n" + strings.Replace(planYAML, "{name: shop}", "# tells\n\n  labels: # of it\n    name: x\n  name: shop # here", 1): false,
+		"x: {{{\n" + strings.Replace(planYAML, "{name: shop}", "\r\n  labels:\r\n    a: b\r\n  name: 'shop'\r", 1):                  false,
+		"x: {{{\n" + strings.Replace(planYAML, "{name: shop}", "\n  labels: {a: b}\n  name: shop\n  name: web", 1):                  true,
+		"x: {{{\n" + strings.Replace(planYAML, "{name: shop}", "\n  labels:\n    name: shop", 1):                                    true,
+		"x: {{{\n" + strings.Replace(planYAML, "{name: shop}", "\n  labels:\n    a: b\n   name: shop", 1):                           true,
+		"kind: MigrationPlan\nx: {{{\nmetadata:\n  name: shop":                                                                      false,
+		strings.Replace(planYAML, "{name: shop}", "{nmae: shop}", 1):                                                                true,
+		strings.Replace(planYAML, "{name: shop}", "{name: sh op", 1):                                                                true,
+		strings.Replace(planYAML, "MigrationPlan", "MigratonPlan", 1):                                                               true,
+		strings.Replace(planYAML, "kind: MigrationPlan\n", "", 1):                                                                   true,
+		strings.Replace(planYAML, "tranship.dev/v1alpha1", "transhp.dev", 1):                                                        false,
+		strings.Replace(planYAML, "v1alpha1", "v1", 1):                                                                              false,
+		"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n":                                                            false,
 		"- a\n- b\n": true,
 		"\x00":       true,
 		"\xff\xfe":   true,
 		strings.Repeat("# x\n", MaxFileBytes/4+1): true,
 	} {
 		_, ps := Decode(File{Path: "x.yaml", Data: []byte(text)})
-		if got := Hidden(ps); got != want {
+		if got := Hides(ps, "web"); got != want {
 			t.Errorf("%.120q: hidden %v, problems\n%s", text, got, lines(ps))
 		}
 		if want == false && text != planYAML && len(ps) == 0 {

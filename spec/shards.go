@@ -12,9 +12,9 @@ import (
 
 // Divide leaves the plans of the shard among docs as they are, and of those of
 // other shards nothing but the name (Document.Elsewhere). A plan whose labels
-// cannot be read while they matter becomes a document of no kind: it may be
-// anybody's, and so no plan that is missing is taken for removed (Hidden). A nil
-// shard has all plans.
+// cannot be read while they matter becomes a document of no kind that keeps its
+// name: it may be anybody's, and so a plan of that name is not taken for removed
+// (Hides). A nil shard has all plans.
 func (s *Shard) Divide(docs []Document) {
 	for i, d := range docs {
 		if d.Kind != KindMigrationPlan {
@@ -23,7 +23,10 @@ func (s *Shard) Divide(docs []Document) {
 		ours, known := s.holds(d.File, &d)
 		switch {
 		case !known:
-			docs[i] = unreadable(d.File, d.Line, fmt.Sprintf("the labels of MigrationPlan %s cannot be read, and they say which shard runs it: %s", quote(d.Name), why(&d)))
+			p := why(&d)
+			docs[i] = unreadable(d.File, p.Line, fmt.Sprintf("the labels of MigrationPlan %s cannot be read, and they say which shard runs it: %s", quote(d.Name), p.Message))
+			docs[i].Name = d.Name
+			docs[i].name(documentKey(d.Kind, d.Name))
 		case !ours:
 			docs[i] = Document{Kind: d.Kind, Name: d.Name, File: d.File, Line: d.Line, Elsewhere: true}
 		}
@@ -31,17 +34,18 @@ func (s *Shard) Divide(docs []Document) {
 }
 
 // why labels cannot be read: by a problem of theirs, or of the whole text.
-func why(d *Document) string {
-	for _, p := range d.Problems {
-		if ofLabels(p) {
-			return p.Message
-		}
+func why(d *Document) Problem {
+	if i := slices.IndexFunc(d.Problems, ofLabels); i >= 0 {
+		return d.Problems[i]
 	}
-	return d.Problems[0].Message
+	return d.Problems[0]
 }
 
+// ofLabels says that a problem may be why labels look as they do: one of theirs or
+// of the mapping around them, a field where somebody may have meant them, and one
+// of the whole document, behind which nothing was read.
 func ofLabels(p Problem) bool {
-	return p.Path == "metadata" || strings.HasPrefix(p.Path, "metadata.labels")
+	return p.Path == "" || p.Path == "labels" || p.Path == "metadata" || strings.HasPrefix(p.Path, "metadata.") && p.Path != "metadata.name"
 }
 
 // holds says whether a plan, of a file of the repository, is the shard's; known is
