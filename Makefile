@@ -7,8 +7,9 @@ KEEP    ?=
 SEED    ?= 1
 DURATION ?= 5m
 FAULTS  ?=
+FUZZTIME ?= 30s
 
-.PHONY: build image lint test test-core test-bed test-short test-long test-gitea bed-up bed-down bed-status demo chaos mutate bench bench-git bench-data clean
+.PHONY: build image lint test test-core test-bed test-short test-long test-gitea bed-up bed-down bed-status demo chaos mutate fuzz bench bench-git bench-data clean
 
 build: ## the product as one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o build/tranship ./cmd/tranship
@@ -84,6 +85,11 @@ chaos: build bed-up ## migrations while everything is killed; SEED=n DURATION=5m
 
 mutate: ## break the safety rules one by one, and prove that a test notices; no cluster, about three minutes
 	$(GO) run ./test/mutate
+
+# Each runs its seeds in test; this looks for new ones.
+fuzz: ## by hand: every fuzzer for FUZZTIME each (30s); what fails is kept in its package's testdata
+	@grep -r '^func Fuzz' --include='*_test.go' . | sed -E 's|/[^/]*:func (Fuzz[A-Za-z]*).*| \1|' | while read -r pkg name; do \
+		echo "$$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; done
 
 bench: build bed-up ## figures against their peers; writes build/bench/*.json
 	$(GO) run ./test/bench --bed $(BED) --tranship $(CURDIR)/build/tranship --out $(CURDIR)/build/bench

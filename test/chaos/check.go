@@ -113,11 +113,8 @@ func (s *scenario) podBeside(ctx context.Context) error {
 
 // ledger reads the branch as C git and the product's own format see it.
 func (s *scenario) ledger(context.Context) error {
-	if _, err := s.lab.Git("fetch", "-q", "origin", s.lab.Ledger()); err != nil {
+	if err := s.lab.Fsck(); err != nil {
 		return err
-	}
-	if out, err := s.lab.Git("fsck", "--strict", "--no-dangling", "FETCH_HEAD"); err != nil || strings.TrimSpace(out) != "" {
-		return fmt.Errorf("git fsck --strict says: %s %w", out, err)
 	}
 	names, err := s.lab.Git("ls-tree", "-r", "--name-only", "FETCH_HEAD", "runs/")
 	if err != nil {

@@ -215,6 +215,9 @@ func (l *lab) apply(yaml string) {
 
 func (l *lab) cleanUp() {
 	l.kill()
+	if err := l.Fsck(); err != nil {
+		l.t.Error(err)
+	}
 	l.Remove(l.name, l.name)
 	if l.t.Failed() {
 		l.t.Logf("daemon:\n%s", tail(l.Log.String(), 8000))

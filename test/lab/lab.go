@@ -115,6 +115,22 @@ func (l *Lab) Git(args ...string) (string, error) {
 // Ledger is the name of the ledger's branch.
 func (l *Lab) Ledger() string { return "tranship/ledger-" + l.Name }
 
+// Fsck fetches the ledger's branch, which becomes FETCH_HEAD, and has C git check
+// every object of it and of what was read. Without a ledger there is nothing to check.
+func (l *Lab) Fsck() error {
+	ref, err := l.Git("ls-remote", "origin", "refs/heads/"+l.Ledger())
+	if err != nil || ref == "" {
+		return err
+	}
+	if _, err := l.Git("fetch", "-q", "origin", l.Ledger()); err != nil {
+		return err
+	}
+	if out, err := l.Git("fsck", "--strict", "--no-dangling", "FETCH_HEAD"); err != nil || strings.TrimSpace(out) != "" {
+		return fmt.Errorf("git fsck --strict says of %s: %s %w", l.Ledger(), out, err)
+	}
+	return nil
+}
+
 func (l *Lab) clone() error {
 	u, err := url.Parse(l.Bed.Git.URL)
 	if err != nil {
