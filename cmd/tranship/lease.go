@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -56,6 +58,30 @@ func underLease(ctx context.Context, log *slog.Logger, name, kubeconfig string, 
 		LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Client: client.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: fmt.Sprintf("%s_%d_%d", host, os.Getpid(), time.Now().UnixNano())},
 	})
+}
+
+// standBy answers the probes of a daemon that waits for its Lease, until the returned
+// function is called: it is ready to relieve the other one, and a rollout goes on. All
+// else is refused, since only the other one can do anything about it. An empty address
+// means no server.
+func standBy(address string) (end func(), err error) {
+	if address == "" {
+		return func() {}, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for probes: %w", err)
+	}
+	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 1 << 16, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const why = "this daemon waits for the Lease: another one acts"
+		if r.Method == http.MethodGet && (r.URL.Path == "/healthz" || r.URL.Path == "/readyz") {
+			fmt.Fprintln(w, why)
+			return
+		}
+		http.Error(w, why, http.StatusServiceUnavailable)
+	})}
+	go func() { _ = s.Serve(l) }() // it ends by Close
+	return func() { _ = s.Close() }, nil
 }
 
 // holding is one process's way to the Lease and back.

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,6 +30,49 @@ func TestLeaseTimes(t *testing.T) {
 	if 3*d.retry >= d.renew {
 		t.Errorf("two renewals that fail, %s apart, end a daemon that has %s", d.retry, d.renew)
 	}
+}
+
+// TestADaemonThatWaitsIsReady: a rollout of two daemons goes on when the one that waits is
+// ready, and what only the other can do is refused.
+func TestADaemonThatWaitsIsReady(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	end, err := standBy(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	client := &http.Client{Timeout: time.Minute}
+	defer client.CloseIdleConnections()
+	for request, want := range map[string]int{"GET /healthz": 200, "GET /readyz": 200, "POST /readyz": 503, "GET /metrics": 503, "POST /hook/abc": 503, "POST /reconcile": 503} {
+		method, path, _ := strings.Cut(request, " ")
+		r, err := http.NewRequest(method, "http://"+address+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != want || !strings.Contains(string(said), "waits for the Lease") {
+			t.Errorf("%s: %s %s", request, res.Status, said)
+		}
+	}
+	if _, err := standBy(address); err == nil {
+		t.Error("an address that is taken is no error")
+	}
+	end()
+	again, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatalf("the daemon that acts finds its address taken: %v", err)
+	}
+	again.Close()
 }
 
 // leased is a Lease on an API server that can stop answering renewals.

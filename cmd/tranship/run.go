@@ -104,7 +104,15 @@ func (f *runFlags) serve(ctx context.Context) error {
 		return f.run(ctx, log, hup)
 	}
 	f.takeOver = true
-	return underLease(ctx, log, f.lease, f.leaseAt, func(ctx context.Context) error { return f.run(ctx, log, hup) })
+	waited, err := standBy(f.listen)
+	if err != nil {
+		return err
+	}
+	defer waited()
+	return underLease(ctx, log, f.lease, f.leaseAt, func(ctx context.Context) error {
+		waited() // the address is the daemon's now
+		return f.run(ctx, log, hup)
+	})
 }
 
 func (f *runFlags) run(ctx context.Context, log *slog.Logger, hup <-chan os.Signal) error {

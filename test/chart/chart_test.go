@@ -19,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -239,6 +240,35 @@ func TestTheChartPassesTheConfigurationOn(t *testing.T) {
 	}
 }
 
+// TestTheChartsDaemonsShareALease: two of them may use one Lease of their namespace, and
+// nothing else.
+func TestTheChartsDaemonsShareALease(t *testing.T) {
+	_, values := example(t)
+	o := render(t, values, "--set", "replicas=2")
+	if kinds, want := slices.Sorted(maps.Keys(o)), []string{"ConfigMap", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount", "StatefulSet"}; !slices.Equal(kinds, want) {
+		t.Errorf("the chart makes %q, want %q", kinds, want)
+	}
+	var set appsv1.StatefulSet
+	o.read(t, "StatefulSet", &set)
+	pod := set.Spec.Template.Spec
+	if *set.Spec.Replicas != 2 || !*pod.AutomountServiceAccountToken || !slices.Contains(pod.Containers[0].Args, "--lease=tranship/tranship") {
+		t.Errorf("%d replicas, token %t, %q", *set.Spec.Replicas, *pod.AutomountServiceAccountToken, pod.Containers[0].Args)
+	}
+	var role rbacv1.Role
+	o.read(t, "Role", &role)
+	leases := rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}}
+	create, use := leases, leases
+	create.Verbs, use.Verbs, use.ResourceNames = []string{"create"}, []string{"get", "update"}, []string{"tranship"}
+	if !reflect.DeepEqual(role.Rules, []rbacv1.PolicyRule{create, use}) {
+		t.Errorf("the role is %+v", role.Rules)
+	}
+	var binding rbacv1.RoleBinding
+	o.read(t, "RoleBinding", &binding)
+	if s := binding.Subjects; binding.RoleRef.Kind != "Role" || binding.RoleRef.Name != role.Name || len(s) != 1 || s[0].Name != pod.ServiceAccountName || s[0].Namespace != "tranship" {
+		t.Errorf("the binding is %+v", binding)
+	}
+}
+
 // TestTheChartRefuses what nobody can mean.
 func TestTheChartRefuses(t *testing.T) {
 	_, values := example(t)
@@ -246,7 +276,8 @@ func TestTheChartRefuses(t *testing.T) {
 		"image=":                       "image is not set: nobody publishes one; make it as docs/install.md says",
 		"image=two words":              "/image",
 		"config=null":                  "config is not set",
-		"replicas=2":                   "'replicas' not allowed",
+		"replica=2":                    "'replica' not allowed",
+		"replicas=0":                   "/replicas",
 		"storage.className=fast":       "'className' not allowed",
 		"networkPolicy.enabled=false":  "'enabled' not allowed",
 		"user=0":                       "/user",

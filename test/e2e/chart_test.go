@@ -88,12 +88,13 @@ func (r *released) deploy(verb string) {
 	r.run(r.helm, verb, "tranship", "../../charts/tranship", "--kubeconfig", r.bed.Source.Kubeconfig, "--namespace", r.namespace, "--values", filepath.Join(r.dir, "values.yaml"))
 }
 
-// ready waits until a pod other than the one before has read the plans.
-func (r *released) ready(before string) corev1.Pod {
+// ready waits until a pod other than the one before is ready, and so has read the plans
+// or waits for the Lease.
+func (r *released) ready(name, before string) corev1.Pod {
 	r.t.Helper()
 	var pod corev1.Pod
-	r.poll("a ready pod", 200*time.Millisecond, func() (string, bool) {
-		pod = r.pod()
+	r.poll("pod "+name+" to be ready", 200*time.Millisecond, func() (string, bool) {
+		pod = r.pod(name)
 		for _, c := range pod.Status.Conditions {
 			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
 				return "", string(pod.UID) != before
@@ -105,9 +106,9 @@ func (r *released) ready(before string) corev1.Pod {
 	return pod
 }
 
-func (r *released) pod() (pod corev1.Pod) {
+func (r *released) pod(name string) (pod corev1.Pod) {
 	r.t.Helper()
-	if out := r.onSource("-n", r.namespace, "get", "pod", "tranship-0", "--ignore-not-found", "-o", "json"); out != "" {
+	if out := r.onSource("-n", r.namespace, "get", "pod", name, "--ignore-not-found", "-o", "json"); out != "" {
 		r.must(json.Unmarshal([]byte(out), &pod))
 	}
 	return pod
@@ -273,7 +274,7 @@ func TestTheChartRunsTheDaemon(t *testing.T) {
 	config["interval"] = "soon"
 	r.deploy("install")
 	l.poll("the pod to say what is wrong", 500*time.Millisecond, func() (string, bool) {
-		for _, c := range r.pod().Status.ContainerStatuses {
+		for _, c := range r.pod("tranship-0").Status.ContainerStatuses {
 			for _, s := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
 				if s != nil {
 					return s.Message, strings.Contains(s.Message, "spec.interval")
@@ -284,7 +285,7 @@ func TestTheChartRunsTheDaemon(t *testing.T) {
 	})
 	config["interval"] = "1s"
 	r.deploy("upgrade")
-	pod := r.ready("")
+	pod := r.ready("tranship-0", "")
 	r.isConfined(r.process(pod))
 	l.rolledOut("deployment/web")
 	l.waitReason("Staged", time.Minute)
@@ -302,7 +303,7 @@ func TestTheChartRunsTheDaemon(t *testing.T) {
 	// A daemon without the journal of the one before would not take the ledger over so soon.
 	config["interval"] = "2s"
 	r.deploy("upgrade")
-	next := r.ready(string(pod.UID))
+	next := r.ready("tranship-0", string(pod.UID))
 	r.isConfined(r.process(next))
 	if again := l.mustStatus(); again.Run.Metadata.Name != s.Run.Metadata.Name {
 		t.Errorf("the upgraded daemon began %s", again.Run.Metadata.Name)
@@ -322,4 +323,55 @@ func TestTheChartRunsTheDaemon(t *testing.T) {
 		t.Errorf("of the daemon's disk is left: %q", left)
 	}
 	l.nothingLeaks()
+}
+
+// leads is the pod that has the Lease, other than the one before.
+func (r *released) leads(before string) (name string) {
+	r.t.Helper()
+	r.poll("a holder of the Lease", 200*time.Millisecond, func() (string, bool) {
+		holder := r.onSource("-n", r.namespace, "get", "lease", "tranship", "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
+		name, _, _ = strings.Cut(holder, "_")
+		return holder, name != "" && name != before
+	})
+	return name
+}
+
+// TestTheChartRunsTwoDaemons: one acts and the other waits, ready, so that an upgrade
+// replaces both; the one that waits takes over when the other's pod goes.
+func TestTheChartRunsTwoDaemons(t *testing.T) {
+	l := newLab(t)
+	r := l.release()
+	l.commit("Describe the clusters", l.infrastructure())
+	r.values["replicas"] = 2
+	r.deploy("install")
+	both := []string{"tranship-0", "tranship-1"}
+	uids := map[string]string{}
+	for _, name := range both {
+		uids[name] = string(r.ready(name, "").UID)
+	}
+	first := r.leads("")
+	for _, name := range both {
+		if acts := strings.Contains(l.onSource("-n", r.namespace, "logs", name), `"the daemon runs"`); acts != (name == first) {
+			t.Errorf("%s leads, and %s acts: %t", first, name, acts)
+		}
+	}
+	for what, want := range map[string]string{"update lease/tranship": "yes", "update lease/another": "no", "get secrets": "no", "get pods": "no", "list leases": "no"} {
+		verb, object, _ := strings.Cut(what, " ")
+		got, _ := l.kubectl(l.bed.Source.Kubeconfig, "-n", r.namespace, "auth", "can-i", verb, object, "--as=system:serviceaccount:"+r.namespace+":tranship") // "no" is an error
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("may the daemon %s? %s", what, got)
+		}
+	}
+	r.values["config"].(map[string]any)["interval"] = "2s"
+	r.deploy("upgrade")
+	for _, name := range both {
+		r.ready(name, uids[name])
+	}
+	leader := r.leads("")
+	l.onSource("-n", r.namespace, "delete", "pod", leader, "--wait=false")
+	next := r.leads(leader)
+	l.poll("the other daemon to act", 200*time.Millisecond, func() (string, bool) {
+		said := l.onSource("-n", r.namespace, "logs", next)
+		return tail(said, 500), strings.Contains(said, `"the daemon runs"`)
+	})
 }
