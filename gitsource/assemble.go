@@ -90,7 +90,11 @@ func (s *snapshot) edit(before *assembled, names []string, limits spec.Limits) {
 	add := func(plan string) {
 		if f := before.where[plan]; f != "" && !files[f] {
 			files[f] = true
-			docs = append(docs, s.files[f].docs...)
+			for _, d := range s.files[f].docs {
+				if d.Kind == spec.KindMigrationPlan && !d.Elsewhere { // the others are shared
+					docs = append(docs, d)
+				}
+			}
 		}
 	}
 	for _, name := range names {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
@@ -82,6 +83,28 @@ func TestFollowingEqualsReadingAnew(t *testing.T) {
 	}
 	if fast < 5 {
 		t.Errorf("only %d commits were followed the short way", fast)
+	}
+}
+
+// A plan that waits for another is followed the short way, whatever else lies in the
+// other's file.
+func TestFollowingAPlanThatWaits(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	w := r.Clone()
+	web := func(state spec.State) string {
+		return strings.Replace(planYAML("web", state), "spec: {", "spec: {dependsOn: [shop], ", 1)
+	}
+	w.Write("common.yaml", commonYAML+"---\n"+planYAML("shop", spec.Staged)).Write("web.yaml", web(spec.Staged)).Push("first")
+	c := testConfig(t, s, r)
+	src := openSource(t, c)
+	since := read(t, src, "").Commit
+	w.Write("web.yaml", web(spec.Migrated)).Push("flip")
+	d := read(t, src, since)
+	expect(t, d, "flip: web=Migrated/1")
+	c.DataDir = t.TempDir()
+	if got, want := content(t, d), content(t, read(t, openSource(t, c), "")); got != want || !src.last.snap.only {
+		t.Errorf("read on, the short way %v:\n%s\nread anew\n%s", src.last.snap.only, got, want)
 	}
 }
 
