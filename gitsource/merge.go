@@ -24,6 +24,7 @@ type Change struct {
 	Head   string          // the change's own commit; "" is the working tree as it is
 	Path   string          // only documents below it count
 	Source spec.Repository // Path and Ignore: of these the daemon reads documents
+	Shard  *spec.Shard     // whose plans count; nil: all of them
 	Limits spec.Limits
 	Now    time.Time // of the merge
 }
@@ -53,7 +54,7 @@ func (l *Local) Merge(ctx context.Context, c Change) (*Merge, error) {
 	}
 	m := &Merge{Into: into.Hash.String()}
 	root, only := scope(c.Source.Path, c.Path)
-	src := &Source{store: l.store, path: root, only: only, ignore: c.Source.Ignore, limits: c.Limits, remote: &remote{url: "this clone", branch: plumbing.NewBranchReferenceName(c.Into)}}
+	src := &Source{store: l.store, path: root, only: only, ignore: c.Source.Ignore, limits: c.Limits, shard: c.Shard, remote: &remote{url: "this clone", branch: plumbing.NewBranchReferenceName(c.Into)}}
 	tree, err := l.merged(src, m, into, head, c.Head == "")
 	if err != nil {
 		return nil, err
@@ -67,7 +68,12 @@ func (l *Local) Merge(ctx context.Context, c Change) (*Merge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, l.read(ctx, src, m, into, merge)
+	if err := l.read(ctx, src, m, into, merge); err != nil {
+		return nil, err
+	}
+	part := only != "" || root != strings.Join(splitPath(c.Source.Path), "/")
+	m.Before.Partial, m.After.Partial = part, part
+	return m, nil
 }
 
 // scope is where reading begins, so that ignore files count as they do for the

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/spec"
 )
@@ -109,6 +111,25 @@ func TestMergeBelowAPath(t *testing.T) {
 }
 
 // A second working tree has its own HEAD and shares everything else.
+// A shard's daemon sees a plan go and come by its labels, and nothing of others.
+func TestMergeForAShard(t *testing.T) {
+	w := cloned(t)
+	plan := func(name, region string, state spec.State) string {
+		return strings.Replace(planYAML(name, state), "{name: "+name+"}", "{name: "+name+", labels: {region: "+region+"}}", 1)
+	}
+	w.Git("checkout", "-q", "main")
+	w.Write("plans/shop.yaml", plan("shop", "east", spec.Staged)).Write("plans/web.yml", plan("web", "west", spec.Staged)).Write("plans/blog.yaml", plan("blog", "west", spec.Staged)).Push("labels")
+	w.Write("plans/shop.yaml", plan("shop", "west", spec.Staged)).Write("plans/web.yml", plan("web", "east", spec.Migrated)).Write("plans/blog.yaml", plan("blog", "west", spec.Migrated))
+	east := &spec.Shard{Name: "east", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"region": "east"}}}
+	m := merge(t, w.Dir, Change{Into: "origin/main", Shard: east})
+	if got, want := told(m.After), mergedAs+": web=Migrated/1+ -shop"; got != want || m.After.Partial {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if m := merge(t, w.Dir, Change{Into: "origin/main", Shard: east, Path: "plans"}); !m.Before.Partial || !m.After.Partial {
+		t.Error("it does not say that only a part was looked at")
+	}
+}
+
 func TestMergeInASecondWorkingTree(t *testing.T) {
 	w := cloned(t)
 	second := filepath.Join(t.TempDir(), "second")

@@ -337,6 +337,48 @@ func TestManyPlansRemovedHoldEverything(t *testing.T) {
 	}
 }
 
+// A configuration that reads fewer plans than before is no better than a commit that
+// removes them: the branch has not moved, or has moved for another reason.
+func TestManyPlansThatAreNotReadAnyMoreHoldEverything(t *testing.T) {
+	rec := &Recorded{Plans: map[string]*spec.PlanStatus{}, Daemon: spec.DaemonStatus{Accepted: "a"}}
+	for _, p := range []string{"p0", "p1", "p2", "p3"} {
+		rec.Plans[p] = newStatus(p)
+	}
+	for _, want := range []*Desired{{Commit: "a"}, {Commit: "b", Commits: []PlanCommit{{}}}} {
+		want.Closures = map[string]*spec.Closure{"p3": closureIn(spec.Staged, 1)}
+		plans, d := AcceptAll(noon, rec, want)
+		if len(plans) != 0 || d.Hold == nil || d.Hold.Reason != "ManyPlansRemoved" || !strings.Contains(d.Hold.Message, "shard, source.path or source.ignore") || d.Accepted != "a" {
+			t.Errorf("%s: hold %+v, %d plans", want.Commit, d.Hold, len(plans))
+		}
+		acknowledged := *rec
+		acknowledged.Daemon.Acknowledged = want.Commit
+		removed := func(rec *Recorded) (n int, hold *spec.Waiting) {
+			plans, d := AcceptAll(noon, rec, want)
+			for _, st := range plans {
+				if st.Recorded.Removed {
+					n++
+				}
+			}
+			return n, d.Hold
+		}
+		if n, hold := removed(&acknowledged); n != 3 || hold != nil {
+			t.Errorf("acknowledged: hold %+v, %d removed", hold, n)
+		}
+		want.Partial = true
+		if n, hold := removed(rec); n > 0 || hold != nil {
+			t.Errorf("only a part was looked at: hold %+v, %d removed", hold, n)
+		}
+	}
+	// Three that came and went between two polls are nobody's loss.
+	want := &Desired{Commit: "b", Commits: []PlanCommit{{Removed: []string{"x", "y", "z"}}}, Closures: map[string]*spec.Closure{}}
+	for p := range rec.Plans {
+		want.Closures[p] = closureIn(spec.Staged, 1)
+	}
+	if _, d := AcceptAll(noon, rec, want); d.Hold != nil {
+		t.Errorf("hold %+v", d.Hold)
+	}
+}
+
 // A plan of which nobody can say whose it is stays, and says why; others that are
 // gone do not wait for it. Text that may hold anything hides them all.
 func TestAPlanThatMayBeAnyShardsStays(t *testing.T) {

@@ -119,7 +119,7 @@ func settleTip(rec *Recorded, want *Desired, of func(string) *spec.PlanStatus) {
 	for plan, st := range rec.Plans {
 		c := want.Closures[plan]
 		switch {
-		case c == nil && want.Problems[plan] == nil && !st.Recorded.Removed && !spec.Hides(want.Other, plan):
+		case c == nil && want.Problems[plan] == nil && !st.Recorded.Removed && !want.Partial && !spec.Hides(want.Other, plan):
 			Remove(of(plan))
 		case c != nil && unwalked:
 			r := &of(plan).Recorded
@@ -159,22 +159,36 @@ func holdFor(now time.Time, rec *Recorded, want *Desired) *spec.Waiting {
 	case want.NoFolder != "" && live > 0: // commits that removed it would have removed these
 		return &spec.Waiting{Reason: "SourcePathMissing", Since: metav1.NewTime(now),
 			Message: fmt.Sprintf("there is no folder %q in %.12s, and %d plans are recorded: correct source.path of the daemon's configuration, or run `tranship acknowledge %s` if they are to be removed", want.NoFolder, want.Commit, live, want.Commit)}
-	case accepted:
-		return nil
 	}
-	gone := map[string]bool{}
+	if n, unread := gone(rec, want); n >= 3 && n*5 > live {
+		why := ""
+		if unread > 0 {
+			why = fmt.Sprintf("no commit has removed %d of them, so that it is the daemon's configuration which does not read them any more: correct its shard, source.path or source.ignore, or ", unread)
+		}
+		return &spec.Waiting{Reason: "ManyPlansRemoved", Since: metav1.NewTime(now),
+			Message: fmt.Sprintf("%d of %d plans are gone at once in %.12s: %srun `tranship acknowledge %s` if that is meant", n, live, want.Commit, why, want.Commit)}
+	}
+	return nil
+}
+
+// gone counts the plans that would be removed, and how many of them no commit has
+// removed: what is read of the repository has become less.
+func gone(rec *Recorded, want *Desired) (n, unread int) {
+	missing := func(plan string) bool { return want.Closures[plan] == nil && want.Problems[plan] == nil }
+	removed := map[string]bool{}
 	for _, c := range want.Commits {
-		for _, p := range c.Removed {
-			if want.Closures[p] == nil && want.Problems[p] == nil { // it did not come back since
-				gone[p] = rec.Plans[p] != nil
+		for _, plan := range c.Removed {
+			if rec.Plans[plan] != nil && missing(plan) { // it did not come back since
+				removed[plan] = true
 			}
 		}
 	}
-	if n := len(gone); n >= 3 && n*5 > live {
-		return &spec.Waiting{Reason: "ManyPlansRemoved", Since: metav1.NewTime(now),
-			Message: fmt.Sprintf("%d of %d plans are gone at once in %.12s: run `tranship acknowledge %s` if that is meant", n, live, want.Commit, want.Commit)}
+	for plan, st := range rec.Plans {
+		if !removed[plan] && !st.Recorded.Removed && !want.Partial && missing(plan) && !spec.Hides(want.Other, plan) {
+			unread++
+		}
 	}
-	return nil
+	return len(removed) + unread, unread
 }
 
 func same(a, b *spec.PlanStatus) bool { return reflect.DeepEqual(a, b) }

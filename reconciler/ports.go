@@ -197,6 +197,7 @@ type Desired struct {
 	Documents map[string]int            // kind -> count
 	NoFolder  string                    // the folder that is read, where the tip has none of that name
 	Trust     *Trust                    // what approvals must show now; nil: nothing
+	Partial   bool                      // only a part was looked at, so that what is missing says nothing
 }
 
 // PlanCommit is what one first-parent commit changed.

@@ -39,7 +39,8 @@ func planCommand() *cobra.Command {
 			"Without --config it reads the clone alone. With it the ledger is read too, and the clusters are asked unless\n" +
 			"--offline is given; what is then not known is said. A cluster or repository is asked only if its document is\n" +
 			"the same on the branch: a change must not choose where credentials are sent.\n\n" +
-			"PATH is a folder of the clone; only documents below it count (default: source.path of the configuration).\n\n" +
+			"PATH is a folder of the clone; only documents below it count (default: source.path of the configuration).\n" +
+			"With a shard's configuration only the plans of that shard count: run it with that of each.\n\n" +
 			"Exit 0: the daemon would do nothing about it; 2: it would do something, now or later;\n" +
 			"1: something is wrong, in the documents, in what the clusters say, or because the daemon would refuse it.",
 		Args: cobra.MaximumNArgs(1),
@@ -114,7 +115,7 @@ func (f *planFlags) report(ctx context.Context, dir string, below bool) (*planRe
 	if cfg == nil {
 		cfg = &spec.DaemonConfig{}
 	}
-	change := gitsource.Change{Into: f.against, Head: f.head, Source: cfg.Spec.Source, Limits: cfg.Spec.Limits, Now: time.Now()}
+	change := gitsource.Change{Into: f.against, Head: f.head, Source: cfg.Spec.Source, Shard: cfg.Spec.Shard, Limits: cfg.Spec.Limits, Now: time.Now()}
 	if change.Into == "" {
 		change.Into = "origin/" + firstOf(cfg.Spec.Source.Branch, "main")
 	}
@@ -130,6 +131,9 @@ func (f *planFlags) report(ctx context.Context, dir string, below bool) (*planRe
 	p := &planner{now: change.Now, merge: m, report: newReport(m, f.head)}
 	if len(cfg.Spec.Trust.Policies) > 0 {
 		p.report.Notes = append(p.report.Notes, "the configuration has approval policies (spec.trust): what is said here holds once the merge has the signatures that they ask for")
+	}
+	if s := cfg.Spec.Shard; s != nil {
+		p.report.Notes = append(p.report.Notes, fmt.Sprintf("the configuration is that of shard %q, and nothing is said about plans of others: run this with theirs, too", s.Name))
 	}
 	view, err := f.readLedger(ctx, local, p)
 	if err != nil {

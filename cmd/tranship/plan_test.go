@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -207,6 +208,32 @@ func TestPlanCommand(t *testing.T) {
 	}
 	if _, err := run("--config", filepath.Join(t.TempDir(), "none.yaml"), w.Dir); err == nil {
 		t.Error("a configuration that is not there was not missed")
+	}
+}
+
+// With a shard's configuration it says what that shard's daemon makes of a change.
+func TestPlanOfAShard(t *testing.T) {
+	server, dir := gittest.New(t), t.TempDir()
+	w := server.Repo("plans.git").Clone()
+	if err := os.CopyFS(w.Dir, os.DirFS("../../examples")); err != nil {
+		t.Fatal(err)
+	}
+	w.Write("daemon.yaml", "").Push("first")
+	edit(t, w, "plans/shop.yaml", "state: Staged", "state: Migrated")
+	ca := strings.ReplaceAll(strings.TrimSpace(server.CA), "\n", "\n      ")
+	for name, text := range map[string]string{"secrets/git/username": gittest.User, "secrets/git/password": gittest.Password, "west.conf": "apiVersion: tranship.dev/v1alpha1\nkind: DaemonConfig\nmetadata: {name: west}\nspec:\n  source:\n    url: " + w.Repo.URL +
+		"\n    credentials: {from: git}\n    caBundle: |\n      " + ca + "\n  mover: {image: x}\n  shard: {name: west, selector: {matchLabels: {region: west}}}\n"} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := planCommand()
+	var b strings.Builder
+	c.SetOut(&b)
+	c.SetArgs([]string{"--config", filepath.Join(dir, "west.conf"), "--secrets-dir", filepath.Join(dir, "secrets"), "--offline", w.Dir})
+	if err := c.Execute(); err != nil || !strings.Contains(b.String(), "no plan is touched") || !strings.Contains(b.String(), `that of shard "west"`) {
+		t.Errorf("%v: %s", err, b.String())
 	}
 }
 
