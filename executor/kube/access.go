@@ -53,9 +53,9 @@ func Explain(doc *spec.Cluster, host string, err error) error {
 	name := doc.Metadata.Name
 	switch {
 	case apierrors.IsUnauthorized(err):
-		return accessError(ReasonInvalidToken, err, "cluster %s (%s) refuses %s: it is wrong or has expired; put a new one there, for instance of `kubectl create token` or `tranship bootstrap %s`", name, host, credential(doc), name)
+		return accessError(ReasonInvalidToken, err, "cluster %s (%s) refuses %s: it is wrong or has expired; put a new one there, as docs/install.md makes one", name, host, credential(doc))
 	case apierrors.IsForbidden(err):
-		return accessError(ReasonTokenNotPrivileged, err, "cluster %s (%s): the account of %s may not do this: %s; `tranship bootstrap %s` gives it the rights", name, host, credential(doc), apiMessage(err), name)
+		return accessError(ReasonTokenNotPrivileged, err, "cluster %s (%s): the account of %s may not do this: %s; give it the right, docs/permissions.md says what for", name, host, credential(doc), apiMessage(err))
 	}
 	if a := explainTLS(name, host, err); a != nil {
 		return a

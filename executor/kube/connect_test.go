@@ -79,7 +79,7 @@ func TestConnectSentences(t *testing.T) {
 		"wrong token":   {spec.ClusterSpec{Server: good.URL, Token: ref("old"), CABundle: caOf(good)}, ReasonInvalidToken, []string{"secret old (key token)", "expired", good.URL}},
 		"no token":      {spec.ClusterSpec{Server: good.URL, CABundle: caOf(good)}, ReasonInvalidToken, []string{"spec.token is not set"}},
 		"lost secret":   {spec.ClusterSpec{Server: good.URL, Token: ref("lost")}, ReasonInvalidSecretRef, []string{"secret lost (key token)"}},
-		"forbidden":     {spec.ClusterSpec{Server: forbidden.URL, Token: ref("ok"), CABundle: caOf(forbidden)}, ReasonTokenNotPrivileged, []string{"tranship bootstrap old"}},
+		"forbidden":     {spec.ClusterSpec{Server: forbidden.URL, Token: ref("ok"), CABundle: caOf(forbidden)}, ReasonTokenNotPrivileged, []string{"docs/permissions.md"}},
 		"untrusted":     {spec.ClusterSpec{Server: good.URL, Token: ref("ok")}, ReasonUntrustedCertificate, []string{"Acme Co", "spec.caBundle", "openssl s_client -connect 127.0.0.1:"}},
 		"wrong name":    {spec.ClusterSpec{Server: strings.Replace(good.URL, "127.0.0.1", "localhost", 1), Token: ref("ok"), CABundle: caOf(good)}, ReasonUntrustedCertificate, []string{"other names"}},
 		"unreachable":   {spec.ClusterSpec{Server: "https://" + closed.Addr().String(), Token: ref("ok")}, ReasonTestConnectFailed, []string{closed.Addr().String(), "refused"}},

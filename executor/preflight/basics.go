@@ -144,7 +144,7 @@ func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 			return nil, nil
 		}
 		return []Finding{{Reason: kube.ReasonTokenNotPrivileged,
-			Message: fmt.Sprintf("the account on cluster %s may not: %s; `tranship bootstrap %s` gives it the rights", c.Name, strings.Join(missing, ", "), c.Name)}}, nil
+			Message: fmt.Sprintf("the account on cluster %s may not: %s; give it these rights, docs/permissions.md says what for", c.Name, strings.Join(missing, ", "))}}, nil
 	}
 }
 
@@ -166,7 +166,7 @@ func veleroOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 		problem := func(format string, args ...any) []Finding {
 			return []Finding{{Reason: "VeleroNotReady", Object: fmt.Sprintf("%s Deployment %s/velero", side, c.VeleroNamespace), Message: fmt.Sprintf(format, args...)}}
 		}
-		install := fmt.Sprintf("`tranship bootstrap %s` installs it", c.Name)
+		const install = "install it there (docs/install.md)"
 		served, err := c.Kube.Discovery().ServerResourcesForGroupVersion("velero.io/v1")
 		if apierrors.IsNotFound(err) {
 			return problem("Velero is not installed on cluster %s; %s", c.Name, install), nil

@@ -80,7 +80,7 @@ func TestBedPreflight(t *testing.T) {
 			reason: "NamespaceNotFoundOnSourceCluster", says: []string{"never-was", "cluster old"}},
 		"one cluster": {source: plain, change: func(e *kube.Env) { e.Target = e.Source }, reason: "InvalidDestinationCluster", says: []string{"one and the same"}},
 		"no Velero": {source: plain, change: func(e *kube.Env) { e.Target.VeleroNamespace = "default" },
-			reason: "VeleroNotReady", says: []string{"namespace default", "spec.veleroNamespace", "tranship bootstrap new"}},
+			reason: "VeleroNotReady", says: []string{"namespace default", "spec.veleroNamespace", "docs/install.md"}},
 		"no bucket": {source: plain, change: func(e *kube.Env) { e.Run.Spec.Closure.Repository.Spec.Bucket = "never-was" },
 			reason: "BucketMissing", says: []string{"never-was", "ReplicationRepository main"}},
 		"wrong credentials": {source: plain, change: func(e *kube.Env) { e.Run.Spec.Closure.Repository.Spec.Credentials = &spec.SecretRef{From: "wrong"} },
