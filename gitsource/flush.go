@@ -212,7 +212,11 @@ func (l *Ledger) push(ctx context.Context, c *draft, change func(*journalHead), 
 			return l.unlessCovered(covers)
 		}
 	}
-	if err := errors.Join(l.store.add(c.objects), l.store.keep(c.hash)); err != nil {
+	err := l.store.add(c.objects)
+	if err == nil {
+		err = l.store.keep(c.hash)
+	}
+	if err != nil {
 		l.unsync()
 		l.log.Warn("the Git cache could not be written and will be fetched anew", "error", err)
 	}

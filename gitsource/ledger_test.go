@@ -357,11 +357,11 @@ func TestWornCacheIsFetchedAnew(t *testing.T) {
 	r := s.Repo("plans.git")
 	l := acquired(t, testConfig(t, s, r), "a")
 	for i := range 5 {
-		l.store.loose = maxLoose + 1
+		l.store.packs = maxPacks + 1
 		must(t, l.Record(testContext(t), planChange("shop", fmt.Sprint(i))))
 		must(t, l.Push(testContext(t)))
 	}
-	if l.store.loose > maxLoose {
+	if l.store.packs > maxPacks {
 		t.Error("the cache was not emptied")
 	}
 	ledgerSound(t, r)

@@ -12,10 +12,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/storer"
-	"github.com/go-git/go-git/v5/storage"
 	"github.com/go-git/go-git/v5/storage/filesystem"
-	"github.com/go-git/go-git/v5/storage/memory"
-	"github.com/go-git/go-git/v5/storage/transactional"
 )
 
 // Local is a clone on this machine, such as the checkout of a CI job. It is
@@ -27,14 +24,6 @@ type Local struct {
 	heads []storer.ReferenceStorer // of this working tree, then of the whole clone
 	store *store
 }
-
-// overlay writes into memory what reads find beside a clone's own objects.
-type overlay struct {
-	storage.Storer
-	close func() error
-}
-
-func (o overlay) Close() error { return o.close() }
 
 // OpenLocal opens the clone that a folder is in.
 func OpenLocal(dir string) (*Local, error) {
@@ -51,7 +40,7 @@ func OpenLocal(dir string) (*Local, error) {
 		l.heads = append(l.heads, storageAt(git))
 	}
 	l.heads = append(l.heads, l.own)
-	l.store = &store{dir: shared, st: overlay{transactional.NewStorage(l.own, memory.NewStorage()), l.own.Close}}
+	l.store = &store{dir: shared, st: &recent{Storage: l.own}}
 	return l, nil
 }
 

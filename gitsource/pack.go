@@ -12,7 +12,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/hash"
-	"github.com/go-git/go-git/v5/plumbing/storer"
 	pool "github.com/go-git/go-git/v5/utils/sync"
 )
 
@@ -25,7 +24,7 @@ const (
 
 // unpack adds a pack to the store. A pack that is refused leaves nothing behind.
 func (s *store) unpack(pack io.Reader) error {
-	w, err := s.st.(storer.PackfileWriter).PackfileWriter()
+	w, err := s.st.PackfileWriter()
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,14 @@
 package gitsource
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/go-git/go-billy/v5/osfs"
@@ -13,7 +16,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/storage"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
@@ -22,12 +24,13 @@ const (
 	// trees of an estate of 10,000 plans are half a megabyte, and its files are
 	// kept decoded, by their blob's name.
 	objectCache = 2 << 20
-	// After so many fetches or own objects a store is thrown away and fetched
-	// anew: go-git neither repacks nor collects garbage.
+	// After so many packs a store is thrown away and fetched anew: go-git
+	// neither repacks nor collects garbage.
 	maxPacks = 60
-	maxLoose = 8000
-	// keptRef names the commit that the store is known to hold completely.
+	// keptRef names the commit that the store is known to hold completely, in packs.
 	keptRef = plumbing.ReferenceName("refs/tranship/kept")
+	// recentFile has the objects that are in no pack yet.
+	recentFile = "tranship-recent"
 )
 
 // store is a bare, shallow object store on disk, in a directory of mode 0700.
@@ -37,15 +40,9 @@ type store struct {
 	dir string
 
 	mu    sync.Mutex
-	st    objects
+	st    *recent
 	packs int
-	loose int
-}
-
-// objects is where a store has its objects and references.
-type objects interface {
-	storage.Storer
-	io.Closer
+	newer plumbing.Hash // kept, and not in a pack yet; zero when keptRef is the newest
 }
 
 // openStore opens the store in dir, or makes an empty one.
@@ -58,21 +55,20 @@ func (s *store) open() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the Git cache: %w; give the daemon a writable --data-dir", err)
 	}
-	if err := s.attach().Init(); err != nil {
+	s.attach()
+	s.st.path, s.newer = filepath.Join(s.dir, recentFile), plumbing.ZeroHash
+	if err := errors.Join(s.st.Init(), s.st.load()); err != nil {
 		return fmt.Errorf("cannot make the Git cache in %s: %w; give the daemon a writable --data-dir", s.dir, err)
 	}
 	packs, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*.pack"))
-	loose, err2 := filepath.Glob(filepath.Join(s.dir, "objects", "??", "*"))
-	s.packs, s.loose = len(packs), len(loose)
-	return errors.Join(err, err2)
+	s.packs = len(packs)
+	return err
 }
 
-// attach reads and writes the repository in dir; it touches nothing yet.
-func (s *store) attach() *filesystem.Storage {
-	st := filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
-		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})
-	s.st = st
-	return st
+// attach reads the repository in dir; it touches nothing yet.
+func (s *store) attach() {
+	s.st = &recent{Storage: filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()),
+		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})}
 }
 
 // reset empties the store.
@@ -96,28 +92,36 @@ func (s *store) close() error {
 func (s *store) worn() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.packs > maxPacks || s.loose > maxLoose
+	return s.packs > maxPacks
 }
 
 // kept is the commit set by keep; zero when there is none.
 func (s *store) kept() plumbing.Hash {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ref, err := s.st.Reference(keptRef)
-	if err != nil {
-		return plumbing.ZeroHash
+	if ref, err := s.st.Reference(keptRef); err == nil && s.newer.IsZero() {
+		return ref.Hash()
 	}
-	return ref.Hash()
+	return s.newer
 }
 
 // keep remembers a commit whose objects have all been read or written. The
-// reference is set only then, so a torn fetch never counts as a "have".
+// reference is set only then, so a torn fetch never counts as a "have"; and only
+// to what is in packs, so that the repository is sound by itself.
 func (s *store) keep(h plumbing.Hash) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.st.SetReference(plumbing.NewHashReference(keptRef, h)); err != nil {
+	if s.newer = h; s.st.objects[h] != nil {
+		return nil
+	}
+	err := s.pack(nil)
+	if err == nil {
+		err = s.st.SetReference(plumbing.NewHashReference(keptRef, h))
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write to the Git cache %s: %w", s.dir, err)
 	}
+	s.newer = plumbing.ZeroHash
 	return nil
 }
 
@@ -231,30 +235,57 @@ func (s *store) raw(kind plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	return data, err
 }
 
-func (s *store) content(kind plumbing.ObjectType, h plumbing.Hash) (data []byte, err error) {
+func (s *store) content(kind plumbing.ObjectType, h plumbing.Hash) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, err := s.st.EncodedObject(kind, h)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s %s: %w", kind, h, err)
 	}
-	rd, err := o.Reader()
+	data, err := contentOf(o)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s %s: %w", kind, h, err)
+	}
+	return data, nil
+}
+
+func contentOf(o plumbing.EncodedObject) (data []byte, err error) {
+	rd, err := o.Reader()
+	if err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, rd.Close()) }()
 	return io.ReadAll(rd)
 }
 
-// add writes objects of our own.
-func (s *store) add(objects []plumbing.EncodedObject) error {
+// add keeps objects of our own, all of them or after an error none.
+func (s *store) add(objects []plumbing.EncodedObject) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, o := range objects {
-		if _, err := s.st.SetEncodedObject(o); err != nil {
-			return fmt.Errorf("cannot write to the Git cache %s: %w", s.dir, err)
-		}
+	if s.st.fits(objects) {
+		err = s.st.append(objects)
+	} else {
+		err = s.pack(objects)
 	}
-	s.loose += len(objects)
+	if err != nil {
+		return fmt.Errorf("cannot write to the Git cache %s: %w", s.dir, err)
+	}
 	return nil
+}
+
+// pack makes one pack of what is recent, and of these objects.
+func (s *store) pack(objects []plumbing.EncodedObject) error {
+	all := slices.Concat(slices.Collect(maps.Values(s.st.objects)), objects)
+	if len(all) == 0 {
+		return nil
+	}
+	data, err := encodePack(all)
+	if err == nil {
+		err = s.unpack(bytes.NewReader(data))
+	}
+	if err != nil {
+		return err
+	}
+	s.packs++
+	return s.st.empty()
 }

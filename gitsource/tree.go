@@ -162,11 +162,16 @@ type builder struct {
 }
 
 func (b *builder) encode(kind plumbing.ObjectType, data []byte) plumbing.Hash {
+	o := inMemory(kind, data)
+	b.objects = append(b.objects, o)
+	return o.Hash()
+}
+
+func inMemory(kind plumbing.ObjectType, data []byte) plumbing.EncodedObject {
 	o := &plumbing.MemoryObject{}
 	o.SetType(kind)
 	_, _ = o.Write(data) // a MemoryObject takes everything
-	b.objects = append(b.objects, o)
-	return o.Hash()
+	return o
 }
 
 // put returns the tree root with files written into it. Paths are relative
