@@ -2,17 +2,18 @@ package gitsource
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/hash"
-	pool "github.com/go-git/go-git/v5/utils/sync"
 )
 
 // Limits of what a pack may hold. go-git's index holds each object whole in
@@ -115,9 +116,15 @@ func (d deltaHead) target() int64 {
 	return int64(size)
 }
 
+// compressor is one for all packs: a new one takes most of a megabyte. It is the
+// fastest, for half of what it gets are hashes. Held while a pack is encoded.
+var compressor struct {
+	sync.Mutex
+	z *zlib.Writer
+}
+
 // encodePack writes a pack with exactly these objects, each once and without
 // deltas: a server that checks packs refuses one that has an object twice.
-// Compressors are those that the store uses too: a new one takes a megabyte.
 func encodePack(objects []plumbing.EncodedObject) ([]byte, error) {
 	seen := map[plumbing.Hash]plumbing.EncodedObject{}
 	var each []plumbing.EncodedObject
@@ -128,8 +135,12 @@ func encodePack(objects []plumbing.EncodedObject) ([]byte, error) {
 	}
 	b := bytes.NewBufferString("PACK")
 	b.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, packfile.VersionSupported), uint32(len(each))))
-	z := pool.GetZlibWriter(b)
-	defer pool.PutZlibWriter(z)
+	compressor.Lock()
+	defer compressor.Unlock()
+	if compressor.z == nil {
+		compressor.z, _ = zlib.NewWriterLevel(b, zlib.BestSpeed) // fails only for levels that there are not
+	}
+	z := compressor.z
 	for _, o := range each {
 		b.Write(packedHead(o.Type(), o.Size()))
 		z.Reset(b)
