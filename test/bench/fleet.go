@@ -26,7 +26,7 @@ const (
 // fleetDue measures fleet.due: so many plans have a stage run due in the same
 // minute. The clusters are simulated, whatever is asked of them is done at
 // once; Git, the ledger and its journal are real.
-func fleetDue(ctx context.Context, e *host, _ int) ([]row, error) {
+func fleetDue(ctx context.Context, e *host) ([]row, error) {
 	bare := filepath.Join(filepath.Dir(e.bare), "fleet.git")
 	due := time.Now().UTC().Truncate(time.Minute).Add(2 * time.Minute)
 	if err := errors.Join(os.MkdirAll(bare, 0o755), gitRun(ctx, bare, "init", "-q", "--bare", "-b", "main", "."), gitRun(ctx, bare, "config", "http.receivepack", "true")); err != nil {

@@ -14,9 +14,6 @@ import (
 	"github.com/tranship/tranship/test/bench/estate"
 )
 
-// manyRefs are the branches of git.poll-10k-refs.
-const manyRefs = 10_000
-
 const ledgerRef = "refs/heads/" + spec.DefaultLedgerBranch
 
 // ledgerPush measures ledger.push, one status of 10,000 changed, and
@@ -127,7 +124,7 @@ func (p *plumber) push(ctx context.Context, i int) (float64, error) {
 
 // flat measures git.flat: how much memory grows by thousands of polls and of
 // commits read.
-func flat(ctx context.Context, e *host, _ int) ([]row, error) {
+func flat(ctx context.Context, e *host) ([]row, error) {
 	const polls, fetches = 10_000, 1_000
 	w, err := e.worker(ctx)
 	if err != nil {
@@ -157,7 +154,7 @@ func flat(ctx context.Context, e *host, _ int) ([]row, error) {
 		return nil, err
 	}
 	size, err := e.diskOf(w)
-	fmt.Printf("  git.flat: %.1f MiB, then %.1f MiB, at most %.1f MiB; cache %.1f MiB\n", warm.RSS, end.RSS, end.Peak, size)
+	fmt.Printf("  git.flat of %s: %.1f MiB, then %.1f MiB, at most %.1f MiB; cache %.1f MiB\n", filepath.Base(e.bare), warm.RSS, end.RSS, end.Peak, size)
 	return []row{fixed("git.flat", "MiB more", sample{end.RSS - warm.RSS}, "half of what it was", warm.RSS/2,
 		fmt.Sprintf("from %.0f MiB, by %d commits read and %d polls; the cache on disk has %.1f MiB", warm.RSS, fetches, polls, size))}, err
 }

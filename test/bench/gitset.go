@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tranship/tranship/test/bench/estate"
@@ -16,12 +17,16 @@ import (
 
 // host is the server with the repository of plans, for the set git.
 type host struct {
-	dir     string // of the bare repositories, and of everything else
-	bare    string
+	dir     string // of everything that is measured with
+	bare    string // the repository, beside others of the same server
+	suffix  string // of the names of its rows
 	program string // test/bench/gitside
 	server  *gitServer
 	rev     int
 }
+
+// manyRefs are the branches more of the second repository.
+const manyRefs = 10_000
 
 // newHost takes a minute. close ends the server; the folder stays the lab's.
 func newHost(ctx context.Context, dir string) (*host, error) {
@@ -54,7 +59,24 @@ func buildSide(ctx context.Context, dir string) (string, error) {
 	return program, nil
 }
 
-func (e *host) url() string { return e.server.URL + "/plans.git" }
+// withRefs is a copy of the repository with manyRefs branches more.
+func (e *host) withRefs(ctx context.Context) (*host, error) {
+	many := &host{dir: filepath.Join(e.dir, "many"), bare: filepath.Join(filepath.Dir(e.bare), "many.git"), suffix: "-10k-refs", program: e.program, server: e.server}
+	if err := errors.Join(os.MkdirAll(many.dir, 0o755), os.CopyFS(many.bare, os.DirFS(e.bare))); err != nil {
+		return nil, fmt.Errorf("cannot copy the repository: %w", err)
+	}
+	err := fastImport(ctx, many.bare, func(w io.Writer) {
+		for i := range manyRefs {
+			fmt.Fprintf(w, "reset refs/heads/many/%05d\nfrom refs/heads/main^0\n\n", i)
+		}
+	})
+	if err == nil {
+		err = gitRun(ctx, many.bare, "pack-refs", "--all")
+	}
+	return many, err
+}
+
+func (e *host) url() string { return e.server.URL + "/" + filepath.Base(e.bare) }
 
 // worker starts the product with an empty cache.
 func (e *host) worker(ctx context.Context) (*gitWorker, error) {
@@ -85,21 +107,59 @@ func (e *host) c(ctx context.Context, dir, stdin string, args ...string) (cpu fl
 	return float64(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()) / 1e6, strings.TrimSpace(string(raw)), nil
 }
 
-// gitRows measures everything of the set git, in one repository.
+// gitRows measures everything of the set git, in a repository of one branch and in
+// one of ten thousand.
 func gitRows(ctx context.Context, l *lab, runs int) (rows []row, err error) {
-	e, err := newHost(ctx, filepath.Join(l.dir, "git"))
+	few, err := newHost(ctx, filepath.Join(l.dir, "git"))
 	if err != nil {
 		return nil, err
 	}
-	defer e.server.stop()
-	for _, m := range []func(context.Context, *host, int) ([]row, error){coldStart, polls, newCommit, ledgerPush, flat, fleetDue} {
-		got, failed := m(ctx, e, runs)
-		rows, err = append(rows, got...), errors.Join(err, failed)
+	defer few.server.stop()
+	many, err := few.withRefs(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if out, failed := gitCommand(ctx, e.bare, "fsck", "--strict", "--no-dangling").CombinedOutput(); failed != nil || strings.TrimSpace(string(out)) != "" {
-		err = errors.Join(err, fmt.Errorf("git fsck --strict is not content: %s: %w", out, failed))
+	both := []*host{few, many}
+	for _, e := range both {
+		fmt.Printf("  of %s:\n", filepath.Base(e.bare))
+		for _, m := range []func(context.Context, *host, int) ([]row, error){coldStart, polls, newCommit, ledgerPush} {
+			got, failed := m(ctx, e, runs)
+			rows, err = append(rows, e.named(got)...), errors.Join(err, failed)
+		}
+	}
+	got, failed := flats(ctx, both)
+	rows, err = append(rows, got...), errors.Join(err, failed)
+	got, failed = fleetDue(ctx, few)
+	rows, err = append(rows, got...), errors.Join(err, failed)
+	for _, e := range both {
+		if out, failed := gitCommand(ctx, e.bare, "fsck", "--strict", "--no-dangling").CombinedOutput(); failed != nil || strings.TrimSpace(string(out)) != "" {
+			err = errors.Join(err, fmt.Errorf("git fsck --strict is not content: %s: %w", out, failed))
+		}
 	}
 	return rows, err
+}
+
+// flats measures git.flat of all repositories side by side: it is long, and about
+// memory, which others' processor time does not change.
+func flats(ctx context.Context, hosts []*host) (rows []row, err error) {
+	got, failed := make([][]row, len(hosts)), make([]error, len(hosts))
+	var all sync.WaitGroup
+	for i, e := range hosts {
+		all.Go(func() { got[i], failed[i] = flat(ctx, e) })
+	}
+	all.Wait()
+	for i, e := range hosts {
+		rows = append(rows, e.named(got[i])...)
+	}
+	return rows, errors.Join(failed...)
+}
+
+// named says in the rows' names of which repository they are.
+func (e *host) named(rows []row) []row {
+	for i := range rows {
+		rows[i].Name += e.suffix
+	}
+	return rows
 }
 
 // coldStart measures git.cold-start and git.rss: an empty cache, until every
@@ -127,7 +187,7 @@ func coldStart(ctx context.Context, e *host, runs int) ([]row, error) {
 		}
 		peers = append(peers, wall)
 	}
-	fmt.Printf("  ours %s\n  C git %s\n  peak memory %s\n", ours, peers, most)
+	fmt.Printf("  git.cold-start: ours %s\n  C git %s\n  peak memory %s\n", ours, peers, most)
 	note := fmt.Sprintf("%d plans in %d folders; peak while reading %.0f MiB", estate.Folders*estate.PerFolder, estate.Folders, most.median())
 	return []row{
 		compared("git.cold-start", "s", ours, "C git: a shallow bare clone, and every file by cat-file, none of them parsed", peers, atMost(2), note),
@@ -153,29 +213,9 @@ func (e *host) cloneByHand(ctx context.Context) (float64, error) {
 	return time.Since(began).Seconds(), err
 }
 
-// polls measures git.poll and git.poll-10k-refs.
+// polls measures git.poll, the cost of a poll that finds nothing new; one sample is
+// the mean of many.
 func polls(ctx context.Context, e *host, runs int) ([]row, error) {
-	first, err := e.pollRow(ctx, "git.poll", runs)
-	if err != nil {
-		return nil, err
-	}
-	err = fastImport(ctx, e.bare, func(w io.Writer) {
-		for i := range manyRefs {
-			fmt.Fprintf(w, "reset refs/heads/many/%05d\nfrom refs/heads/main^0\n\n", i)
-		}
-	})
-	if err == nil {
-		err = gitRun(ctx, e.bare, "pack-refs", "--all")
-	}
-	if err != nil {
-		return first, err
-	}
-	second, err := e.pollRow(ctx, "git.poll-10k-refs", runs)
-	return append(first, second...), err
-}
-
-// pollRow is the cost of a poll that finds nothing new; one sample is the mean of many.
-func (e *host) pollRow(ctx context.Context, name string, runs int) ([]row, error) {
 	const each = 50
 	w, err := e.worker(ctx)
 	if err != nil {
@@ -206,8 +246,8 @@ func (e *host) pollRow(ctx context.Context, name string, runs int) ([]row, error
 		}
 		peers = append(peers, cpu)
 	}
-	fmt.Printf("  %s: ours %s; bytes received %s\n", name, ours, bytes)
-	r := compared(name, "ms of processor time", ours, "git ls-remote of one branch", peers, atMost(1), fmt.Sprintf("%.0f bytes received a poll", bytes.median()))
+	fmt.Printf("  git.poll: ours %s; bytes received %s\n", ours, bytes)
+	r := compared("git.poll", "ms of processor time", ours, "git ls-remote of one branch", peers, atMost(1), fmt.Sprintf("%.0f bytes received a poll", bytes.median()))
 	r.Pass = r.Pass && bytes.median() <= 1024
 	return []row{r}, nil
 }
