@@ -230,7 +230,7 @@ func (a *assembly) dependencies(doc *Document, p *MigrationPlan) []Problem {
 	for i, name := range p.Spec.DependsOn {
 		path := fmt.Sprintf("spec.dependsOn[%d]", i)
 		if a.elsewhere[name] != nil {
-			out = append(out, doc.problem(path, fmt.Sprintf("MigrationPlan %s belongs to another shard, whose daemon keeps its own ledger: plans that wait for each other go into one shard", quote(name))))
+			out = append(out, doc.waitsAcross(i, name))
 			continue
 		}
 		if name != "" && a.unclear[name] == nil && len(a.byKey[documentKey(KindMigrationPlan, name)]) == 0 {

@@ -83,9 +83,14 @@ func ShardProblems(configs []*DaemonConfig) []Problem {
 	return out
 }
 
-// Unclaimed lists plans that none of the configurations runs: no daemon would say
-// a word of them. name is a file of a document as the repository has it.
+// Unclaimed lists plans that none of several configurations runs: no daemon would
+// say a word of them. name is a file of a document as the repository has it, which
+// is the first configuration's.
 func Unclaimed(configs []*DaemonConfig, docs []Document, name func(file string) string) []Problem {
+	configs = ofOneRepository(configs)
+	if len(configs) < 2 {
+		return nil
+	}
 	var out []Problem
 	for i := range docs {
 		d := &docs[i]
@@ -98,6 +103,48 @@ func Unclaimed(configs []*DaemonConfig, docs []Document, name func(file string) 
 		}
 	}
 	return out
+}
+
+// WaitAcross lists the plans of the configurations that wait for one of another
+// shard, which their daemons refuse. name is as for Unclaimed.
+func WaitAcross(configs []*DaemonConfig, docs []Document, name func(file string) string) []Problem {
+	byName := map[string]*Document{}
+	for i := range docs {
+		if docs[i].Kind == KindMigrationPlan {
+			byName[docs[i].Name] = &docs[i]
+		}
+	}
+	var out []Problem
+	for _, c := range ofOneRepository(configs) {
+		for i := range docs {
+			d := &docs[i]
+			p, ok := d.partial.(*MigrationPlan)
+			if !ok {
+				continue
+			}
+			if ours, known := c.Spec.Shard.holds(name(d.File), d); !known || !ours {
+				continue
+			}
+			for j, on := range p.Spec.DependsOn {
+				if o := byName[on]; o != nil {
+					if ours, known := c.Spec.Shard.holds(name(o.File), o); known && !ours {
+						out = append(out, d.waitsAcross(j, on))
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (d *Document) waitsAcross(i int, on string) Problem {
+	return d.problem(fmt.Sprintf("spec.dependsOn[%d]", i), fmt.Sprintf("MigrationPlan %s belongs to another shard, whose daemon keeps its own ledger: plans that wait for each other go into one shard", quote(on)))
+}
+
+// ofOneRepository leaves out the configurations of other repositories than the
+// first one's.
+func ofOneRepository(configs []*DaemonConfig) []*DaemonConfig {
+	return slices.DeleteFunc(slices.Clone(configs), func(c *DaemonConfig) bool { return !sameRepository(c.Spec.Source.URL, configs[0].Spec.Source.URL) })
 }
 
 func meeting(a, b *DaemonConfigSpec) (messages []string) {

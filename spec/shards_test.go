@@ -204,5 +204,35 @@ func TestUnclaimed(t *testing.T) {
 		if (len(problems) == 1) != c.unclaimed || c.unclaimed && (problems[0].File != "/clone/"+c.file || !strings.Contains(problems[0].Message, "belongs to no shard")) {
 			t.Errorf("%s %s: %v", c.file, c.labels, problems)
 		}
+		if problems := Unclaimed(configs[:1], docs, func(string) string { return "west/a.yaml" }); len(problems) > 0 {
+			t.Errorf("one configuration says nothing of others: %v", problems)
+		}
+		other := shardConfig(t, "c", "", "")
+		other.Spec.Source.URL = "https://git.example.com/other.git"
+		if problems := Unclaimed(append(configs[:2:2], other), docs, func(file string) string { return strings.TrimPrefix(file, "/clone/") }); (len(problems) == 1) != c.unclaimed {
+			t.Errorf("%s %s: a daemon of another repository runs it: %v", c.file, c.labels, problems)
+		}
+	}
+}
+
+// What the daemon of a shard will refuse is said of files, too.
+func TestWaitingAcrossShards(t *testing.T) {
+	east := shardConfig(t, "a", "{name: east, selector: {matchLabels: {region: east}}}", "")
+	rest := shardConfig(t, "b", "{name: rest, selector: {matchExpressions: [{key: region, operator: NotIn, values: [east]}]}}", "")
+	for _, c := range []struct {
+		configs []*DaemonConfig
+		labels  string // of the other plan
+		refused bool
+	}{
+		{nil, "{}", false}, {[]*DaemonConfig{shardConfig(t, "all", "", "")}, "{}", false},
+		{[]*DaemonConfig{east}, "{region: east}", false}, {[]*DaemonConfig{east}, "{}", true}, {[]*DaemonConfig{rest}, "{}", false},
+		{[]*DaemonConfig{east, rest}, "{region: west}", true}, {[]*DaemonConfig{rest, east}, "{region: east}", false}, {[]*DaemonConfig{east, rest}, "[x]", false},
+	} {
+		docs, _ := Decode(File{Path: "/clone/a.yaml", Data: []byte(strings.NewReplacer("{name: shop}", "{name: shop, labels: {region: east}}", "spec: {state", "spec: {dependsOn: [web, none], state").Replace(planYAML) +
+			"---\n" + strings.Replace(planYAML, "metadata: {name: shop}", "metadata: {name: web, labels: "+c.labels+"}", 1))})
+		problems := WaitAcross(c.configs, docs, func(file string) string { return strings.TrimPrefix(file, "/clone/") })
+		if (len(problems) == 1) != c.refused || c.refused && (problems[0].Path != "spec.dependsOn[0]" || problems[0].Line != 4 || !strings.Contains(problems[0].Message, "belongs to another shard")) {
+			t.Errorf("%d configurations, %s: %v", len(c.configs), c.labels, problems)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/term"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/tranship/tranship/gitsource"
 	"github.com/tranship/tranship/spec"
@@ -142,8 +143,12 @@ func show(w io.Writer, c *spec.Closure, state spec.State, attempt int, digest st
 		hooks = append(hooks, h.Metadata.Name)
 	}
 	r := &c.Repository.Spec
-	fmt.Fprintf(w, "plan       %s\nstate      %s, attempt %d\nnamespaces %s\nfrom       %s\nto         %s\nrepository %s %s\n",
-		c.Plan.Metadata.Name, state, attempt, strings.Join(namespaces, ", "), cluster(&c.Source), cluster(&c.Target), c.Repository.Metadata.Name,
+	fmt.Fprintf(w, "plan       %s\n", c.Plan.Metadata.Name)
+	if set := c.Plan.Metadata.Labels; len(set) > 0 { // they may say which daemon does it
+		fmt.Fprintf(w, "labels     %s\n", labels.FormatLabels(set))
+	}
+	fmt.Fprintf(w, "state      %s, attempt %d\nnamespaces %s\nfrom       %s\nto         %s\nrepository %s %s\n",
+		state, attempt, strings.Join(namespaces, ", "), cluster(&c.Source), cluster(&c.Target), c.Repository.Metadata.Name,
 		strings.Trim(r.Endpoint+"/"+r.Bucket+"/"+r.Prefix, "/"))
 	if len(hooks) > 0 {
 		fmt.Fprintf(w, "hooks      %s\n", strings.Join(hooks, ", "))

@@ -36,7 +36,7 @@ spec: {provider: aws, bucket: migrations, region: eu-central-1, credentials: {fr
 ---
 apiVersion: tranship.dev/v1alpha1
 kind: MigrationPlan
-metadata: {name: shop}
+metadata: {name: shop, labels: {team: web, region: east}}
 spec: {state: Migrated, cutover: {attempt: 3}, sourceCluster: old, targetCluster: new, replicationRepository: main, namespaces: [{name: shop}]}
 `
 
@@ -128,7 +128,7 @@ func TestApprove(t *testing.T) {
 			if by := ring.Detached(spec.ApprovalNamespace, spec.ApprovalText("shop", spec.State(c.state), c.attempt, closure.Digest()), sig); !by.Counts() {
 				t.Errorf("the daemon says: %s", by.Problem)
 			}
-			for _, line := range []string{"to         new (https://new.example.com:6443)", "state      " + c.state, closure.Digest()} {
+			for _, line := range []string{"labels     region=east,team=web\n", "to         new (https://new.example.com:6443)", "state      " + c.state, closure.Digest()} {
 				if !strings.Contains(out.String(), line) {
 					t.Errorf("not shown: %q in\n%s", line, out.String())
 				}

@@ -25,7 +25,8 @@ func validateCommand() *cobra.Command {
 			"1: there are problems; 2: the paths could not be read. Files that a " + spec.IgnoreFile + "\n" +
 			"of the clone ignores are left out and counted. Configurations of several shards are\n" +
 			"compared: no plan, and no ledger, may belong to two of them, and each plan below the\n" +
-			"paths must belong to one. No PATH is needed then.",
+			"paths must belong to one. No PATH is needed then. Folders of shards are those of the\n" +
+			"clone that a PATH is in; a PATH outside of a clone stands for the repository.",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args)+len(configs) == 0 {
 				return errors.New("nothing to check: name folders of manifests, or the daemon's configuration with --config")
@@ -95,16 +96,14 @@ func readManifests(paths []string, daemons []*spec.DaemonConfig) (*gitsource.Fou
 // which plans none of several daemons runs.
 func check(found *gitsource.Found, daemons []*spec.DaemonConfig) ([]spec.Problem, map[string]int) {
 	docs := found.Refused
-	var all []spec.Problem
 	names := map[string]string{}
 	for _, f := range found.Files {
 		names[f.Path] = f.Name
 		d, _ := spec.Decode(f.File) // Assemble reports the problems of each document
 		docs = append(docs, d...)
 	}
-	if len(daemons) > 1 {
-		all = spec.Unclaimed(daemons, docs, func(file string) string { return names[file] })
-	}
+	name := func(file string) string { return names[file] }
+	all := append(spec.Unclaimed(daemons, docs, name), spec.WaitAcross(daemons, docs, name)...)
 	closures, byPlan, other, counts := spec.Assemble(docs)
 	all = append(all, other...)
 	for _, ps := range byPlan {

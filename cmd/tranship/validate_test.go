@@ -70,6 +70,10 @@ func TestValidateReadsWhatTheDaemonReads(t *testing.T) {
 	if code, out := validateSays(t, "--config", east, "--config", west, dir); code != 1 || !strings.Contains(out, says) {
 		t.Errorf("%d %s", code, out)
 	}
+	waits := write("plans/east/web.yaml", "apiVersion: tranship.dev/v1alpha1\nkind: MigrationPlan\nmetadata: {name: web}\nspec: {dependsOn: [shop]}\n")
+	if _, out := validateSays(t, "--config", east, dir); !strings.Contains(out, waits+`:4: spec.dependsOn[0]: MigrationPlan "shop" belongs to another shard`) {
+		t.Errorf("its daemon refuses that: %s", out)
+	}
 	if _, out := validateSays(t, "--config", east, dir); strings.Contains(out, "belongs to no shard") {
 		t.Errorf("one configuration says nothing of others: %s", out)
 	}
