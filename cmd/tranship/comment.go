@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/tranship/tranship/cmd/tranship/forge"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // commentFlags are the flags of `tranship comment`.
@@ -31,7 +32,8 @@ func commentCommand() *cobra.Command {
 		Use:   "comment",
 		Short: "Post what `tranship plan` says as one comment of a pull request, and a commit status a plan",
 		Long: "Reads the report of `tranship plan -o json`. The pull request gets one comment, which later calls edit in\n" +
-			"place, and its commit the status tranship/PLAN for every plan of the report. What would not change is left alone.\n\n" +
+			"place, and its commit the status tranship/PLAN for every plan of the report. What would not change is left alone.\n" +
+			"A shard's report has a comment of its own, and statuses tranship/SHARD/PLAN.\n\n" +
 			"The token is read from an environment variable or a file, and sent to the address of --url only.\n" +
 			"GitHub: issues and pull requests write, commit statuses write. GitLab: api. Gitea: write:issue, write:repository.",
 		Args: cobra.NoArgs,
@@ -56,9 +58,14 @@ func commentCommand() *cobra.Command {
 // commentTimeout bounds all requests and their repetitions together.
 const commentTimeout = 5 * time.Minute
 
-// marker finds our comment again. It is the first line, so that a text that
-// quotes it is not taken for ours.
-const marker = "<!-- tranship:plan -->\n"
+// marker finds our comment again; each shard has its own. It is the first line, so
+// that a text that quotes it is not taken for ours.
+func marker(shard string) string {
+	if shard != "" {
+		shard = ":" + shard
+	}
+	return "<!-- tranship:plan" + shard + " -->\n"
+}
 
 func (f *commentFlags) post(ctx context.Context, in io.Reader, out io.Writer) error {
 	r, err := f.read(in)
@@ -75,7 +82,7 @@ func (f *commentFlags) post(ctx context.Context, in io.Reader, out io.Writer) er
 	if err != nil {
 		return err
 	}
-	said, err := h.Comment(ctx, f.pull, marker, marker+markdown(r))
+	said, err := h.Comment(ctx, f.pull, marker(r.Shard), marker(r.Shard)+markdown(r))
 	if err != nil {
 		return err
 	}
@@ -109,6 +116,9 @@ func (f *commentFlags) read(in io.Reader) (*planReport, error) {
 	if err := json.NewDecoder(io.LimitReader(in, maxReport)).Decode(r); err != nil {
 		return nil, fmt.Errorf("cannot read the report: %w; make it with `tranship plan -o json`", err)
 	}
+	if r.Shard != "" && len(validation.IsDNS1123Label(r.Shard)) > 0 {
+		return nil, fmt.Errorf("cannot read the report: its shard %q is no name of a shard; make it with `tranship plan -o json`", shorten(r.Shard, 80))
+	}
 	r.Plans = slices.DeleteFunc(r.Plans, func(p *foreseenPlan) bool { return p == nil })
 	return r, nil
 }
@@ -136,11 +146,16 @@ func (f *commentFlags) token() (string, error) {
 // outcomes of actions in the terms of commit statuses.
 var outcomes = map[string]forge.State{actRefused: forge.Failure}
 
-// statusesOf has a status a plan; contexts are tranship/PLAN.
+// statusesOf has a status a plan; contexts are tranship/PLAN, of a shard
+// tranship/SHARD/PLAN: two of them have their say about a plan that changes hands.
 func statusesOf(r *planReport) []forge.Status {
 	var all []forge.Status
+	context := "tranship/"
+	if r.Shard != "" {
+		context += r.Shard + "/"
+	}
 	for _, p := range r.Plans {
-		s := forge.Status{Context: "tranship/" + shorten(printable(p.Name), 100), State: forge.Success, Description: shorten(printable("merging this "+p.headline()), 130)}
+		s := forge.Status{Context: context + shorten(printable(p.Name), 100), State: forge.Success, Description: shorten(printable("merging this "+p.headline()), 130)}
 		if state, ok := outcomes[p.Action]; ok {
 			s.State, s.Description = state, shorten(printable(p.Reason+": "+p.Message), 130)
 		}

@@ -82,4 +82,23 @@ func TestComment(t *testing.T) {
 	if len(said) != 3 {
 		t.Errorf("something was posted after a mistake: %v", said[3:])
 	}
+	// Each shard's report stands beside the others.
+	east := strings.Replace(b.String(), "{", `{"shard": "east",`, 1)
+	for _, want := range []string{"comment   made\nstatuses  2 set on 012345678901\n", "comment   unchanged\nstatuses  0 set on 012345678901\n"} {
+		if err := os.WriteFile(report, []byte(east), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := run("--token-env", "FORGE_TOKEN"); err != nil || out != want {
+			t.Error(out, err)
+		}
+	}
+	if text := said[3]["body"].(string); !strings.HasPrefix(text, "<!-- tranship:plan:east -->\n### Tranship, shard east: something is wrong") || said[4]["context"] != "tranship/east/shop" {
+		t.Errorf("%v", said[3:])
+	}
+	if err := os.WriteFile(report, []byte(strings.Replace(east, "east", "east --> <script>", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run("--token-env", "FORGE_TOKEN"); err == nil || !strings.Contains(err.Error(), "cannot read the report") {
+		t.Error(err)
+	}
 }

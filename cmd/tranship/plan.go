@@ -133,6 +133,7 @@ func (f *planFlags) report(ctx context.Context, dir string, below bool) (*planRe
 		p.report.Notes = append(p.report.Notes, "the configuration has approval policies (spec.trust): what is said here holds once the merge has the signatures that they ask for")
 	}
 	if s := cfg.Spec.Shard; s != nil {
+		p.report.Shard = s.Name
 		p.report.Notes = append(p.report.Notes, fmt.Sprintf("the configuration is that of shard %q, and nothing is said about plans of others: run this with theirs, too", s.Name))
 	}
 	view, err := f.readLedger(ctx, local, p)

@@ -39,7 +39,11 @@ func markdown(r *planReport) string {
 
 func summary(r *planReport) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "### Tranship: %s\n\n", verdictOf(r))
+	who := "Tranship"
+	if r.Shard != "" {
+		who += ", shard " + prose(r.Shard)
+	}
+	fmt.Fprintf(&b, "### %s: %s\n\n", who, verdictOf(r))
 	if r.Hold != nil {
 		fmt.Fprintf(&b, "**Everything is held**, %s: %s\n\n", code(r.Hold.Reason), prose(r.Hold.Message))
 	}

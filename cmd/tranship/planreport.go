@@ -15,6 +15,7 @@ import (
 type planReport struct {
 	Against  string          `json:"against"` // commit that the change is merged into
 	Head     string          `json:"head,omitempty"`
+	Shard    string          `json:"shard,omitempty"`  // of the configuration; nothing is said about plans of others
 	Ledger   string          `json:"ledger,omitempty"` // commit; empty: not read
 	Time     time.Time       `json:"time"`
 	Hold     *spec.Waiting   `json:"hold,omitempty"`
