@@ -132,6 +132,9 @@ func rightsOn(side spec.Side) func(context.Context, *state) ([]Finding, error) {
 			}
 		}
 		for _, r := range needed {
+			if r.Group == "velero.io" { // its objects are all in its own namespace
+				r.Namespace = c.VeleroNamespace
+			}
 			ok, err := may(ctx, c, r)
 			if err != nil {
 				return nil, err

@@ -254,14 +254,16 @@ func ensureLocations(ctx context.Context, e *kube.Env) error {
 
 func ensureOurNamespace(ctx context.Context, e *kube.Env, c *kube.Cluster) error {
 	namespaces := c.Kube.CoreV1().Namespaces()
-	labels := map[string]string{kube.LabelManagedBy: kube.ManagedBy}
-	maps.Copy(labels, privileged)
-	want := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.Settings.Namespace, Labels: labels}}
-	_, err := namespaces.Create(ctx, want, metav1.CreateOptions{})
-	if !apierrors.IsAlreadyExists(err) {
-		return c.Errorf(err, "create namespace %s", e.Settings.Namespace)
-	}
 	have, err := namespaces.Get(ctx, e.Settings.Namespace, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) { // asked first: the account may have no right to make any
+		labels := map[string]string{kube.LabelManagedBy: kube.ManagedBy}
+		maps.Copy(labels, privileged)
+		want := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.Settings.Namespace, Labels: labels}}
+		if _, err = namespaces.Create(ctx, want, metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
+			return c.Errorf(err, "create namespace %s", e.Settings.Namespace)
+		}
+		have, err = namespaces.Get(ctx, e.Settings.Namespace, metav1.GetOptions{})
+	}
 	if err != nil {
 		return c.Errorf(err, "read namespace %s", e.Settings.Namespace)
 	}
