@@ -65,6 +65,9 @@ type journalHead struct {
 const (
 	journalFormat = 1
 	maxSeq        = 1 << 60 // of an entry; no daemon gets there
+	// unfinished are the names of a journal that is being written. One process
+	// has the directory.
+	unfinished = ".journal-*"
 )
 
 // journal is an append-only file of checksummed lines. Every append is on disk
@@ -87,6 +90,12 @@ func openJournal(path string) (*journal, error) {
 	j := &journal{path: path}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, j.cannot(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), unfinished)) // by a process that was killed; what is not found stays
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			return nil, j.cannot(err)
+		}
 	}
 	data, err := os.ReadFile(path)
 	switch {
@@ -254,7 +263,7 @@ func (j *journal) supersede() error {
 
 // rewrite replaces the file by its current content, atomically.
 func (j *journal) rewrite() error {
-	tmp, err := os.CreateTemp(filepath.Dir(j.path), ".journal-*") // mode 0600
+	tmp, err := os.CreateTemp(filepath.Dir(j.path), unfinished) // mode 0600
 	if err != nil {
 		return j.cannot(err)
 	}

@@ -55,6 +55,21 @@ func TestTornJournalLine(t *testing.T) {
 	}
 }
 
+// What a process that was killed had begun to write is no journal, and is not
+// kept for ever.
+func TestAKilledRewriteLeavesNothing(t *testing.T) {
+	j, path := journalWith(t, 3)
+	must(t, j.close())
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".journal-1234"), []byte("half"), 0o600))
+	j, err := openJournal(path)
+	must(t, err)
+	must(t, j.close())
+	all, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(all) != 1 || len(j.entries) != 3 {
+		t.Errorf("%v %v, %d entries", all, err, len(j.entries))
+	}
+}
+
 func TestDamagedJournalKeepsWhatIsReadable(t *testing.T) {
 	j, path := journalWith(t, 3)
 	must(t, j.close())
