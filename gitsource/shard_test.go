@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tranship/tranship/gitsource/gittest"
+	"github.com/tranship/tranship/reconciler"
 	"github.com/tranship/tranship/spec"
 )
 
@@ -160,6 +161,87 @@ func TestTwoShardsByLabels(t *testing.T) {
 		if got, want := content(t, d), content(t, read(t, openSource(t, again), "")); got != want {
 			t.Errorf("%s: read on\n%s\nread anew\n%s", step.name, got, want)
 		}
+	}
+}
+
+// A plan that changes hands under an approval policy: it goes without an approval,
+// as whatever stops, and comes with nothing but what was signed here.
+func TestAPlanThatChangesShardsUnderAPolicy(t *testing.T) {
+	text := func(region, targetNamespace string, state spec.State) string {
+		return strings.NewReplacer("metadata: {name: shop}", "metadata: {name: shop, labels: {region: "+region+"}}", "namespaces: [{name: shop}]", "namespaces: [{name: shop, targetName: "+targetNamespace+"}]").Replace(planYAML("shop", state))
+	}
+	east := &spec.Shard{Name: "east", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"region": "east"}}}
+	const file = "plans/shop.yaml"
+	for _, c := range []struct {
+		name string
+		do   func(e *estate) reconciler.PlanDecision
+		want string // reason, or what starts
+	}{
+		{"it goes, by nobody", func(e *estate) reconciler.PlanDecision {
+			return e.put(file, text("west", "x", spec.Staged)).by(nil).step()
+		}, "Removed"},
+		{"it goes in mid-cutover", func(e *estate) reconciler.PlanDecision {
+			dec := e.put(file, text("east", "x", spec.Migrated)).by(e.ada).step()
+			run := reconciler.Freeze(e.now, *dec.Start, dec.Status)
+			e.rec.Open[run.Metadata.Name] = run
+			e.rec.Plans["shop"] = reconciler.Started(dec.Status, run)
+			return e.put(file, text("west", "x", spec.Migrated)).by(nil).step()
+		}, "cancel Removed"},
+		{"it comes back as it was", func(e *estate) reconciler.PlanDecision {
+			e.put(file, text("west", "x", spec.Staged)).by(nil).step()
+			return e.put(file, text("east", "x", spec.Staged)).by(nil).step()
+		}, "Staged"},
+		{"it comes back with what nobody has signed", func(e *estate) reconciler.PlanDecision {
+			e.put(file, text("west", "evil", spec.Staged)).by(nil).step()
+			return e.put(file, text("east", "evil", spec.Staged)).by(e.ada).step()
+		}, "Unapproved"},
+		{"it comes back with another word", func(e *estate) reconciler.PlanDecision {
+			e.put(file, text("west", "x", spec.Staged)).by(nil).step()
+			return e.put(file, text("east", "x", spec.Migrated)).by(e.ada).step()
+		}, "Unrecorded"},
+		{"it goes and comes in one poll", func(e *estate) reconciler.PlanDecision {
+			e.put(file, text("west", "x", spec.Staged)).by(nil)
+			return e.put(file, text("east", "x", spec.Migrated)).by(e.ada).step()
+		}, "Unrecorded"},
+		{"it comes by a signed branch, and is flipped by another", func(e *estate) reconciler.PlanDecision {
+			e.put(file, text("west", "x", spec.Staged)).by(nil).step()
+			e.put(file, text("east", "x", spec.Staged)).branch(e.ada, nil, nil).step()
+			return e.put(file, text("east", "x", spec.Migrated)).branch(e.grace, nil, nil).step()
+		}, "start migrate"},
+		{"a merge changes its label", func(e *estate) reconciler.PlanDecision {
+			e.put(file, text("west", "x", spec.Staged)).by(nil).step()
+			return e.put(file, text("west", "y", spec.Staged)).branch(e.ada, nil, func() { e.put(file, text("east", "y", spec.Staged)) }).step()
+		}, "Unapproved"},
+		{"another one comes, by nobody", func(e *estate) reconciler.PlanDecision {
+			return e.put(file, text("east", "x", spec.Staged)).by(nil).step()
+		}, "new Unapproved"},
+		{"another one comes, signed", func(e *estate) reconciler.PlanDecision {
+			return e.put(file, text("east", "x", spec.Staged)).by(e.ada).step()
+		}, "new Staged"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := found(t, meet(t), spec.ApprovalPolicy{Ways: []spec.Way{spec.SignedCommits, spec.MergeCommits}, CountAuthor: true})
+			e.src.shard = east
+			want, isNew := strings.CutPrefix(c.want, "new ")
+			if !isNew {
+				e.put(file, text("east", "x", spec.Staged)).by(e.ada).step()
+			} else {
+				e.put(file, text("west", "x", spec.Staged)).by(nil).step()
+				delete(e.rec.Plans, "shop")
+				e.rec.Plans["shop"] = &spec.PlanStatus{Metadata: spec.Metadata{Name: "shop"}}
+			}
+			dec := c.do(e)
+			got, message := e.reason()
+			switch {
+			case dec.Cancel != "":
+				got = "cancel " + got
+			case dec.Start != nil:
+				got = "start " + string(dec.Start.Kind)
+			}
+			if got != want {
+				t.Errorf("got %s (%s), want %s", got, message, want)
+			}
+		})
 	}
 }
 
