@@ -75,7 +75,7 @@ func ShardProblems(configs []*DaemonConfig) []Problem {
 	var out []Problem
 	for i, b := range configs {
 		for _, a := range configs[:i] {
-			for _, message := range meeting(&a.Spec, &b.Spec) {
+			for _, message := range meeting(a, b) {
 				out = append(out, Problem{Path: "spec.shard", Message: fmt.Sprintf("configurations %s and %s %s", quote(a.Metadata.Name), quote(b.Metadata.Name), message)})
 			}
 		}
@@ -147,7 +147,8 @@ func ofOneRepository(configs []*DaemonConfig) []*DaemonConfig {
 	return slices.DeleteFunc(slices.Clone(configs), func(c *DaemonConfig) bool { return !sameRepository(c.Spec.Source.URL, configs[0].Spec.Source.URL) })
 }
 
-func meeting(a, b *DaemonConfigSpec) (messages []string) {
+func meeting(x, y *DaemonConfig) (messages []string) {
+	a, b := &x.Spec, &y.Spec
 	if sameRepository(a.Ledger.URL, b.Ledger.URL) && a.Ledger.Branch == b.Ledger.Branch {
 		messages = append(messages, fmt.Sprintf("write to the same ledger, branch %s: give each a ledger.branch of its own", quote(a.Ledger.Branch)))
 	}
@@ -158,10 +159,10 @@ func meeting(a, b *DaemonConfigSpec) (messages []string) {
 		messages = append(messages, fmt.Sprintf("are both shard %s: give each a name of its own", quote(a.Shard.Name)))
 	}
 	apart := Disjoint(a.selector(), b.selector())
-	for _, x := range a.folders() {
-		for _, y := range b.folders() {
-			if covers(x, y) || covers(y, x) {
-				messages = append(messages, together(a, b, deeper(x, y), apart)...)
+	for _, f := range a.folders() {
+		for _, g := range b.folders() {
+			if covers(f, g) || covers(g, f) {
+				messages = append(messages, together(x, y, deeper(f, g), apart)...)
 			}
 		}
 	}
@@ -170,16 +171,24 @@ func meeting(a, b *DaemonConfigSpec) (messages []string) {
 
 // together is what two daemons that read one folder may not: run the same plan,
 // or ask for other signatures, because whoever edits a label chooses between them.
-func together(a, b *DaemonConfigSpec, folder string, apart bool) []string {
+func together(a, b *DaemonConfig, folder string, apart bool) []string {
+	var without []string
+	for _, c := range []*DaemonConfig{a, b} {
+		if c.Spec.selector() == nil {
+			without = append(without, c.Metadata.Name)
+		}
+	}
 	switch {
-	case apart && reflect.DeepEqual(a.Trust, b.Trust):
+	case apart && reflect.DeepEqual(a.Spec.Trust, b.Spec.Trust):
 		return nil
 	case apart:
 		return []string{fmt.Sprintf("share the folder %s and differ in spec.trust: a label decides which of them runs a plan there, so give both the same keys and policies, or folders of their own", quote(folder))}
-	case a.selector() != nil || b.selector() != nil:
-		return []string{fmt.Sprintf("both run plans below %s: some labels match both selectors, so let each want another value of one label", quote(folder))}
+	case len(without) == 2:
+		return []string{fmt.Sprintf("both run the plans below %s: give each plan to one of them", quote(folder))}
+	case len(without) == 1:
+		return []string{fmt.Sprintf("both run plans below %s: configuration %s has no selector, so give it one that leaves the other's labels out, or folders of its own", quote(folder), quote(without[0]))}
 	}
-	return []string{fmt.Sprintf("both run the plans below %s: give each plan to one of them", quote(folder))}
+	return []string{fmt.Sprintf("both run plans below %s: some labels match both selectors, so let each want another value of one label", quote(folder))}
 }
 
 func (s *DaemonConfigSpec) selector() *metav1.LabelSelector {

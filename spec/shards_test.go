@@ -35,7 +35,7 @@ func TestShardsThatMeet(t *testing.T) {
 		"other labels":      {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchLabels: {region: west}}", ""), nil},
 		"the rest":          {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchExpressions: [{key: region, operator: NotIn, values: [east]}]}", ""), nil},
 		"labels that meet":  {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchLabels: {team: x}}", ""), []string{`both run plans below ".": some labels match both selectors`}},
-		"labels and all":    {labelled("a", "selector: {matchLabels: {region: east}}", ""), config("b", "", "", ""), []string{`below "."`}},
+		"labels and all":    {labelled("a", "selector: {matchLabels: {region: east}}", ""), config("b", "", "", ""), []string{`both run plans below ".": configuration "b" has no selector, so give it one that leaves the other's labels out, or folders of its own`}},
 		"labels elsewhere":  {labelled("a", "paths: [x], selector: {matchLabels: {region: east}}", ""), labelled("b", "paths: [y], selector: {matchLabels: {region: east}}", ""), nil},
 		"other trust": {labelled("a", "selector: {matchLabels: {region: east}}", ""), labelled("b", "selector: {matchLabels: {region: west}}", "}\n  trust: {keys: [{name: ann, owner: Ann, ssh: ssh-ed25519 AAAA}]"),
 			[]string{`share the folder "." and differ in spec.trust`}},
