@@ -37,7 +37,7 @@ func (c *Cluster) name(ctx context.Context, e *Env) (held bool, taken string, er
 	if e.Settings.Shard == "" || have.Data[shardKey] == e.Settings.Shard {
 		return true, "", nil
 	}
-	return true, fmt.Sprintf("cluster %s: another ledger (%s; ours is %s) acts on a plan %s there, in namespace %s too; if the plan came from that shard, give it back there (its folder or labels) and close it before it moves; otherwise give one of them another name, let one shard only have it by its paths and selector, or set another spec.namespace in the daemon's configuration. Only where that ledger is this one under an older address, delete ConfigMap %s/%s on both clusters",
+	return true, fmt.Sprintf("cluster %s: another ledger (%s; ours is %s) acts on a plan %s there, in namespace %s too; if the plan came from that shard, give it back there (its folder or labels) in the state that it had, and close it with a later commit before it moves; otherwise give one of them another name, let one shard only have it by its paths and selector, or set another spec.namespace in the daemon's configuration. Only where that ledger is this one under an older address, delete ConfigMap %s/%s on both clusters",
 		c.Name, have.Data[ledgerKey], e.Settings.Ledger, e.Run.Spec.Plan, e.Settings.Namespace, e.Settings.Namespace, have.Name), nil
 }
 
