@@ -18,7 +18,7 @@ const maxRecent = 512 << 10
 // recent is a repository on disk, and in front of it objects of our own that are
 // in no pack yet. They are in memory, and those of a commit are appended to one file
 // at once, so that a process that is killed loses none: a file for each object costs
-// more than all the rest of a push (ADR 40). Power that fails may take the end of that file,
+// more than all the rest of a push (ADR 41). Power that fails may take the end of that file,
 // as it may take any file of a cache. Not safe for concurrent use.
 type recent struct {
 	*filesystem.Storage
