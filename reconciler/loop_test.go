@@ -275,6 +275,26 @@ func TestLoopNotesWhoAsked(t *testing.T) {
 	eventually(t, "the second commit", func() bool { return m.status().LastHandledAt != nil && m.status().LastHandledAt.After(before) })
 }
 
+// A daemon that starts with a configuration which does not read most plans any more
+// holds the commit that was accepted before, until somebody lets it be.
+func TestLoopHoldsWhatIsNotReadAnyMore(t *testing.T) {
+	b, m := &branch{}, newMemory()
+	b.commit(closureIn(spec.Staged, 1))
+	commit := b.commits[0].Commit
+	m.daemon.Accepted = commit
+	for _, plan := range []string{"shop", "a", "b", "c"} {
+		m.plans[plan] = newStatus(plan)
+		m.plans[plan].Recorded.SeenState = spec.Staged
+	}
+	l, stop := daemonLoop(t, b, m, &cluster{made: map[string]int{}})
+	eventually(t, "a hold", func() bool { return m.reason("a") == "ManyPlansRemoved" && m.reason("shop") == "ManyPlansRemoved" })
+	l.Acknowledge(commit)
+	eventually(t, "the removal", func() bool { return m.reason("a") == "Removed" && m.reason("shop") == "Staged" })
+	if err := stop(); err != nil || m.status().Hold != nil {
+		t.Errorf("%v, hold %+v", err, m.status().Hold)
+	}
+}
+
 func TestLoopContinuesAfterARestart(t *testing.T) {
 	b, m, c := &branch{}, newMemory(), &cluster{made: map[string]int{}, block: make(chan struct{})}
 	b.commit(closureIn(spec.Staged, 1))
