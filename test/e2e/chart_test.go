@@ -325,19 +325,28 @@ func TestTheChartRunsTheDaemon(t *testing.T) {
 	l.nothingLeaks()
 }
 
-// leads is the pod that has the Lease, other than the one before.
-func (r *released) leads(before string) (name string) {
+// leads is the process that has the Lease, other than the one before, and its pod.
+func (r *released) leads(before string) (holder, pod string) {
 	r.t.Helper()
 	r.poll("a holder of the Lease", 200*time.Millisecond, func() (string, bool) {
-		holder := r.onSource("-n", r.namespace, "get", "lease", "tranship", "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
-		name, _, _ = strings.Cut(holder, "_")
-		return holder, name != "" && name != before
+		holder = r.onSource("-n", r.namespace, "get", "lease", "tranship", "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
+		pod, _, _ = strings.Cut(holder, "_")
+		return holder, pod != "" && holder != before
 	})
-	return name
+	return holder, pod
+}
+
+// acts waits until a pod's daemon has taken the ledger.
+func (r *released) acts(pod string) {
+	r.t.Helper()
+	r.poll("the daemon of "+pod+" to act", 200*time.Millisecond, func() (string, bool) {
+		said, err := r.kubectl(r.bed.Source.Kubeconfig, "-n", r.namespace, "logs", pod)
+		return tail(said, 500), err == nil && strings.Contains(said, `"the daemon runs"`)
+	})
 }
 
 // TestTheChartRunsTwoDaemons: one acts and the other waits, ready, so that an upgrade
-// replaces both; the one that waits takes over when the other's pod goes.
+// replaces both; when the one that acts goes, its Lease is free at once.
 func TestTheChartRunsTwoDaemons(t *testing.T) {
 	l := newLab(t)
 	r := l.release()
@@ -349,10 +358,11 @@ func TestTheChartRunsTwoDaemons(t *testing.T) {
 	for _, name := range both {
 		uids[name] = string(r.ready(name, "").UID)
 	}
-	first := r.leads("")
+	_, first := r.leads("")
+	r.acts(first)
 	for _, name := range both {
-		if acts := strings.Contains(l.onSource("-n", r.namespace, "logs", name), `"the daemon runs"`); acts != (name == first) {
-			t.Errorf("%s leads, and %s acts: %t", first, name, acts)
+		if name != first && strings.Contains(l.onSource("-n", r.namespace, "logs", name), `"the daemon runs"`) {
+			t.Errorf("%s leads, and %s acts", first, name)
 		}
 	}
 	for what, want := range map[string]string{"update lease/tranship": "yes", "update lease/another": "no", "get secrets": "no", "get pods": "no", "list leases": "no"} {
@@ -367,11 +377,8 @@ func TestTheChartRunsTwoDaemons(t *testing.T) {
 	for _, name := range both {
 		r.ready(name, uids[name])
 	}
-	leader := r.leads("")
+	holder, leader := r.leads("")
 	l.onSource("-n", r.namespace, "delete", "pod", leader, "--wait=false")
-	next := r.leads(leader)
-	l.poll("the other daemon to act", 200*time.Millisecond, func() (string, bool) {
-		said := l.onSource("-n", r.namespace, "logs", next)
-		return tail(said, 500), strings.Contains(said, `"the daemon runs"`)
-	})
+	_, next := r.leads(holder) // a new pod of the old name may be faster than the other one
+	r.acts(next)
 }
