@@ -240,6 +240,43 @@ func TestTheChartPassesTheConfigurationOn(t *testing.T) {
 	}
 }
 
+// TestThePageOfInstalling: the values that docs/install.md shows make a daemon, and it
+// says how to make every Secret that they name.
+func TestThePageOfInstalling(t *testing.T) {
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(shown) != 1 {
+		t.Fatalf("docs/install.md has %d pieces of YAML, want the values", len(shown))
+	}
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(values, shown[0][1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := render(t, values)
+	var config corev1.ConfigMap
+	o.read(t, "ConfigMap", &config)
+	if _, problems := spec.DecodeConfig("config.yaml", []byte(config.Data["config.yaml"])); len(problems) > 0 {
+		t.Error(problems)
+	}
+	var set appsv1.StatefulSet
+	o.read(t, "StatefulSet", &set)
+	n := 0
+	for _, v := range set.Spec.Template.Spec.Volumes {
+		if v.Secret != nil {
+			n++
+			if !strings.Contains(string(page), "kubectl -n tranship create secret generic "+v.Secret.SecretName+" ") {
+				t.Errorf("docs/install.md does not say how to make Secret %s", v.Secret.SecretName)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("the values name no Secret")
+	}
+}
+
 // TestTheChartsDaemonsShareALease: two of them may use one Lease of their namespace, and
 // nothing else.
 func TestTheChartsDaemonsShareALease(t *testing.T) {
