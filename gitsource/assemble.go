@@ -52,7 +52,7 @@ func editedPlans(before, now *snapshot, changed []change) (names []string, ok bo
 		return nil, false
 	}
 	for _, c := range changed {
-		old, new := before.files[c.path], now.files[c.path]
+		old, new := before.files.get(c.path), now.files.get(c.path)
 		if old == nil && new == nil {
 			continue // no document
 		}
@@ -90,7 +90,7 @@ func (s *snapshot) edit(before *assembled, names []string, limits spec.Limits) {
 	add := func(plan string) {
 		if f := before.where[plan]; f != "" && !files[f] {
 			files[f] = true
-			for _, d := range s.files[f].docs {
+			for _, d := range s.files.get(f).docs {
 				if d.Kind == spec.KindMigrationPlan && !d.Elsewhere { // the others are shared
 					docs = append(docs, d)
 				}
@@ -99,7 +99,7 @@ func (s *snapshot) edit(before *assembled, names []string, limits spec.Limits) {
 	}
 	for _, name := range names {
 		add(name)
-		for _, d := range s.files[before.where[name]].docs {
+		for _, d := range s.files.get(before.where[name]).docs {
 			if p, ok := d.Object.(*spec.MigrationPlan); ok {
 				for _, on := range p.Spec.DependsOn {
 					add(on)

@@ -45,8 +45,8 @@ type snapshot struct {
 	commit  plumbing.Hash
 	dir     plumbing.Hash // tree of the configured folder
 	entries int           // files of any kind
-	files   map[string]*parsed
-	plans   map[string]planAt
+	files   *table[*parsed]
+	plans   *table[planAt]
 	edited  []string   // with only: the plans that differ from the snapshot before
 	only    bool       // nothing but plans that were whole and stay whole differs
 	asm     *assembled // nil until asked for
@@ -66,14 +66,16 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 	if err != nil {
 		return nil, err
 	}
-	next := &snapshot{commit: c.Hash, dir: dir, entries: from.entries, files: maps.Clone(from.files), ignoring: from.ignoring}
-	if next.files == nil {
-		next.files = map[string]*parsed{}
+	next := &snapshot{commit: c.Hash, dir: dir, entries: from.entries, ignoring: from.ignoring}
+	if from.files != nil {
+		next.files = from.files.copy()
+	} else {
+		next.files = newTable(map[string]*parsed{})
 		if next.ignoring, err = s.ignoringOf(changed); err != nil {
 			return nil, err
 		}
 		for file, docs := range next.ignoring.problems {
-			next.files[file] = &parsed{docs: docs}
+			next.files.set(file, &parsed{docs: docs})
 		}
 	}
 	var todo []change
@@ -87,7 +89,7 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 		if ignoreFile(ch) {
 			continue
 		}
-		delete(next.files, ch.path)
+		next.files.delete(ch.path)
 		if !ch.new.Hash.IsZero() && wanted(ch) && strings.HasPrefix(ch.path, s.only) && !next.ignoring.ignores(ch.path) {
 			todo = append(todo, ch)
 		}
@@ -95,14 +97,18 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 	if next.entries > maxEntries {
 		return nil, s.tooMany()
 	}
-	if err := s.parse(ctx, todo, next.files); err != nil {
+	read, err := s.parse(ctx, todo)
+	if err != nil {
 		return nil, err
+	}
+	for file, p := range read {
+		next.files.set(file, p)
 	}
 	if next.edited, next.only = editedPlans(from, next, changed); next.only {
 		next.edit(from.asm, next.edited, s.limits)
-		next.plans = maps.Clone(from.plans)
+		next.plans = from.plans.copy()
 		for _, name := range next.edited {
-			next.plans[name] = next.planIn(from.asm.where[name], name)
+			next.plans.set(name, next.planIn(from.asm.where[name], name))
 		}
 		return next, nil
 	}
@@ -126,7 +132,7 @@ func (s *Source) compare(from *snapshot, dir plumbing.Hash) (*snapshot, []change
 
 // planIn finds a plan that is known to be whole and alone in a file.
 func (s *snapshot) planIn(file, name string) planAt {
-	for _, d := range s.files[file].docs {
+	for _, d := range s.files.get(file).docs {
 		if p, ok := d.Object.(*spec.MigrationPlan); ok && d.Name == name {
 			return planOf(p)
 		}
@@ -175,7 +181,8 @@ func wanted(c change) bool {
 
 // parse decodes files on all cores. The first failure to read a blob fails
 // all of it: a state is read whole or not at all.
-func (s *Source) parse(ctx context.Context, todo []change, into map[string]*parsed) error {
+func (s *Source) parse(ctx context.Context, todo []change) (map[string]*parsed, error) {
+	into := make(map[string]*parsed, len(todo))
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
@@ -201,9 +208,9 @@ func (s *Source) parse(ctx context.Context, todo []change, into map[string]*pars
 	close(next)
 	wg.Wait()
 	if failed != nil {
-		return failed
+		return nil, failed
 	}
-	return ctx.Err()
+	return into, ctx.Err()
 }
 
 func (s *Source) parseOne(c change) (*parsed, error) {
@@ -242,16 +249,17 @@ func refused(file, message string) []spec.Document {
 // documents lists all of them, in the order of their paths.
 func (s *snapshot) documents() []spec.Document {
 	var docs []spec.Document
-	for _, file := range slices.Sorted(maps.Keys(s.files)) {
-		docs = append(docs, s.files[file].docs...)
+	files := maps.Collect(s.files.all())
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		docs = append(docs, files[file].docs...)
 	}
 	return docs
 }
 
 // read finds the plans of a commit by itself, without what came before.
-func (s *snapshot) read() map[string]planAt {
+func (s *snapshot) read() *table[planAt] {
 	plans := map[string]planAt{}
-	for _, f := range s.files {
+	for _, f := range s.files.all() {
 		for _, d := range f.docs {
 			if d.Kind != spec.KindMigrationPlan || d.Name == "" || d.Elsewhere {
 				continue
@@ -264,14 +272,14 @@ func (s *snapshot) read() map[string]planAt {
 			plans[d.Name] = planOf(p)
 		}
 	}
-	return plans
+	return newTable(plans)
 }
 
 // hides says which plans may be there though nobody can see them. One that is seen
 // in another shard is there, and not here.
 func (s *snapshot) hides() func(plan string) bool {
 	anything, named, elsewhere := false, map[string]bool{}, map[string]bool{}
-	for _, f := range s.files {
+	for _, f := range s.files.all() {
 		for _, d := range f.docs {
 			switch {
 			case d.Elsewhere:
@@ -299,7 +307,7 @@ func (s *snapshot) after(before *snapshot, limits spec.Limits) reconciler.PlanCo
 		}
 	} else {
 		pc.Removed = s.handOn(before)
-		for name := range s.plans {
+		for name := range s.plans.all() {
 			s.flip(&pc, before, name)
 		}
 	}
@@ -317,8 +325,8 @@ func (s *snapshot) after(before *snapshot, limits spec.Limits) reconciler.PlanCo
 }
 
 func (s *snapshot) flip(pc *reconciler.PlanCommit, before *snapshot, name string) {
-	now := s.plans[name]
-	was, there := before.plans[name]
+	now := s.plans.get(name)
+	was, there := before.plans.find(name)
 	if now.known && !now.missing && (!there || !was.known || was.state != now.state || was.attempt != now.attempt) {
 		pc.Plans[name] = reconciler.PlanFlip{State: now.state, Attempt: now.attempt, Appeared: !there || !was.known}
 	}
@@ -328,17 +336,17 @@ func (s *snapshot) flip(pc *reconciler.PlanCommit, before *snapshot, name string
 // those that are gone.
 func (s *snapshot) handOn(before *snapshot) (removed []string) {
 	hides := s.hides()
-	for name, was := range before.plans {
-		now, there := s.plans[name]
+	for name, was := range before.plans.all() {
+		now, there := s.plans.find(name)
 		switch {
 		case !there && hides(name):
 			was.missing = true
-			s.plans[name] = was
+			s.plans.set(name, was)
 		case !there:
 			removed = append(removed, name)
 		case !now.known:
 			was.missing = false
-			s.plans[name] = was
+			s.plans.set(name, was)
 		}
 	}
 	slices.Sort(removed)

@@ -349,10 +349,10 @@ func TestManyFetches(t *testing.T) {
 
 func TestOnlyChangedBlobsAreParsed(t *testing.T) {
 	w, src, _, tip := planned(t)
-	before := src.last.snap.files["plans/web.yml"]
+	before := src.last.snap.files.get("plans/web.yml")
 	w.Write("plans/shop.yaml", planYAML("shop", spec.Migrated)).Push("flip")
 	read(t, src, tip)
-	if src.last.snap.files["plans/web.yml"] != before {
+	if src.last.snap.files.get("plans/web.yml") != before {
 		t.Error("an unchanged file was parsed again")
 	}
 }

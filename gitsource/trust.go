@@ -89,7 +89,7 @@ func (s *Source) prove(ctx context.Context, before, now *snapshot, st step, pc *
 	for _, plan := range touched {
 		closure := is.closures[plan]
 		f := pc.Plans[plan]
-		f.State, f.Attempt = now.plans[plan].state, now.plans[plan].attempt
+		f.State, f.Attempt = now.plans.get(plan).state, now.plans.get(plan).attempt
 		f.Path, f.WasPath = is.where[plan], was.where[plan]
 		if old := was.closures[plan]; old != nil {
 			f.Was = old.Digest()
@@ -123,7 +123,7 @@ func (s *Source) touched(before, now *snapshot, pc *reconciler.PlanCommit) ([]st
 	}
 	same := maps.Equal(before.approvals, now.approvals)
 	for plan, c := range is.closures {
-		if p := now.plans[plan]; !p.known || p.missing {
+		if p := now.plans.get(plan); !p.known || p.missing {
 			continue
 		}
 		if !c.SameDocuments(was.closures[plan]) {
