@@ -142,6 +142,7 @@ func (l *Ledger) persist(ctx context.Context, attempt func() (done bool, err err
 		l.health.LastError = err
 		l.mu.Unlock()
 		switch {
+		case err != nil && l.lost(err): // the next attempt fetches it
 		case err == nil && done:
 			return nil
 		case err == nil:
@@ -184,7 +185,7 @@ func (l *Ledger) publish(ctx context.Context, batch []entry) error {
 	last := batch[len(batch)-1].Seq
 	c, err := l.build(batch)
 	if err != nil {
-		l.unsync() // a damaged cache is fetched anew
+		l.unsync()
 		return err
 	}
 	if c == nil { // Git has all of it already

@@ -45,24 +45,47 @@ func (l *Ledger) load(ctx context.Context, known bool) (*reconciler.Recorded, er
 	if failed != nil && !strange && (lasting(failed) || !synced) {
 		return nil, failed
 	}
-	rec, err := l.records()
-	if err == nil {
-		var out *reconciler.Recorded
-		if out, err = rec.load(); err == nil {
-			if strange {
-				out.Changed = failed.Error()
-			}
-			l.mu.Lock()
-			l.adopted = l.adopted && !known // the turn is ours: no other adoption comes in between
-			l.mu.Unlock()
-			l.forget(known)
-			return out, nil
+	out, err := l.recorded()
+	if err != nil && !strange && l.lost(err) {
+		if err = l.sync(ctx); err == nil {
+			out, err = l.recorded()
 		}
 	}
-	if strange {
+	switch {
+	case err != nil && strange:
 		return nil, failed
+	case err != nil:
+		return nil, err
+	case strange:
+		out.Changed = failed.Error()
 	}
-	return nil, err
+	l.mu.Lock()
+	l.adopted = l.adopted && !known // the turn is ours: no other adoption comes in between
+	l.mu.Unlock()
+	l.forget(known)
+	return out, nil
+}
+
+func (l *Ledger) recorded() (*reconciler.Recorded, error) {
+	rec, err := l.records()
+	if err != nil {
+		return nil, err
+	}
+	return rec.load()
+}
+
+// lost says that an error is about an object that the cache should have, and empties
+// it: what it holds cannot be told any more, and is fetched anew.
+func (l *Ledger) lost(err error) bool {
+	if !errors.Is(err, plumbing.ErrObjectNotFound) {
+		return false
+	}
+	l.log.Warn("the Git cache has lost objects and will be fetched anew", "error", err)
+	l.unsync()
+	if err := l.store.reset(); err != nil {
+		l.log.Warn("the Git cache could not be emptied", "error", err)
+	}
+	return true
 }
 
 // Run reads the record of a run by its path in the ledger (spec.RunPath).

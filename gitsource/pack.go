@@ -141,6 +141,7 @@ func encodePack(objects []plumbing.EncodedObject) ([]byte, error) {
 		compressor.z, _ = zlib.NewWriterLevel(b, zlib.BestSpeed) // fails only for levels that there are not
 	}
 	z := compressor.z
+	defer z.Reset(io.Discard) // it would keep this pack
 	for _, o := range each {
 		b.Write(packedHead(o.Type(), o.Size()))
 		z.Reset(b)

@@ -53,6 +53,9 @@ func (r *recent) load() error {
 		}
 		r.written += int64(len(line))
 	}
+	if r.written < int64(len(data)) { // what follows must not count again behind other lines
+		return os.Truncate(r.path, r.written)
+	}
 	return nil
 }
 

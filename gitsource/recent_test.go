@@ -10,6 +10,7 @@ import (
 
 	"github.com/tranship/tranship/gitsource/gittest"
 	"github.com/tranship/tranship/reconciler"
+	"github.com/tranship/tranship/spec"
 )
 
 // cacheOf is the folder of a ledger's cache.
@@ -127,4 +128,129 @@ func TestCacheThatCannotBeWritten(t *testing.T) {
 		t.Error("records are missing")
 	}
 	ledgerSound(t, r)
+}
+
+// Power that fails leaves files of a pack empty or torn, whichever of them, also
+// with newer commits in no pack and Git away at the first start: a start that
+// finds that fetches all of it anew, and never goes on without what is lost.
+func TestDamagedPacksAreFetchedAnew(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	c := testConfig(t, s, r)
+	l := acquired(t, c, "a")
+	big := strings.Repeat("word ", maxRecent/5/20)
+	newest := map[string]string{}
+	for i := 0; l.store.packs < 3 && i < 60; i++ {
+		plan := fmt.Sprint("p", i%7)
+		newest[plan] = fmt.Sprint(i, " ")
+		must(t, l.Record(testContext(t), planChange(plan, newest[plan]+big)))
+		must(t, l.Push(testContext(t)))
+	}
+	must(t, l.Record(testContext(t), planChange("shop", "last")))
+	must(t, l.Push(testContext(t)))
+	must(t, l.Close())
+	files, err := filepath.Glob(filepath.Join(cacheOf(c), "objects", "pack", "pack-*"))
+	must(t, err)
+	if len(files) < 6 {
+		t.Fatalf("only %v", files)
+	}
+	for _, file := range files {
+		for _, keep := range []func(int64) int64{func(int64) int64 { return -1 }, func(int64) int64 { return 0 }, func(n int64) int64 { return n / 2 }, func(n int64) int64 { return n - 1 }} {
+			name, err := filepath.Rel(c.DataDir, file)
+			must(t, err)
+			harmed := c
+			harmed.DataDir = filepath.Join(t.TempDir(), "data")
+			must(t, os.CopyFS(harmed.DataDir, os.DirFS(c.DataDir)))
+			harmed.DataDir, err = filepath.EvalSymlinks(harmed.DataDir)
+			must(t, err)
+			at := filepath.Join(harmed.DataDir, name)
+			if strings.HasSuffix(at, ".pack") && keep(1) < 0 { // nobody can see that it was there
+				must(t, os.Remove(strings.TrimSuffix(at, ".pack")+".idx"))
+			}
+			must(t, os.Chmod(at, 0o600))
+			was, err := os.Stat(at)
+			must(t, err)
+			if left := keep(was.Size()); left < 0 {
+				must(t, os.Remove(at))
+			} else {
+				must(t, os.Truncate(at, left))
+			}
+			for start := range 2 {
+				l := acquired(t, harmed, "a")
+				rec := load(t, l)
+				for plan, text := range newest {
+					if waits(t, rec, "shop") != "last" || !strings.HasPrefix(waits(t, rec, plan), text) {
+						t.Errorf("%s to %d bytes, start %d: records are missing", name, keep(was.Size()), start)
+					}
+				}
+				must(t, l.Record(testContext(t), planChange("web", fmt.Sprint(start))))
+				must(t, l.Push(testContext(t)))
+				must(t, l.Close())
+			}
+		}
+	}
+	ledgerSound(t, r)
+}
+
+// The same of what is read: packs of single commits, of which one is harmed.
+func TestDamagedPacksOfPlansAreFetchedAnew(t *testing.T) {
+	s := gittest.New(t)
+	r := s.Repo("plans.git")
+	w := r.Clone()
+	w.Write("common.yaml", commonYAML).Write("a/shop.yaml", planYAML("shop", spec.Staged)).Write("b/web.yaml", planYAML("web", spec.Staged)).Push("first")
+	c := testConfig(t, s, r)
+	src := openSource(t, c)
+	d := read(t, src, "")
+	w.Write("a/shop.yaml", planYAML("shop", spec.Migrated)).Push("second")
+	d = read(t, src, d.Commit)
+	must(t, src.Close())
+	w.Write("b/blog.yaml", planYAML("blog", spec.Staged)).Push("third")
+	files, err := filepath.Glob(filepath.Join(c.DataDir, "git", "source", "objects", "pack", "pack-*"))
+	must(t, err)
+	if len(files) < 4 {
+		t.Fatalf("only %v", files)
+	}
+	for _, file := range files {
+		for _, gone := range []bool{true, false} {
+			harmed := c
+			harmed.DataDir = filepath.Join(t.TempDir(), "data")
+			must(t, os.CopyFS(harmed.DataDir, os.DirFS(c.DataDir)))
+			at := filepath.Join(harmed.DataDir, strings.TrimPrefix(file, c.DataDir))
+			if gone {
+				must(t, os.Remove(at))
+				must(t, os.Remove(strings.TrimSuffix(strings.TrimSuffix(at, ".pack"), ".idx")+map[bool]string{true: ".pack", false: ".idx"}[strings.HasSuffix(at, ".idx")]))
+			} else {
+				must(t, os.Chmod(at, 0o600))
+				must(t, os.Truncate(at, 0))
+			}
+			again := openSource(t, harmed)
+			got, err := again.Read(testContext(t), d.Commit)
+			if err != nil { // the next poll fetches what was lost
+				got, err = again.Read(testContext(t), d.Commit)
+			}
+			must(t, err)
+			if len(got.Closures) != 3 || len(got.Commits) != 1 || got.Closures["shop"].Plan.Spec.State != spec.Migrated {
+				t.Errorf("%s: %+v", file, got)
+			}
+			must(t, again.Close())
+		}
+	}
+}
+
+// A reset that is killed in the middle leaves either the old cache or none.
+func TestResetIsWhole(t *testing.T) {
+	s := gittest.New(t)
+	c := testConfig(t, s, s.Repo("plans.git"))
+	must(t, acquired(t, c, "a").Close())
+	gone := cacheOf(c) + goneSuffix
+	must(t, os.MkdirAll(filepath.Join(gone, "objects", "pack"), 0o700))
+	l := openLedger(t, c)
+	if _, err := os.Stat(gone); err == nil {
+		t.Error("what a killed process had thrown away is still there")
+	}
+	tip := l.store.kept()
+	must(t, l.store.reset())
+	if _, err := os.Stat(gone); err == nil || l.store.has(tip) {
+		t.Error("it is not empty")
+	}
 }

@@ -104,12 +104,14 @@ func (s *Source) snapshot(ctx context.Context, from *snapshot, c *object.Commit)
 	for file, p := range read {
 		next.files.set(file, p)
 	}
+	next.files = next.files.settled()
 	if next.edited, next.only = editedPlans(from, next, changed); next.only {
 		next.edit(from.asm, next.edited, s.limits)
 		next.plans = from.plans.copy()
 		for _, name := range next.edited {
 			next.plans.set(name, next.planIn(from.asm.where[name], name))
 		}
+		next.plans = next.plans.settled()
 		return next, nil
 	}
 	next.plans = next.read()

@@ -116,6 +116,9 @@ func (s *Source) read(ctx context.Context, base, tip plumbing.Hash) (*reading, e
 	}
 	snap, commits, err := s.follow(ctx, base, h, c)
 	if err != nil {
+		if errors.Is(err, plumbing.ErrObjectNotFound) { // a cache that has lost objects is fetched anew by the next poll
+			err = errors.Join(err, s.store.reset())
+		}
 		return nil, err
 	}
 	missing, err := s.noFolder(base, h, snap)

@@ -2,6 +2,7 @@ package gitsource
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,8 @@ const (
 	maxPacks = 60
 	// keptRef names the commit that the store is known to hold completely, in packs.
 	keptRef = plumbing.ReferenceName("refs/tranship/kept")
+	// goneSuffix marks a store that is being removed.
+	goneSuffix = ".gone"
 	// recentFile has the objects that are in no pack yet.
 	recentFile = "tranship-recent"
 )
@@ -45,11 +48,58 @@ type store struct {
 	newer plumbing.Hash // kept, and not in a pack yet; zero when keptRef is the newest
 }
 
-// openStore opens the store in dir, or makes an empty one.
+// openStore opens the store in dir, or makes an empty one, also of one that power
+// which failed has left with damaged packs.
 func openStore(dir string) (*store, error) {
 	s := &store{dir: dir}
-	return s, s.open()
+	if err := os.RemoveAll(dir + goneSuffix); err != nil {
+		return nil, fmt.Errorf("cannot remove what is left of an old Git cache: %w; remove it by hand", err)
+	}
+	err := s.open()
+	if err == nil && !s.sound() {
+		err = s.reset()
+	}
+	return s, err
 }
+
+// sound says that all packs can be used. go-git loads their indexes in the order of
+// names, and after one that is damaged has no more of them, without a word.
+func (s *store) sound() bool {
+	if err := s.st.Storage.HasEncodedObject(plumbing.ZeroHash); !errors.Is(err, plumbing.ErrObjectNotFound) {
+		return false
+	}
+	packs, err := filepath.Glob(s.packFile("*.pack"))
+	indexes, failed := filepath.Glob(s.packFile("*.idx"))
+	if err = errors.Join(err, failed); len(packs) != len(indexes) {
+		return false
+	}
+	for _, pack := range packs {
+		if filepath.Base(pack) != "pack-"+lastHash(pack)+".pack" {
+			return false
+		}
+	}
+	return err == nil
+}
+
+// lastHash is what a pack ends with: the hash of the rest, and its name.
+func lastHash(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close() // read only
+	var sum plumbing.Hash
+	end, err := f.Seek(0, io.SeekEnd)
+	if err == nil && end > int64(len(sum)) {
+		_, err = f.ReadAt(sum[:], end-int64(len(sum)))
+	}
+	if err != nil {
+		return ""
+	}
+	return sum.String()
+}
+
+func (s *store) packFile(name string) string { return filepath.Join(s.dir, "objects", "pack", name) }
 
 func (s *store) open() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -60,7 +110,7 @@ func (s *store) open() error {
 	if err := errors.Join(s.st.Init(), s.st.load()); err != nil {
 		return fmt.Errorf("cannot make the Git cache in %s: %w; give the daemon a writable --data-dir", s.dir, err)
 	}
-	packs, err := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "*.pack"))
+	packs, err := filepath.Glob(s.packFile("*.pack"))
 	s.packs = len(packs)
 	return err
 }
@@ -71,12 +121,21 @@ func (s *store) attach() {
 		cache.NewObjectLRU(objectCache), filesystem.Options{KeepDescriptors: true})}
 }
 
-// reset empties the store.
+// reset empties the store. Whoever is killed meanwhile leaves all of it or nothing:
+// one that lacks some of its packs would be believed.
 func (s *store) reset() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.st.Close() // whatever it holds is thrown away
-	if err := os.RemoveAll(s.dir); err != nil {
+	gone := s.dir + goneSuffix
+	err := os.RemoveAll(gone)
+	if err == nil {
+		err = ignoreMissing(os.Rename(s.dir, gone))
+	}
+	if err == nil {
+		err = os.RemoveAll(gone)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot empty the Git cache %s: %w; remove it by hand", s.dir, err)
 	}
 	return s.open()
@@ -111,10 +170,11 @@ func (s *store) kept() plumbing.Hash {
 func (s *store) keep(h plumbing.Hash) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.newer = h; s.st.objects[h] != nil {
+	_, err := s.st.Reference(keptRef)
+	if s.newer = h; err == nil && s.st.objects[h] != nil {
 		return nil
 	}
-	err := s.pack(nil)
+	err = s.pack(nil)
 	if err == nil {
 		err = s.st.SetReference(plumbing.NewHashReference(keptRef, h))
 	}
@@ -287,5 +347,23 @@ func (s *store) pack(objects []plumbing.EncodedObject) error {
 		return err
 	}
 	s.packs++
+	if err := s.sync("pack-" + hex.EncodeToString(data[len(data)-len(plumbing.ZeroHash):])); err != nil {
+		return err
+	}
 	return s.st.empty()
+}
+
+// sync has a pack on the disk before the only other place of its objects is emptied:
+// the journal's own sync, right after it, would bring that to the disk and not the pack.
+func (s *store) sync(pack string) error {
+	for _, end := range []string{".pack", ".idx"} {
+		f, err := os.Open(s.packFile(pack + end))
+		if err == nil {
+			err = errors.Join(f.Sync(), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return syncDir(s.packFile(""))
 }

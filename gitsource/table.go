@@ -20,12 +20,18 @@ type table[V any] struct {
 func newTable[V any](m map[string]V) *table[V] { return &table[V]{base: m} }
 
 func (t *table[V]) copy() *table[V] {
+	out := &table[V]{base: t.base, edits: maps.Clone(t.edits), shared: true}
+	if out.edits == nil {
+		out.edits = map[string]*V{}
+	}
+	return out
+}
+
+// settled is the table for others to copy: with few edits, for each copy has them all,
+// and those that were edited would be kept beside what they are now.
+func (t *table[V]) settled() *table[V] {
 	if len(t.edits) < maxEdits {
-		out := &table[V]{base: t.base, edits: maps.Clone(t.edits), shared: true}
-		if out.edits == nil {
-			out.edits = map[string]*V{}
-		}
-		return out
+		return t
 	}
 	return newTable(maps.Collect(t.all()))
 }

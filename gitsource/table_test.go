@@ -22,7 +22,7 @@ func TestTableIsAMap(t *testing.T) {
 			switch rapid.IntRange(0, 4).Draw(rt, "step") {
 			case 0:
 				kept = append(kept, old{now, maps.Clone(want)})
-				now = now.copy()
+				now = now.settled().copy()
 			case 1:
 				k := key.Draw(rt, "gone")
 				now.delete(k)

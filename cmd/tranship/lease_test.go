@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,6 +75,35 @@ func TestADaemonThatWaitsIsReady(t *testing.T) {
 		t.Fatalf("the daemon that acts finds its address taken: %v", err)
 	}
 	again.Close()
+}
+
+// A daemon that could not act with the Lease says so at once, and is never ready: a
+// rollout would replace the one that acts by another that cannot.
+func TestWhoCannotActDoesNotStandBy(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		at := filepath.Join(dir, name)
+		if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	good := file("good.yaml", "apiVersion: tranship.dev/v1alpha1\nkind: DaemonConfig\nmetadata: {name: x}\nspec:\n  source: {url: 'https://git.example.com/plans.git'}\n  mover: {image: x}\n")
+	broken, short := file("broken.yaml", "kind: x\n"), file("token", "short")
+	for _, c := range []struct {
+		f    runFlags
+		says string
+	}{
+		{runFlags{common: configFlags{config: broken, secretsDir: dir}}, "the configuration has"},
+		{runFlags{common: configFlags{config: good}}, "give --secrets-dir"},
+		{runFlags{common: configFlags{config: good, secretsDir: dir}, tokenFile: short}, "shorter than 16 characters"},
+		{runFlags{common: configFlags{config: good, secretsDir: dir}}, "cannot reach the cluster of the Lease"},
+	} {
+		c.f.lease, c.f.leaseAt = "a/b", filepath.Join(dir, "none")
+		if err := c.f.serve(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("got %v, want %s", err, c.says)
+		}
+	}
 }
 
 // leased is a Lease on an API server that can stop answering renewals.

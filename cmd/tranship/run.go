@@ -104,6 +104,9 @@ func (f *runFlags) serve(ctx context.Context) error {
 		return f.run(ctx, log, hup)
 	}
 	f.takeOver = true
+	if err := f.usable(); err != nil {
+		return err
+	}
 	waited, err := standBy(f.listen)
 	if err != nil {
 		return err
@@ -113,6 +116,19 @@ func (f *runFlags) serve(ctx context.Context) error {
 		waited() // the address is the daemon's now
 		return f.run(ctx, log, hup)
 	})
+}
+
+// usable says what would keep a daemon that gets the Lease from acting, before it
+// says that it is ready to: a rollout would go on to the one that acts.
+func (f *runFlags) usable() error {
+	cfg, err := f.common.load()
+	if err == nil {
+		_, err = f.common.secrets(cfg)
+	}
+	if err == nil && f.tokenFile != "" {
+		_, err = readToken(f.tokenFile)
+	}
+	return err
 }
 
 func (f *runFlags) run(ctx context.Context, log *slog.Logger, hup <-chan os.Signal) error {
