@@ -377,6 +377,12 @@ func TestDamagedCacheIsFetchedAnew(t *testing.T) {
 	must(t, l.Close())
 	must(t, os.RemoveAll(filepath.Join(c.DataDir, "git", "ledger", "objects")))
 	l = acquired(t, c, "a")
+	goesOn(t, r, l)
+}
+
+// goesOn has a ledger that recorded shop as one record more, and looks for both.
+func goesOn(t *testing.T, r *gittest.Repo, l *Ledger) {
+	t.Helper()
 	must(t, l.Record(testContext(t), planChange("web", "two")))
 	must(t, l.Push(testContext(t)))
 	if rec := load(t, l); waits(t, rec, "shop") != "one" || waits(t, rec, "web") != "two" {
