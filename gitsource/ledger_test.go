@@ -380,17 +380,6 @@ func TestDamagedCacheIsFetchedAnew(t *testing.T) {
 	goesOn(t, r, l)
 }
 
-// goesOn has a ledger that recorded shop as one record more, and looks for both.
-func goesOn(t *testing.T, r *gittest.Repo, l *Ledger) {
-	t.Helper()
-	must(t, l.Record(testContext(t), planChange("web", "two")))
-	must(t, l.Push(testContext(t)))
-	if rec := load(t, l); waits(t, rec, "shop") != "one" || waits(t, rec, "web") != "two" {
-		t.Error("records are missing")
-	}
-	ledgerSound(t, r)
-}
-
 func TestNewerFormatIsRefused(t *testing.T) {
 	s := gittest.New(t)
 	r := s.Repo("plans.git")
